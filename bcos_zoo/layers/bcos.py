@@ -1,0 +1,141 @@
+"""The B-cos layers: a convolution and a fully connected layer. They own the weights; the maths is in `functional`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from timm.layers import register_notrace_module
+from torch import Tensor, nn
+
+from ..errors import InputError
+from . import functional as BF
+from .linear_mode import hold, is_linear, parameter
+
+
+def _check(b: float, max_out: int) -> None:
+    if b < 1:
+        raise InputError(f"b={b}: a B-cos layer needs b >= 1; b=1 is an ordinary linear layer, b=2 the published choice")
+    if max_out < 1:
+        raise InputError(f"max_out={max_out}: allowed are 1 (off) and more; 2 is the published v1 choice")
+
+
+def _apply_bcos(linear: Tensor, norm: Tensor, b: float) -> Tensor:
+    """linear * |cos|^(b-1), in place where no gradient is wanted; `norm` is held already in linear mode."""
+    if is_linear():
+        with torch.no_grad():
+            scale = BF.bcos_scale(linear, norm, b)
+        return linear * scale
+    scale = BF.bcos_scale(linear, norm, b)
+    return linear * scale if scale.requires_grad else linear.mul_(scale)
+
+
+@register_notrace_module
+class BcosConv2d(nn.Module):
+    """Convolution whose response to each patch is scaled by |cos(patch, w)|^(B-1).
+
+    (N, in_channels, H, W) -> (N, out_channels, H', W'), as nn.Conv2d, without bias. Boehle et al. 2022, equations 3 and 9.
+
+    in_channels .. padding_mode: as nn.Conv2d; the patch norm sees the same padded patch as the convolution, whatever
+    the padding mode.
+    b: the exponent B >= 1.
+    max_out: linear units per output; the largest response of each group of this many answers (Goodfellow et al. 2013).
+    scale: the output is divided by it (the v1 networks; `functional.v1_scale`).
+    normalize: use weight rows of unit norm; off for B-cosified networks, whose weights are used as they are.
+
+    Raises InputError for b < 1 or max_out < 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        padding_mode: str = "zeros",
+        b: float = 2.0,
+        max_out: int = 1,
+        scale: float = 1.0,
+        normalize: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check(b, max_out)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.b, self.max_out, self.scale, self.normalize = b, max_out, scale, normalize
+        self.linear = nn.Conv2d(
+            in_channels, out_channels * max_out, kernel_size, stride, padding, dilation, groups,
+            bias=False, padding_mode=padding_mode, device=device, dtype=dtype,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = parameter(self.linear.weight)
+        if self.normalize:
+            weight = BF.unit_rows(weight)
+        y = BF.max_out(self.linear._conv_forward(x, weight, None), self.max_out, dim=1)
+        if self.b != 1:
+            y = self._scale_by_cosine(y, self._patch_norm(hold(x)))
+        return y if self.scale == 1 else y / self.scale
+
+    def _scale_by_cosine(self, y: Tensor, norm: Tensor) -> Tensor:
+        groups = self.linear.groups
+        if groups in (1, y.shape[1]):
+            return _apply_bcos(y, norm, self.b)
+        return _apply_bcos(y.unflatten(1, (groups, -1)), norm.unsqueeze(2), self.b).flatten(1, 2)
+
+    def _patch_norm(self, x: Tensor) -> Tensor:
+        """sqrt(|patch|^2 + 1e-6) at every output position. (N, in_channels, H, W) -> (N, groups, H', W')."""
+        conv = self.linear
+        energy = BF.channel_energy(x, conv.groups)
+        padding = conv.padding
+        if conv.padding_mode != "zeros" or isinstance(padding, str):
+            # Padding copies or zeroes whole pixels, so it commutes with the sum over channels.
+            mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+            energy, padding = F.pad(energy, conv._reversed_padding_repeated_twice, mode=mode), (0, 0)
+        summed = BF.window_sum(energy, conv.kernel_size, conv.stride, padding, conv.dilation)
+        return (summed + BF.PATCH_EPS).sqrt()
+
+    def extra_repr(self) -> str:
+        return f"b={self.b}, max_out={self.max_out}, scale={self.scale}, normalize={self.normalize}"
+
+
+@register_notrace_module
+class BcosLinear(nn.Module):
+    """Fully connected layer whose response to each token is scaled by |cos(token, w)|^(B-1).
+
+    (..., in_features) -> (..., out_features), without bias. Options and errors as in `BcosConv2d`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        b: float = 2.0,
+        max_out: int = 1,
+        scale: float = 1.0,
+        normalize: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _check(b, max_out)
+        self.in_features, self.out_features = in_features, out_features
+        self.b, self.max_out, self.scale, self.normalize = b, max_out, scale, normalize
+        self.linear = nn.Linear(in_features, out_features * max_out, bias=False, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = parameter(self.linear.weight)
+        if self.normalize:
+            weight = BF.unit_rows(weight)
+        y = BF.max_out(F.linear(x, weight), self.max_out, dim=-1)
+        if self.b != 1:
+            y = _apply_bcos(y, BF.token_norm(hold(x)), self.b)
+        return y if self.scale == 1 else y / self.scale
+
+    def extra_repr(self) -> str:
+        return f"b={self.b}, max_out={self.max_out}, scale={self.scale}, normalize={self.normalize}"

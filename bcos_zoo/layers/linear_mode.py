@@ -1,0 +1,88 @@
+"""Linear mode: a forward pass whose every input-dependent factor is held constant.
+
+A B-cos layer computes `scale(x) * (w_hat . x)`. For one image the scale is a number, so the network is the product of
+its layers' matrices: exactly one linear map `W(x)` of that image, plus whatever constants its layers add. In linear
+mode the layers detach their scales, so autograd returns `W(x)` itself, and put the constants they add on a tape, so
+that what they contribute to a logit can be read off in the same backward pass.
+
+The mode is a context variable. It therefore belongs to one thread (or task) alone, nests, is undone by exceptions,
+reaches layers that were put into the model after the block was entered, and costs one look-up a layer when off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Tape:
+    """What one forward pass in linear mode leaves behind for the backward pass."""
+
+    freeze_parameters: bool
+    encoded: Tensor | None = None  # (N, 2K, H, W): the input of the linear map, set by the encoding layer
+    constants: list[Tensor] = field(default_factory=list)  # what layers added, expanded to the shape added to
+
+
+_tape: ContextVar[Tape | None] = ContextVar("bcos_zoo_linear_mode", default=None)
+
+
+@contextmanager
+def linear_mode(*, freeze_parameters: bool = False) -> Iterator[Tape]:
+    """Hold every dynamic factor constant inside the block; yields the tape of the block.
+
+    freeze_parameters: also cut the weights out of the graph. It makes the backward pass leaner; leave it off where a
+    gradient with respect to the weights is wanted.
+    """
+    token = _tape.set(Tape(freeze_parameters))
+    try:
+        tape = _tape.get()
+        assert tape is not None  # for the type checker: it was set two lines above
+        yield tape
+    finally:
+        _tape.reset(token)
+
+
+def is_linear() -> bool:
+    """Whether the calling thread is inside a `linear_mode` block."""
+    return _tape.get() is not None
+
+
+def hold(x: Tensor) -> Tensor:
+    """`x`, as a constant in linear mode."""
+    return x if _tape.get() is None else x.detach()
+
+
+def parameter(p: Tensor) -> Tensor:
+    """`p`, cut out of the graph if linear mode freezes parameters."""
+    tape = _tape.get()
+    return p.detach() if tape is not None and tape.freeze_parameters else p
+
+
+def add_constant(x: Tensor, constant: Tensor | float) -> Tensor:
+    """`x + constant`; in linear mode the constant goes on the tape, for its share in the logits.
+
+    constant: a number, or a tensor that broadcasts to the shape of x.
+    """
+    tape = _tape.get()
+    if tape is None:
+        return x + constant
+    added = torch.as_tensor(constant, dtype=x.dtype, device=x.device).detach().expand_as(x).requires_grad_()
+    tape.constants.append(added)
+    return x + added
+
+
+def record_encoded(x: Tensor) -> Tensor:
+    """Mark `x` as the input of the linear map: the leaf that `W(x)` is taken with respect to."""
+    tape = _tape.get()
+    if tape is None:
+        return x
+    if not x.requires_grad:
+        x = x.requires_grad_()
+    tape.encoded = x
+    return x
