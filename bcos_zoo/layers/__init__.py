@@ -1,6 +1,7 @@
 """The building blocks of B-cos networks, usable in networks of one's own."""
 
 from .bcos import BcosConv2d, BcosLinear
+from .conv_norm import conv_norm
 from .functional import default_logit_bias, encode, v1_scale
 from .heads import Encode, LogitLayer
 from .linear_mode import add_constant, hold, is_linear, linear_mode
@@ -17,6 +18,7 @@ __all__ = [
     "LogitLayer",
     "PositionNorm2d",
     "add_constant",
+    "conv_norm",
     "default_logit_bias",
     "encode",
     "hold",

@@ -1,6 +1,8 @@
-"""The B-cos layers: a convolution and a fully connected layer. They own the weights; the maths is in `functional`."""
+"""The B-cos convolution and fully connected layer. They own the weights; the maths is in `functional`."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,38 +13,52 @@ from ..errors import InputError
 from . import functional as BF
 from .linear_mode import hold, is_linear, parameter
 
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
-def _check(b: float, max_out: int) -> None:
-    if b < 1:
-        raise InputError(f"b={b}: a B-cos layer needs b >= 1; b=1 is an ordinary linear layer, b=2 the published choice")
+
+def _check(b: float, max_out: int, scale: float) -> None:
+    if not b >= 1:
+        raise InputError(
+            f"b={b}: a B-cos layer needs b >= 1; b=1 is a plain linear layer, b=2 the published choice"
+        )
     if max_out < 1:
         raise InputError(f"max_out={max_out}: allowed are 1 (off) and more; 2 is the published v1 choice")
+    if not scale > 0:
+        raise InputError(f"scale={scale}: the output is divided by it, so it must be positive; 1 is off")
 
 
 def _apply_bcos(linear: Tensor, norm: Tensor, b: float) -> Tensor:
-    """linear * |cos|^(b-1), in place where no gradient is wanted; `norm` is held already in linear mode."""
+    """linear * |cos|^(b-1), written over `linear` where no gradient is wanted; the caller holds `norm`."""
     if is_linear():
         with torch.no_grad():
             scale = BF.bcos_scale(linear, norm, b)
         return linear * scale
-    scale = BF.bcos_scale(linear, norm, b)
-    return linear * scale if scale.requires_grad else linear.mul_(scale)
+    if not (linear.requires_grad or norm.requires_grad):
+        return BF.scale_(linear, norm, b)
+    return linear * BF.bcos_scale(linear, norm, b)
+
+
+def _divide(y: Tensor, scale: float) -> Tensor:
+    if scale == 1:
+        return y
+    return y / scale if y.requires_grad else y.div_(scale)
 
 
 @register_notrace_module
 class BcosConv2d(nn.Module):
     """Convolution whose response to each patch is scaled by |cos(patch, w)|^(B-1).
 
-    (N, in_channels, H, W) -> (N, out_channels, H', W'), as nn.Conv2d, without bias. Boehle et al. 2022, equations 3 and 9.
+    (N, in_channels, H, W) -> (N, out_channels, H', W'), or without N, as nn.Conv2d, without bias.
+    Source: Boehle et al. 2022, the B-cos transform.
 
-    in_channels .. padding_mode: as nn.Conv2d; the patch norm sees the same padded patch as the convolution, whatever
-    the padding mode.
+    in_channels .. padding_mode: as nn.Conv2d; the patch norm sees the same padded patch as the convolution,
+    whatever the padding mode.
     b: the exponent B >= 1.
-    max_out: linear units per output; the largest response of each group of this many answers (Goodfellow et al. 2013).
+    max_out: linear units per output; the largest response of each group of this many answers (MaxOut).
     scale: the output is divided by it (the v1 networks; `functional.v1_scale`).
     normalize: use weight rows of unit norm; off for B-cosified networks, whose weights are used as they are.
 
-    Raises InputError for b < 1 or max_out < 1.
+    Raises InputError for b < 1, max_out < 1, scale <= 0, or groups that do not divide out_channels.
     """
 
     def __init__(
@@ -55,7 +71,7 @@ class BcosConv2d(nn.Module):
         padding: int | tuple[int, int] | str = 0,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         b: float = 2.0,
         max_out: int = 1,
         scale: float = 1.0,
@@ -64,7 +80,9 @@ class BcosConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check(b, max_out)
+        _check(b, max_out, scale)
+        if groups < 1 or out_channels % groups:  # nn.Conv2d would take some of these where max_out > 1
+            raise InputError(f"out_channels={out_channels} do not split into groups={groups}; use a divisor")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.b, self.max_out, self.scale, self.normalize = b, max_out, scale, normalize
         self.linear = nn.Conv2d(
@@ -72,23 +90,26 @@ class BcosConv2d(nn.Module):
             bias=False, padding_mode=padding_mode, device=device, dtype=dtype,
         )  # fmt: skip
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
+        """`gain`, (out_channels,) or (1,), multiplies the output for free; if b is 1 or 2, without MaxOut."""
         weight = parameter(self.linear.weight)
         if self.normalize:
             weight = BF.unit_rows(weight)
-        y = BF.max_out(self.linear._conv_forward(x, weight, None), self.max_out, dim=1)
+        if gain is not None:
+            weight = BF.fold_gain(weight, gain, self.b)
+        y = BF.max_out(self.linear._conv_forward(x, weight, None), self.max_out, dim=-3)
         if self.b != 1:
             y = self._scale_by_cosine(y, self._patch_norm(hold(x)))
-        return y if self.scale == 1 else y / self.scale
+        return _divide(y, self.scale)
 
     def _scale_by_cosine(self, y: Tensor, norm: Tensor) -> Tensor:
         groups = self.linear.groups
-        if groups in (1, y.shape[1]):
+        if groups in (1, self.out_channels):
             return _apply_bcos(y, norm, self.b)
-        return _apply_bcos(y.unflatten(1, (groups, -1)), norm.unsqueeze(2), self.b).flatten(1, 2)
+        return _apply_bcos(torch.unflatten(y, -3, (groups, -1)), norm.unsqueeze(-3), self.b).flatten(-4, -3)
 
     def _patch_norm(self, x: Tensor) -> Tensor:
-        """sqrt(|patch|^2 + 1e-6) at every output position. (N, in_channels, H, W) -> (N, groups, H', W')."""
+        """sqrt(|patch|^2 + 1e-6), one patch an output position. (..., K, H, W) -> (..., groups, H', W')."""
         conv = self.linear
         energy = BF.channel_energy(x, conv.groups)
         padding = conv.padding
@@ -123,7 +144,7 @@ class BcosLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check(b, max_out)
+        _check(b, max_out, scale)
         self.in_features, self.out_features = in_features, out_features
         self.b, self.max_out, self.scale, self.normalize = b, max_out, scale, normalize
         self.linear = nn.Linear(in_features, out_features * max_out, bias=False, device=device, dtype=dtype)
@@ -135,7 +156,7 @@ class BcosLinear(nn.Module):
         y = BF.max_out(F.linear(x, weight), self.max_out, dim=-1)
         if self.b != 1:
             y = _apply_bcos(y, BF.token_norm(hold(x)), self.b)
-        return y if self.scale == 1 else y / self.scale
+        return _divide(y, self.scale)
 
     def extra_repr(self) -> str:
         return f"b={self.b}, max_out={self.max_out}, scale={self.scale}, normalize={self.normalize}"

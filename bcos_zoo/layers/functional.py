@@ -1,9 +1,13 @@
-"""The formulas, as pure functions. Boehle et al. 2022 (CVPR) and 2024 (TPAMI), "B-cos Networks".
+"""The formulas, as pure functions.
 
-B-cos(x; w) = |w_hat . x| * |cos(x, w)|^(B-1) * sgn(cos(x, w)) = (w_hat . x) * |cos(x, w)|^(B-1),  w_hat = w / |w|.
+B-cos(x; w) = |w_hat . x| * |cos(x, w)|^(B-1) * sgn(cos(x, w)) = (w_hat . x) * |cos(x, w)|^(B-1)
+with w_hat = w / |w|.
 
-The stabilisers are those of the published networks, so that their numbers come out: 1e-6 inside the root of a patch
-norm, 1e-12 added to a token norm, and 1e-6 added to |cos| where B is neither 1 nor 2.
+Sources: Boehle et al. 2022, "B-cos Networks: Alignment is All We Need for Interpretability"; and
+Boehle et al. 2024, "B-cos Alignment for Inherently Interpretable CNNs and Vision Transformers".
+
+The stabilisers are those of the published networks, so that their numbers come out: 1e-6 inside the root of a
+patch norm, 1e-12 added to a token norm, and 1e-6 added to |cos| where B is neither 1 nor 2.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ COS_EPS = 1e-6
 def encode(images: Tensor) -> Tensor:
     """Append inverted colours, so that black also carries signal and the direction of a pixel is its colour.
 
-    images: (..., K, H, W), values in [0, 1], not normalised. Returns (..., 2K, H, W), for RGB [r, g, b, 1-r, 1-g, 1-b].
-    Source: Boehle et al. 2022, section 3.4 (image encoding).
+    images: (..., K, H, W), values in [0, 1], not normalised.
+    Returns (..., 2K, H, W), for RGB [r, g, b, 1-r, 1-g, 1-b]. Source: Boehle et al. 2022.
     """
     return torch.cat([images, 1 - images], dim=-3)
 
@@ -33,65 +37,109 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def _recorded() -> bool:
+    """Whether a graph is being compiled, exported or traced: a loop over images would fix the batch size."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
+
+
 def unit_rows(weight: Tensor) -> Tensor:
     """Divide each row weight[i] by its L2 norm; an all-zero row stays zero.
 
-    weight: (O, ...). Returns the same shape and dtype; the norm is taken in float32 at least.
+    weight: (O, ...). Returns the same shape and dtype; the arithmetic is done in float32 at least.
     """
-    norm = torch.linalg.vector_norm(at_least_float32(weight), dim=tuple(range(1, weight.ndim)), keepdim=True)
-    return weight / torch.where(norm > 0, norm, 1).to(weight.dtype)
+    wide = at_least_float32(weight)
+    norm = torch.linalg.vector_norm(wide, dim=tuple(range(1, weight.ndim)), keepdim=True)
+    return (wide / torch.where(norm > 0, norm, 1)).to(weight.dtype)
+
+
+def fold_gain(weight: Tensor, gain: Tensor, b: float) -> Tensor:
+    """Weights that multiply a B-cos layer's output by `gain`, its patch norm left as it is.
+
+    weight: (O, ...). gain: (O,) or (1,), of either sign. The response is of degree b in the weights, so a row
+    takes sgn(gain) |gain|^(1/b); exact for b = 1 and b = 2, where no stabiliser is added to the cosine.
+    """
+    factor = (gain.sign() * gain.abs().pow(1 / b)).to(weight.dtype)
+    return weight * factor.view(-1, *[1] * (weight.ndim - 1))
 
 
 def max_out(y: Tensor, m: int, dim: int) -> Tensor:
-    """Maximum over each group of m consecutive units of `dim` (Goodfellow et al. 2013), whose size shrinks m-fold."""
+    """Maximum over each group of m consecutive units of `dim`. Goodfellow et al. 2013, "Maxout Networks"."""
+    if m == 1:
+        return y
     dim = dim % y.ndim
-    return y.unflatten(dim, (-1, m)).max(dim + 1).values if m > 1 else y
+    grouped = torch.unflatten(y, dim, (-1, m))
+    return grouped.max(dim + 1).values if y.requires_grad else grouped.amax(dim + 1)  # amax keeps no indices
 
 
 def bcos_scale(linear: Tensor, norm: Tensor, b: float) -> Tensor:
     """|cos(x, w)|^(b-1), the factor that B-cos puts on the linear response w_hat . x.
 
-    linear: w_hat . x. norm: |x|, stabilised, broadcastable to `linear`. b >= 1. Returns the shape and dtype of
-    `linear`; the arithmetic is done in the wider of the two dtypes.
+    linear: w_hat . x.
+    norm: |x|, stabilised, broadcastable to `linear`.
+    b: the exponent B >= 1.
+    Returns the shape and dtype of `linear`; the arithmetic is done in the wider of the two dtypes.
     """
-    if b == 2:
-        size = linear.abs()
-        return (size / norm).to(linear.dtype) if size.requires_grad else size.div_(norm)
-    return (linear / norm).abs().add(COS_EPS).pow(b - 1).to(linear.dtype)
+    cosine = linear * norm.reciprocal()
+    size = cosine.abs() if cosine.requires_grad else cosine.abs_()
+    return (size if b == 2 else size.add(COS_EPS).pow(b - 1)).to(linear.dtype)
+
+
+def scale_(linear: Tensor, norm: Tensor, b: float) -> Tensor:
+    """`linear *= bcos_scale(linear, norm, b)`, written over `linear`, for passes that want no gradient."""
+    batched = linear.ndim > 2 and len(norm) == len(linear)
+    if linear.device.type != "cpu" or not batched or _recorded():
+        return linear.mul_(bcos_scale(linear, norm, b))
+    for one, its_norm in zip(linear, norm, strict=True):  # what is in between stays in the processor's cache
+        one.mul_(bcos_scale(one, its_norm, b))
+    return linear
 
 
 def token_norm(x: Tensor) -> Tensor:
     """L2 norm over the last dimension, kept, plus 1e-12. (..., D) -> (..., 1), in float32 at least."""
-    return torch.linalg.vector_norm(at_least_float32(x), dim=-1, keepdim=True) + TOKEN_EPS
+    norm: Tensor = torch.linalg.vector_norm(at_least_float32(x), dim=-1, keepdim=True)
+    return norm + TOKEN_EPS
 
 
 def channel_energy(x: Tensor, groups: int = 1) -> Tensor:
-    """Sum of squares over the channels of each group. (N, K, H, W) -> (N, groups, H, W), in float32 at least."""
-    x = at_least_float32(x)
-    if groups == x.shape[1]:
-        return x.square()
-    dim = 1
-    if groups > 1:
-        x, dim = x.unflatten(1, (groups, -1)), 2
-    if x.requires_grad:
-        return x.square().sum(dim, keepdim=groups == 1)
-    return torch.linalg.vector_norm(x, dim=dim, keepdim=groups == 1).square_()  # never materialises the squares
+    """Sum of squares over each group's channels, float32 at least. (..., K, H, W) -> (..., groups, H, W)."""
+    if groups == x.shape[-3]:
+        return at_least_float32(x).square()
+    grouped = torch.unflatten(x, -3, (groups, -1))
+    if x.requires_grad or _recorded() or x.numel() == 0:
+        return at_least_float32(grouped).square().sum(-3)
+    # Where no gradient is wanted, the squares of the batch need no memory of their own.
+    if x.device.type == "cpu" and x.stride(-3) != 1 and x.ndim == 4:
+        # Reducing over distant channels is slow there; the squares of one image at a time stay in the cache.
+        return torch.stack([at_least_float32(image).square().sum(-3) for image in grouped])
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(grouped, dim=-3, dtype=dtype)
+    return norm.square_()
 
 
 def window_sum(
-    x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+    x: Tensor,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> Tensor:
-    """Sum over each window of a zero-padded map, channel by channel. (N, G, H, W) -> (N, G, H', W')."""
-    if kernel_size == (1, 1):
-        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0])) if padding != (0, 0) else x
-        return x[..., :: stride[0], :: stride[1]]
-    if dilation == (1, 1):
-        if 2 * padding[0] > kernel_size[0] or 2 * padding[1] > kernel_size[1]:  # avg_pool2d refuses these
-            x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
+    """Sum over each window of a zero-padded map, channel by channel. (..., G, H, W) -> (..., G, H', W').
+
+    kernel_size .. dilation: pairs, for rows and columns.
+    """
+    pooled = dilation == (1, 1) and kernel_size != (1, 1)
+    narrow = all(2 * p <= k for p, k in zip(padding, kernel_size, strict=True))  # else avg_pool2d refuses
+    if padding != (0, 0) and not (pooled and narrow):
+        x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
+    if pooled:
         # Not divisor_override=1: the ONNX exporter drops it without a word.
         return F.avg_pool2d(x, kernel_size, stride, padding) * math.prod(kernel_size)
-    ones = x.new_ones(x.shape[1], 1, *kernel_size)
-    return F.conv2d(x, ones, None, stride, padding, dilation, groups=x.shape[1])
+    if kernel_size == (1, 1):
+        return x[..., :: stride[0], :: stride[1]]
+    # Not a convolution with ones: autocast would run it in half precision, where energies overflow.
+    for dim, size, step, gap in zip((-2, -1), kernel_size, stride, dilation, strict=True):
+        x = x.unfold(dim, gap * (size - 1) + 1, step)[..., ::gap].sum(-1)
+    return x
 
 
 def v1_scale(kernel_size: int | tuple[int, int], in_channels: int, scale_factor: float = 100.0) -> float:
@@ -104,5 +152,5 @@ def v1_scale(kernel_size: int | tuple[int, int], in_channels: int, scale_factor:
 
 
 def default_logit_bias(num_classes: int) -> float:
-    """-log(C-1): with it an untrained network gives each of C classes a sigmoid probability near 1/C. 0 for C <= 2."""
+    """-log(C-1): a network that knows nothing then gives each of C classes probability 1/C. 0 for C <= 2."""
     return -math.log(num_classes - 1) if num_classes > 2 else 0.0

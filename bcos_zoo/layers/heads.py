@@ -1,4 +1,4 @@
-"""The two ends of a network: the encoding it begins with and the logit layer it ends with. Neither has weights."""
+"""The two ends of a network: its encoding layer and its logit layer. Neither has weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from .linear_mode import add_constant, record_encoded
 
 @register_notrace_module
 class Encode(nn.Module):
-    """Append inverted colours: (N, in_chans, H, W) in [0, 1] -> (N, 2 in_chans, H, W). The input of the linear map.
+    """Append inverted colours; what it returns is the input of the linear map.
 
+    (N, in_chans, H, W) in [0, 1] -> (N, 2 in_chans, H, W).
     Raises InputError for another rank or number of channels.
     """
 
@@ -25,9 +26,10 @@ class Encode(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_chans:
-            hint = "; pass plain RGB: the network adds the inverted colours itself" if x.shape[1:2] == (6,) else ""
+            encoded = x.ndim == 4 and x.shape[1] == 2 * self.in_chans
+            hint = "; pass the plain image: the network adds the inverted colours itself" if encoded else ""
             raise InputError(
-                f"got a tensor of shape {tuple(x.shape)}; this network takes (N, {self.in_chans}, H, W){hint}"
+                f"got a tensor of shape {tuple(x.shape)}; allowed is (N, {self.in_chans}, H, W){hint}"
             )
         return record_encoded(encode(x))
 
@@ -41,11 +43,19 @@ class LogitLayer(nn.Module):
 
     num_classes: sets the bias to -log(C-1) where none is given.
     bias: a number, 0 included; None for the default.
-    temperature: a divisor; None leaves x as it is.
+    temperature: a positive divisor; None leaves x as it is.
+
+    Raises InputError for a temperature that is not positive.
     """
 
-    def __init__(self, num_classes: int, *, bias: float | None = None, temperature: float | None = None) -> None:
+    def __init__(
+        self, num_classes: int, *, bias: float | None = None, temperature: float | None = None
+    ) -> None:
         super().__init__()
+        if temperature is not None and not temperature > 0:
+            raise InputError(
+                f"temperature={temperature}: logits are divided by it, so it must be positive; None is off"
+            )
         self.bias = default_logit_bias(num_classes) if bias is None else bias
         self.temperature = temperature
 

@@ -1,12 +1,13 @@
 """Linear mode: a forward pass whose every input-dependent factor is held constant.
 
-A B-cos layer computes `scale(x) * (w_hat . x)`. For one image the scale is a number, so the network is the product of
-its layers' matrices: exactly one linear map `W(x)` of that image, plus whatever constants its layers add. In linear
-mode the layers detach their scales, so autograd returns `W(x)` itself, and put the constants they add on a tape, so
-that what they contribute to a logit can be read off in the same backward pass.
+A B-cos layer computes `scale(x) * (w_hat . x)`. For one image the scale is a number, so the network is the
+product of its layers' matrices: exactly one linear map `W(x)` of that image, plus whatever constants its
+layers add. In linear mode the layers detach their scales, so autograd returns `W(x)` itself, and put the
+constants they add on a tape, so that their share in a logit can be read off in the same backward pass.
 
-The mode is a context variable. It therefore belongs to one thread (or task) alone, nests, is undone by exceptions,
-reaches layers that were put into the model after the block was entered, and costs one look-up a layer when off.
+The mode is a context variable. It therefore belongs to one thread (or task) alone, nests, is undone by
+exceptions, reaches layers that were put into the model after the block was entered, and costs one look-up a
+layer when off.
 """
 
 from __future__ import annotations
@@ -36,13 +37,12 @@ _tape: ContextVar[Tape | None] = ContextVar("bcos_zoo_linear_mode", default=None
 def linear_mode(*, freeze_parameters: bool = False) -> Iterator[Tape]:
     """Hold every dynamic factor constant inside the block; yields the tape of the block.
 
-    freeze_parameters: also cut the weights out of the graph. It makes the backward pass leaner; leave it off where a
-    gradient with respect to the weights is wanted.
+    freeze_parameters: also cut the weights out of the graph. It makes the backward pass leaner; leave it off
+    where a gradient with respect to the weights is wanted.
     """
-    token = _tape.set(Tape(freeze_parameters))
+    tape = Tape(freeze_parameters)
+    token = _tape.set(tape)
     try:
-        tape = _tape.get()
-        assert tape is not None  # for the type checker: it was set two lines above
         yield tape
     finally:
         _tape.reset(token)
@@ -65,14 +65,18 @@ def parameter(p: Tensor) -> Tensor:
 
 
 def add_constant(x: Tensor, constant: Tensor | float) -> Tensor:
-    """`x + constant`; in linear mode the constant goes on the tape, for its share in the logits.
+    """`x + constant`, in the dtype of x; in linear mode the constant goes on the tape.
 
     constant: a number, or a tensor that broadcasts to the shape of x.
     """
+    if isinstance(constant, Tensor):
+        constant = constant.to(x.dtype)
     tape = _tape.get()
     if tape is None:
         return x + constant
-    added = torch.as_tensor(constant, dtype=x.dtype, device=x.device).detach().expand_as(x).requires_grad_()
+    added = torch.as_tensor(constant, dtype=x.dtype, device=x.device).expand_as(x)
+    if not added.requires_grad:  # one that depends on weights does, unless parameters are frozen
+        added = added.requires_grad_()
     tape.constants.append(added)
     return x + added
 

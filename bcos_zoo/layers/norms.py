@@ -1,29 +1,38 @@
-"""The normalisation layers of the published networks: no bias, and a standard deviation that is held in linear mode.
+"""The normalisation layers of the published networks: no bias, and a standard deviation held in linear mode.
 
-"Uncentred" norms divide by the ordinary standard deviation but subtract no mean, so they stay linear maps of x; the
-centred ones subtract a mean that is itself linear in x (or, in batch norm's eval mode, a constant that goes on the
-tape of linear mode). Boehle et al. 2024, section 3.2.
+"Uncentred" norms divide by the ordinary standard deviation but subtract no mean, so in linear mode they only
+scale x. The centred ones also subtract a mean that is itself linear in x (or, in batch norm's eval mode, a
+constant that goes on the tape of linear mode). Source: Boehle et al. 2024.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
 from ..errors import InputError
 from .functional import at_least_float32
-from .linear_mode import add_constant, hold, parameter
+from .linear_mode import add_constant, hold, is_linear, parameter
 
 
-def _standardize(x: Tensor, dims: tuple[int, ...], centered: bool, eps: float) -> Tensor:
-    """x / sqrt(var(x) + eps) with the biased variance over `dims`, less the mean first if `centered`."""
-    var = at_least_float32(hold(x)).var(dims, correction=0, keepdim=True)
+def _standardize(
+    x: Tensor, dims: tuple[int, ...], weight: Tensor, centered: bool, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """weight * x / sqrt(var + eps), less the mean first if `centered`; with the biased var and the mean.
+
+    dims: what the statistics are taken over. weight: broadcastable to x. Computed in float32 at least.
+    """
+    wide = at_least_float32(x)
+    var, mean = torch.var_mean(wide, dims, correction=0, keepdim=True)
     if centered:
-        x = x - x.mean(dims, keepdim=True)
-    return x * (var + eps).rsqrt().to(x.dtype)
+        wide = wide - mean
+    return (wide * ((hold(var) + eps).rsqrt() * weight)).to(x.dtype), var.detach(), mean.detach()
 
 
 def _per_channel(weight: Tensor) -> Tensor:
@@ -38,8 +47,10 @@ class BatchNorm2d(nn.Module):
     joint: one statistic for all channels together ("all norm"); weight and buffers then have one element.
     momentum: share of the new statistic in the running one; None averages over all batches.
 
-    The uncentred form keeps its running variance biased and never touches `running_mean`, as the published networks
-    do; the buffer is there because their files hold it.
+    In training the uncentred form takes the biased variance into its running one and never touches
+    `running_mean`, as the published networks do; that buffer is there because their files hold it.
+
+    Raises InputError in training, if centred, for one value a channel: its variance does not exist.
     """
 
     running_mean: Tensor
@@ -67,20 +78,30 @@ class BatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            scale = _per_channel(self.weight) * (self.running_var[:, None, None] + self.eps).rsqrt()
+            scale = self.gain()[:, None, None]
             x = x * scale.to(x.dtype)
-            return add_constant(x, -self.running_mean[:, None, None] * scale) if self.centered else x
+            return add_constant(x, -_per_channel(self.running_mean) * scale) if self.centered else x
         dims = (0, 1, 2, 3) if self.joint else (0, 2, 3)
-        var, mean = torch.var_mean(at_least_float32(hold(x)), dims, correction=0, keepdim=True)
-        self._track(var.detach().flatten(), mean.detach().flatten(), x.numel() // var.numel())
-        if self.centered:
-            x = x - x.mean(dims, keepdim=True)
-        return x * ((var + self.eps).rsqrt() * _per_channel(self.weight)).to(x.dtype)
+        count = x.numel() // (1 if self.joint else x.shape[1])
+        if self.centered and count == 1:
+            raise InputError(
+                f"got a tensor of shape {tuple(x.shape)}: in training, centred batch norm needs more "
+                "than one value a channel; use a larger batch or call eval()"
+            )
+        y, var, mean = _standardize(x, dims, _per_channel(self.weight), self.centered, self.eps)
+        self._track(var.flatten(), mean.flatten(), count)
+        return y
+
+    def gain(self) -> Tensor:
+        """(K,) or (1,): the factor that eval mode puts on each channel, in float32 at least."""
+        return parameter(self.weight) * (at_least_float32(self.running_var) + self.eps).rsqrt()
 
     @torch.no_grad()
     def _track(self, var: Tensor, mean: Tensor, count: int) -> None:
         self.num_batches_tracked.add_(1)
-        share: Tensor | float = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
+        share: Tensor | float | None = self.momentum
+        if share is None:
+            share = self.num_batches_tracked.to(self.running_var.dtype).reciprocal()
         if self.centered:
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
             var = var * (count / (count - 1))  # the running variance of nn.BatchNorm2d is the unbiased one
@@ -92,9 +113,11 @@ class BatchNorm2d(nn.Module):
 
 @register_notrace_module
 class GroupNorm2d(nn.Module):
-    """Group norm without bias: statistics over the channels of a group and all positions. (N, K, H, W) -> the same.
+    """Group norm without bias: statistics over a group's channels and all pixels. (N, K, H, W) -> the same.
 
     num_groups: 1 is layer norm over (K, H, W); equal to num_channels it is instance norm.
+
+    Raises InputError if num_groups does not divide num_channels.
     """
 
     def __init__(
@@ -108,14 +131,15 @@ class GroupNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if num_channels % num_groups:
+        if num_groups < 1 or num_channels % num_groups:
             raise InputError(f"{num_channels} channels do not split into {num_groups} groups; use a divisor")
         self.num_groups, self.centered, self.eps = num_groups, centered, eps
         self.weight = nn.Parameter(torch.ones(num_channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        grouped = x.unflatten(1, (self.num_groups, -1))
-        return _standardize(grouped, (2, 3, 4), self.centered, self.eps).flatten(1, 2) * _per_channel(self.weight)
+        grouped = torch.unflatten(x, 1, (self.num_groups, -1))
+        weight = torch.unflatten(_per_channel(self.weight), 0, (self.num_groups, -1))
+        return _standardize(grouped, (2, 3, 4), weight, self.centered, self.eps)[0].flatten(1, 2)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, {self.num_groups}, centered={self.centered}, eps={self.eps}"
@@ -139,7 +163,7 @@ class PositionNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _standardize(x, (1,), self.centered, self.eps) * _per_channel(self.weight)
+        return _standardize(x, (-3,), _per_channel(self.weight), self.centered, self.eps)[0]
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, centered={self.centered}, eps={self.eps}"
@@ -150,27 +174,36 @@ class LayerNorm(nn.Module):
     """Centred layer norm of tokens without bias. (..., D) -> the same."""
 
     def __init__(
-        self, dim: int, *, eps: float = 1e-5, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+        self,
+        dim: int,
+        *,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        return _standardize(x, (-1,), True, self.eps) * parameter(self.weight)
+        if not is_linear():
+            return F.layer_norm(x, self.weight.shape, self.weight, None, self.eps).to(
+                x.dtype
+            )  # far fewer passes
+        return _standardize(x, (-1,), parameter(self.weight), True, self.eps)[0]
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
-def _instance_norm(channels: int, **options: object) -> GroupNorm2d:
-    return GroupNorm2d(channels, channels, **options)  # type: ignore[arg-type]
+def _instance_norm(channels: int, **options: Any) -> GroupNorm2d:
+    return GroupNorm2d(channels, channels, **options)
 
 
-_NORMS = {
+_NORMS: dict[str, Callable[..., nn.Module]] = {
     "an": partial(BatchNorm2d, joint=True),
     "bn": BatchNorm2d,
-    "gn": partial(GroupNorm2d, num_groups=2),  # two groups in the published CIFAR-10 comparison of norms
+    "gn": partial(GroupNorm2d, num_groups=2),  # two in the published CIFAR-10 comparison of norms
     "in": _instance_norm,
     "ln": partial(GroupNorm2d, num_groups=1),
     "pn": PositionNorm2d,
@@ -187,11 +220,12 @@ def make_norm2d(
 ) -> nn.Module:
     """The norm layer of that name, as the published checkpoints abbreviate them; `None` is the identity (v1).
 
-    an all, bn batch, gn group (2), in instance, ln layer, pn position norm; a trailing u makes it uncentred ("bnu").
+    an all, bn batch, gn group (2), in instance, ln layer, pn position norm; a trailing u is uncentred.
     Raises InputError for any other name.
     """
     if name is None:
         return nn.Identity()
     if name not in NORM_NAMES:
         raise InputError(f"no norm named {name!r}; known: {', '.join(NORM_NAMES)}, or None for no norm")
-    return _NORMS[name.removesuffix("u")](channels, centered=not name.endswith("u"), device=device, dtype=dtype)  # type: ignore[operator]
+    make = _NORMS[name.removesuffix("u")]
+    return make(channels, centered=not name.endswith("u"), device=device, dtype=dtype)

@@ -1,0 +1,27 @@
+"""A convolution and the norm behind it, as one where that is exact."""
+
+from __future__ import annotations
+
+import torch.fx
+from torch import Tensor, nn
+
+from .bcos import BcosConv2d
+from .norms import BatchNorm2d
+
+
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """`norm(conv(x))`, without a pass for a norm that multiplies each channel by a fixed factor.
+
+    Uncentred batch norm in eval mode does, and a B-cos convolution with b of 1 or 2 takes the factor into
+    its weights. The two are called one after the other where a gradient reaches the norm, where somebody
+    hooked one of them, and while the network is traced.
+    """
+    if isinstance(conv, BcosConv2d) and isinstance(norm, BatchNorm2d) and not isinstance(x, torch.fx.Proxy):
+        folds = conv.b in (1, 2) and conv.max_out == 1 and not (norm.training or norm.centered)
+        hooks = (conv._forward_hooks, conv._forward_pre_hooks, norm._forward_hooks, norm._forward_pre_hooks)
+        gain = norm.gain()
+        if folds and not any(hooks) and not gain.requires_grad:
+            folded: Tensor = conv(x, gain)
+            return folded
+    y: Tensor = norm(conv(x))
+    return y
