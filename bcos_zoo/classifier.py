@@ -1,0 +1,119 @@
+"""A checkpoint with all that belongs to it: preprocessing, class names, explanation head."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor, nn
+
+from . import images, manifest, zoo
+from .errors import InputError
+from .explain import Explanation, ExplanationHead, Targets
+
+VIEW = 320  # pixels: the least size of what a person is shown
+Source = str | os.PathLike[str] | Image.Image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class that a network sees in an image."""
+
+    label: str
+    index: int
+    probability: float  # sigmoid of the logit: B-cos networks are trained with binary cross-entropy
+    logit: float
+
+
+class Classifier:
+    """Model, preprocessing, class names and explanation head as one object, from files to answers.
+
+    model: a network in eval mode, with a timm card. class_names: one for each class.
+    smooth, percentile: what pictures of its explanations are made with.
+    """
+
+    def __init__(
+        self, model: nn.Module, class_names: Sequence[str], *, smooth: int = 15, percentile: float = 99.5
+    ) -> None:
+        if len(class_names) != model.num_classes:
+            raise InputError(
+                f"{len(class_names)} class names for {model.num_classes} classes; give one for each"
+            )
+        self.model = model
+        self.class_names = tuple(class_names)
+        config = resolve_model_data_config(model)
+        rgb = {key: config[key] for key in ("mean", "std")}
+        config |= {key: value[: model.in_chans] for key, value in rgb.items()}  # the card's have three
+        self.transform = create_transform(**config, is_training=False)
+        channels, height, width = config["input_size"]
+        zoom = math.ceil(VIEW / max(height, width))
+        self._view = create_transform(
+            **config | rgb | {"input_size": (channels, zoom * height, zoom * width)}, is_training=False
+        )
+        self.head = ExplanationHead(model, class_names=self.class_names, smooth=smooth, percentile=percentile)
+
+    def preprocess(self, source: Source | Sequence[Source]) -> Tensor:
+        """(N, 3, H, W) in [0, 1] from paths or PIL images. Raises InputError if one is unreadable."""
+        sources = source if isinstance(source, Sequence) and not isinstance(source, str) else [source]
+        if not sources:
+            raise InputError("got an empty list of images; give at least one")
+        in_chans = self.model.in_chans
+        pictures = [images.load_rgb(one) for one in sources]
+        if in_chans == 1:
+            pictures = [picture.convert("L") for picture in pictures]
+        elif in_chans != 3:
+            raise InputError(
+                f"this network takes {in_chans} channels; image files have 3 or 1: call the model on tensors"
+            )
+        return torch.stack([self.transform(picture) for picture in pictures])
+
+    def view(self, source: Source) -> Image.Image:
+        """The part of an image that the network sees, in more pixels than it sees: what a person is shown."""
+        pixels = self._view(images.load_rgb(source)).mul(255).round()
+        return Image.fromarray(pixels.to(torch.uint8).permute(1, 2, 0).numpy())
+
+    @torch.inference_mode()
+    def predict(self, source: Source, top_k: int = 5) -> list[Prediction]:
+        """The `top_k` most probable classes, best first. Raises InputError for an unreadable image."""
+        return self.rank(self.model(self.preprocess(source))[0], top_k)
+
+    def explain(self, source: Source | Sequence[Source], targets: Targets = None) -> Explanation:
+        """Explain one or several images; `targets` as in `bcos_zoo.explain`, labels allowed."""
+        explanation: Explanation = self.head(self.preprocess(source), targets)
+        return explanation
+
+    def rank(self, logits: Tensor, top_k: int = 5) -> list[Prediction]:
+        """The best classes of one row of logits (C,)."""
+        if top_k < 1:
+            raise InputError(f"top_k={top_k}: allowed are 1 and more")
+        values, indices = logits.topk(min(top_k, len(self.class_names)))
+        return [
+            Prediction(self.class_names[i], i, probability, logit)
+            for i, probability, logit in zip(
+                indices.tolist(), values.sigmoid().tolist(), values.tolist(), strict=True
+            )
+        ]
+
+
+def load(name: str) -> Classifier:
+    """A checkpoint ready for use: `bcos_zoo.load("bcos_resnet20.cifar10").explain("cat.jpg")`.
+
+    name: a checkpoint of the manifest, an architecture (its default checkpoint), or timm's
+    `hf-hub:org/name` and `local-dir:PATH`. Raises UnknownModelError or WeightsError.
+    """
+    if name.startswith(zoo.ELSEWHERE):
+        model: Any = zoo.create_model(name, pretrained=True)
+        names = model.pretrained_cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
+        return Classifier(model, names)
+    checkpoint = zoo.find_checkpoint(name)
+    model = zoo.create_model(checkpoint.name, pretrained=True)
+    settings = checkpoint.explanation
+    return Classifier(
+        model, manifest.class_names(checkpoint), smooth=settings.smooth, percentile=settings.percentile
+    )

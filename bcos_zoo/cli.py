@@ -1,0 +1,186 @@
+"""The command `bcos-zoo`. A verb parses, calls the library, prints: results on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__, evaluate, images, pipeline, train, zoo
+from .classifier import Classifier, load
+from .errors import BcosZooError, InputError
+
+DEFAULT_MODEL = "bcos_resnet20.cifar10"  # the best embedded checkpoint
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+out = Console()
+err = Console(stderr=True)
+
+Model = Annotated[str, typer.Option("--model", help="A checkpoint, hf-hub:org/name or local-dir:PATH.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
+Folder = Annotated[Path, typer.Option("-o", help="Folder for what is written.")]
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _report(errors: list[InputError]) -> None:
+    """Name every image that could not be used, then leave with exit code 2 if there was one."""
+    for error in errors:
+        typer.echo(f"error: {error}", err=True)
+    if errors:
+        raise typer.Exit(2)
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Shell wildcards.")] = "*",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Checkpoints only.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List architectures, or checkpoints."""
+    names = zoo.list_models(pattern, pretrained=pretrained)
+    if as_json:
+        return _print_json(names)
+    for name in names:
+        typer.echo(name)
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="An architecture or a checkpoint.")], as_json: Json = False
+) -> None:
+    """Show what is known of an architecture and its checkpoints."""
+    document = zoo.describe(name)
+    if as_json:
+        return _print_json(document)
+    table = Table(show_header=False, box=None)
+    for key, value in document.items():
+        table.add_row(key, json.dumps(value) if isinstance(value, (dict, list)) else str(value))
+    out.print(table)
+
+
+@app.command()
+def predict(
+    paths: Images,
+    model: Model = DEFAULT_MODEL,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many classes.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Classify images."""
+    sources = images.find_images(paths)
+    classifier = load(model)
+    documents, errors = [], []
+    for path, answer in pipeline.predict_files(classifier, sources, top_k):
+        if isinstance(answer, InputError):
+            errors.append(answer)
+            continue
+        documents.append({"image": str(path), "predictions": [asdict(prediction) for prediction in answer]})
+        if not as_json:
+            best = ", ".join(f"{prediction.label} {prediction.probability:.3g}" for prediction in answer)
+            typer.echo(f"{path}: {best}")
+    if as_json:
+        _print_json({"model": model, "images": documents, "errors": [str(error) for error in errors]})
+    _report(errors)
+
+
+@app.command()
+def explain(
+    paths: Images,
+    model: Model = DEFAULT_MODEL,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", help="Class label or index; give it again for more.")
+    ] = None,
+    folder: Folder = Path("."),
+    as_json: Json = False,
+) -> None:
+    """Explain images: image, contribution map and colour explanation side by side, as PNG."""
+    sources = images.find_images(paths)
+    classifier = load(model)
+    targets = [_target(classifier, one) for one in target] if target else None
+    pipeline.check_targets(classifier, targets)
+    documents, errors = [], []
+    for path, answer in pipeline.explain_files(classifier, sources, targets, folder):
+        if isinstance(answer, InputError):
+            errors.append(answer)
+            continue
+        explained, picture = answer
+        document = {
+            "image": str(path),
+            "picture": str(picture),
+            "targets": [classifier.class_names[i] for i in explained.explanation.targets[0].tolist()],
+            "completeness_gap": explained.explanation.completeness().abs().max().item(),
+            "predictions": [asdict(prediction) for prediction in explained.predictions[:5]],
+        }
+        documents.append(document)
+        if not as_json:
+            best = explained.predictions[0]
+            typer.echo(f"{path}: {best.label}, probability {best.probability:.3g} -> {picture}")
+    if as_json:
+        _print_json({"model": model, "images": documents, "errors": [str(error) for error in errors]})
+    _report(errors)
+
+
+def _target(classifier: Classifier, text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() and text not in classifier.class_names else text
+
+
+@app.command("train")
+def train_(
+    config: Annotated[Path, typer.Argument(help="A TOML file, such as those in configs/.")],
+    data: Annotated[Path, typer.Argument(help="Folder with train/<class>/ and val/<class>/.")],
+    folder: Folder = Path("runs/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+) -> None:
+    """Train a network from nothing."""
+    written = train.train(
+        train.read_config(config), data, folder, resume=resume, log=lambda line: typer.echo(line, err=True)
+    )
+    typer.echo(written)
+
+
+@app.command("evaluate")
+def evaluate_(
+    data: Annotated[Path, typer.Argument(help="Folder with a sub-folder of images for each class.")],
+    model: Model = DEFAULT_MODEL,
+    as_json: Json = False,
+) -> None:
+    """Measure top-1 and top-5 accuracy on a folder of labelled images."""
+    result = evaluate.evaluate(load(model), data)
+    if as_json:
+        return _print_json({"model": model, "data": str(data)} | asdict(result))
+    typer.echo(f"{model} on {result.images} images: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns its exit code: 0, or 2 with one `error:` line for bad input or usage."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except BcosZooError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 2
+    except typer.exceptions.TyperException as error:
+        typer.echo(f"error: {error.format_message()}; see bcos-zoo --help", err=True)
+        return 2
+    except typer.Abort:
+        return 130
+    return int(code or 0)
+
+
+def main() -> None:
+    sys.exit(run())

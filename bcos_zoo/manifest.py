@@ -1,0 +1,280 @@
+"""weights_manifest.json as records: each checkpoint's files, preprocessing, classes, scores, licence, origin.
+
+Nothing else reads the manifest; timm's cards, the downloads and the tables are made from these records. The
+schema beside this file says what a record may hold. An unknown fact is None.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from timm.data import ImageNetInfo
+
+from .errors import InputError, UnknownModelError, WeightsError
+
+PACKAGE = Path(__file__).resolve().parent
+FILENAME = "weights_manifest.json"
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file on the web."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a Hugging Face repository at one commit."""
+
+    repo: str  # organisation/name
+    revision: str  # the full commit hash: a branch could change under its checksum
+    filename: str
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A file that comes with bcos_zoo."""
+
+    packaged: str  # relative to the package
+
+    @property
+    def path(self) -> Path:
+        return PACKAGE / self.packaged
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One file that holds the weights of a checkpoint."""
+
+    where: Url | HubFile | Packaged | None
+    format: str  # "pth" or "safetensors"
+    layout: str  # of the keys: "flat", "v1_sequential" or "lightning"
+    sha256: str | None  # 64 hex digits
+    sha256_prefix: str | None  # the first hex digits, where no more is published
+    bytes: int | None
+
+    @property
+    def digest(self) -> str | None:
+        """What the file's sha256 must start with: all of it, or the published prefix, or None if unknown."""
+        return self.sha256 or self.sha256_prefix
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an RGB image to the network's input, values in [0, 1]; sizes in pixels."""
+
+    input_size: tuple[int, int, int]  # (3, H, W)
+    resize: int  # shorter side before the crop
+    crop: str
+    interpolation: str
+    encoding: str  # done by the network itself, not by the transform
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the logits stand for, in their order."""
+
+    count: int
+    labels: str | tuple[str, ...]  # a named list such as "imagenet-1k", or the names
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score."""
+
+    name: str  # "top1" or "top5"
+    value: float  # percent
+    dataset: str
+    kind: str  # "published" or "measured"
+    command: str | None  # what measured it
+
+
+@dataclass(frozen=True)
+class ExplanationDefaults:
+    """How a picture of this network's explanation looks best."""
+
+    smooth: int  # window, pixels
+    percentile: float  # of the opacity, in (0, 100], from where on it saturates
+
+
+@dataclass(frozen=True)
+class Licence:
+    """SPDX identifiers of code and weights, and what the training data asks of users."""
+
+    code: str | None
+    weights: str | None
+    data: str | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who made the weights."""
+
+    project: str
+    url: str | None
+    paper: str | None  # arXiv identifier
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One record of the manifest."""
+
+    name: str  # architecture.tag
+    architecture: str
+    arguments: Mapping[str, Any] = field(hash=False)  # of the architecture, if not its own defaults
+    files: tuple[WeightsFile, ...]  # the same weights; the first that has a place is used
+    preprocessing: Preprocessing
+    classes: Classes
+    params: int | None
+    metrics: tuple[Metric, ...]
+    explanation: ExplanationDefaults
+    licence: Licence
+    origin: Origin
+    recipe: Mapping[str, Any] | str | None = field(hash=False)  # published facts, or the path of our config
+
+    @property
+    def tag(self) -> str:
+        return self.name.partition(".")[2]
+
+
+def load(path: str | os.PathLike[str] | None = None) -> Mapping[str, Checkpoint]:
+    """All records by name, in the order of the file, which is read once.
+
+    path: another manifest than the one that comes with bcos_zoo.
+    Raises InputError if the file is no manifest, WeightsError if bcos_zoo's own is missing.
+    """
+    return _read(_own_path() if path is None else Path(path))
+
+
+def checkpoints(architecture: str | None = None) -> tuple[Checkpoint, ...]:
+    """All checkpoints, or those of one architecture, the default one first."""
+    return tuple(c for c in load().values() if architecture in (None, c.architecture))
+
+
+def get(name: str) -> Checkpoint:
+    """The checkpoint of that full name, `architecture.tag`. Raises UnknownModelError, naming the closest."""
+    known = load()
+    if name not in known:
+        close = [c for c in known if c.startswith(f"{name}.")] or get_close_matches(name, known)
+        raise UnknownModelError(
+            f"no checkpoint named {name!r}; closest: {', '.join(close) or 'none'}. "
+            "`bcos-zoo list --pretrained` shows all"
+        )
+    return known[name]
+
+
+def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Names of the classes, in the order of the logits.
+
+    For ImageNet-1k the first synonym of each synset; "crane" and a few others then name two classes.
+    """
+    labels = checkpoint.classes.labels
+    return _named_list(labels) if isinstance(labels, str) else labels
+
+
+def timm_card(checkpoint: Checkpoint) -> dict[str, Any]:
+    """timm's `PretrainedCfg` of a checkpoint, as a dict.
+
+    Mean 0 and std 1: the network wants values in [0, 1] and encodes them itself. `classifier` is the family
+    file's to give; `first_conv` must stay unset, or timm may throw a pretrained stem away.
+    """
+    pre, labels = checkpoint.preprocessing, checkpoint.classes.labels
+    licence, paper = checkpoint.licence.weights, checkpoint.origin.paper
+    card = dict(
+        input_size=pre.input_size,
+        crop_pct=_crop_pct(min(pre.input_size[1:]), pre.resize),
+        crop_mode=pre.crop,
+        interpolation=pre.interpolation,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        fixed_input_size=False,
+        num_classes=checkpoint.classes.count,
+        label_names=None if isinstance(labels, str) else labels,
+        license=licence and licence.lower(),  # as timm and the hub write them
+        origin_url=checkpoint.origin.url,
+        paper_ids=paper and f"arXiv:{paper}",
+    )
+    where = next((file.where for file in checkpoint.files if file.where is not None), None)
+    if isinstance(where, Url):
+        card["url"] = where.url
+    elif isinstance(where, HubFile):
+        card |= dict(hf_hub_id=f"{where.repo}@{where.revision}", hf_hub_filename=where.filename)
+    elif isinstance(where, Packaged):
+        card["file"] = str(where.path)
+    return {key: value for key, value in card.items() if value is not None}
+
+
+def _crop_pct(side: int, resize: int) -> float:
+    """A float for which timm's floor(side / crop_pct) is exactly `resize`.
+
+    Rounded down, so that the quotient errs upwards, where floor forgives; in few digits, for people read it.
+    """
+    for digits in range(4, 16):
+        unit: int = 10**digits
+        below = side * unit // resize
+        for steps in (below, below - 1):  # the float of an exact decimal may lie above it
+            pct = steps / unit
+            if pct > 0 and math.floor(side / pct) == resize:
+                return pct
+    raise InputError(f"no crop_pct resizes to {resize} pixels for an input of {side}; give sizes of images")
+
+
+def _own_path() -> Path:
+    for folder in (PACKAGE, PACKAGE.parent):  # an installed package; a checkout
+        if (folder / FILENAME).is_file():
+            return folder / FILENAME
+    raise WeightsError(f"no {FILENAME} in {PACKAGE} or above it; reinstall bcos-zoo")
+
+
+@functools.cache
+def _read(path: Path) -> Mapping[str, Checkpoint]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["checkpoints"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is not a manifest ({error!r}); see weights_manifest.schema.json") from error
+    return MappingProxyType({name: _checkpoint(name, record, path) for name, record in records})
+
+
+def _checkpoint(name: str, record: dict[str, Any], path: Path) -> Checkpoint:
+    try:
+        pre, classes = record["preprocessing"], record["classes"]
+        labels = classes["labels"]
+        parsed = dict(
+            files=tuple(WeightsFile(**file | {"where": _where(file["where"])}) for file in record["files"]),
+            preprocessing=Preprocessing(**pre | {"input_size": tuple(pre["input_size"])}),
+            classes=Classes(**classes | {"labels": labels if isinstance(labels, str) else tuple(labels)}),
+            metrics=tuple(Metric(**metric) for metric in record["metrics"]),
+            explanation=ExplanationDefaults(**record["explanation"]),
+            licence=Licence(**record["licence"]),
+            origin=Origin(**record["origin"]),
+        )
+        return Checkpoint(**{"name": name} | record | parsed)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: the record {name!r} does not fit ({error!r}); see weights_manifest.schema.json"
+        ) from error
+
+
+def _where(raw: dict[str, str] | None) -> Url | HubFile | Packaged | None:
+    if raw is None:
+        return None
+    if "url" in raw:
+        return Url(**raw)
+    return Packaged(**raw) if "packaged" in raw else HubFile(**raw)
+
+
+@functools.cache
+def _named_list(name: str) -> tuple[str, ...]:
+    if name != "imagenet-1k":
+        raise InputError(f"no list of classes named {name!r}; allowed: imagenet-1k, or the names themselves")
+    return tuple(description.split(", ")[0] for description in ImageNetInfo(name).label_descriptions())

@@ -1,0 +1,104 @@
+"""Names to networks: what is there, and how to get one."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict
+from typing import Any
+
+import timm
+from timm.models import split_model_name_tag
+from torch import nn
+
+from . import manifest
+from .errors import BcosZooError, UnknownModelError, WeightsError
+
+PREFIX = "bcos_"
+ELSEWHERE = (
+    "hf-hub:",
+    "hf_hub:",
+    "local-dir:",
+)  # timm's own schemes: the part behind them is no name of ours
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Names of all architectures, or of all checkpoints (`architecture.tag`) if `pretrained`; natural order.
+
+    pattern: shell wildcards, as in timm: without a dot it is matched against the architecture alone.
+    """
+    return [name for name in timm.list_models(pattern, pretrained=pretrained) if name.startswith(PREFIX)]
+
+
+def check_name(name: str) -> None:
+    """Raise UnknownModelError unless `name` is an architecture or a checkpoint of this zoo."""
+    architecture, tag = split_model_name_tag(name)
+    architectures = list_models()
+    if architecture not in architectures:
+        close = difflib.get_close_matches(architecture, architectures, n=3)
+        raise UnknownModelError(
+            f"no model named {name!r}; closest: {', '.join(close) or 'none'}. `bcos-zoo list` shows all"
+        )
+    tags = [checkpoint.tag for checkpoint in manifest.checkpoints(architecture)]
+    if tag and tag not in tags:
+        known = ", ".join(f"{architecture}.{known}" for known in tags)
+        raise UnknownModelError(
+            f"no checkpoint named {name!r}; known: {known or f'none; {architecture} has no weights yet'}"
+        )
+
+
+def find_checkpoint(name: str) -> manifest.Checkpoint:
+    """The manifest's record of a checkpoint, or of an architecture's default. Raises UnknownModelError."""
+    check_name(name)
+    architecture, tag = split_model_name_tag(name)
+    known = manifest.checkpoints(architecture)
+    if not known:
+        raise UnknownModelError(
+            f"{name} has no pretrained weights; `bcos-zoo list --pretrained` shows what has"
+        )
+    return manifest.get(name) if tag else known[0]
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What is known of an architecture or checkpoint, as plain data. Raises UnknownModelError."""
+    check_name(name)
+    architecture, tag = split_model_name_tag(name)
+    model = timm.create_model(name, device="meta")
+    document: dict[str, Any] = {
+        "name": name,
+        "architecture": architecture,
+        "description": (timm.model_entrypoint(architecture).__doc__ or "").strip(),
+        "params": sum(p.numel() for p in model.parameters()),
+        "input_size": list(model.pretrained_cfg["input_size"]),
+    }
+    if tag:
+        return document | {"checkpoint": asdict(manifest.get(name))}
+    return document | {"checkpoints": [checkpoint.name for checkpoint in manifest.checkpoints(architecture)]}
+
+
+def create_model(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """`timm.create_model` for the networks of this zoo: the same object, in eval mode.
+
+    name: `architecture`, `architecture.tag`, or timm's `hf-hub:org/name` and `local-dir:PATH`.
+    kwargs: whatever timm.create_model and the network take (num_classes, in_chans, drop_path_rate, ...).
+    Raises UnknownModelError, and WeightsError if the checkpoint cannot be had or does not fit.
+    """
+    if name.startswith(ELSEWHERE):
+        return _create_from_elsewhere(name, pretrained, kwargs)
+    check_name(name)
+    if pretrained:
+        name = find_checkpoint(name).name
+    model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+    return model.eval()
+
+
+def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+    except (BcosZooError, TypeError):  # ours, or an unknown keyword
+        raise
+    except Exception as error:  # those of timm, the hub's client and the readers have no common base
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise WeightsError(
+            f"cannot load {name} ({reason}); give a repository or folder that holds config.json and weights"
+        ) from error
+    return model.eval()
