@@ -1,0 +1,98 @@
+"""The shape of the package: who may import whom, how long a file may be, what is public."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import bcos_zoo
+
+PACKAGE = Path(bcos_zoo.__file__).parent
+# Each layer imports only from layers above it (and, in a package, from its own files).
+ORDER = [
+    {"errors"},
+    {"layers", "manifest", "images", "files"},
+    {"weights"},
+    {"models"},
+    {"zoo"},
+    {"explain"},
+    {"render"},
+    {"classifier"},
+    {"data"},
+    {"train", "evaluate"},
+    {"pipeline"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_parts(path: Path) -> set[str]:
+    """First-level names of bcos_zoo that a file imports, wherever in the file the import stands."""
+    inside = len(path.relative_to(PACKAGE).parts) - 1
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("bcos_zoo.")}
+        if isinstance(node, ast.ImportFrom) and node.level == inside + 1:
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.level == 0
+            and (node.module or "").startswith("bcos_zoo.")
+        ):
+            found.add(node.module.split(".")[1])
+    return {name for name in found if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_its_left(path):
+    assert part(path) in RANK, f"{part(path)} has no place in ORDER"
+    wrong = {name for name in imported_parts(path) if RANK[name] >= RANK[part(path)] and name != part(path)}
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_imports_the_official_package(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+        assert not [name for name in names if name.split(".")[0] == "bcos"]
+
+
+@pytest.mark.parametrize(
+    "path", FILES + sorted(Path(__file__).parent.rglob("*.py")), ids=lambda path: path.name
+)
+def test_no_file_is_longer_than_400_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_the_public_names_are_these():
+    assert bcos_zoo.__all__ == [
+        "BcosZooError",
+        "Classifier",
+        "Explanation",
+        "ExplanationHead",
+        "InputError",
+        "Prediction",
+        "UnknownModelError",
+        "WeightsError",
+        "__version__",
+        "create_model",
+        "explain",
+        "linear_mode",
+        "list_models",
+        "load",
+        "models",
+    ]
+
+
+def test_numbers_do_not_depend_on_pictures():
+    """explain.py must work where Pillow's drawing does not; render.py opens no file."""
+    assert "PIL" not in (PACKAGE / "explain.py").read_text()
+    assert "open(" not in (PACKAGE / "render.py").read_text()

@@ -1,0 +1,74 @@
+"""The embedded checkpoint with all that belongs to it."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import bcos_zoo
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return bcos_zoo.load("bcos_resnet20.cifar10")
+
+
+@pytest.fixture
+def picture():
+    return Image.radial_gradient("L").convert("RGB")
+
+
+def test_the_transform_gives_what_the_network_takes(classifier, picture):
+    x = classifier.preprocess(picture)
+    assert x.shape == (1, 3, 32, 32)
+    assert 0 <= x.min() < x.max() <= 1
+
+
+def test_predictions_are_the_sigmoids_of_the_logits(classifier, picture):
+    logits = classifier.model(classifier.preprocess(picture))[0]
+    for prediction in classifier.predict(picture, top_k=10):
+        assert prediction.label == classifier.class_names[prediction.index]
+        assert prediction.logit == pytest.approx(logits[prediction.index].item(), abs=1e-5)
+        assert prediction.probability == pytest.approx(
+            torch.sigmoid(logits[prediction.index]).item(), abs=1e-6
+        )
+
+
+def test_explanations_carry_labels_and_the_settings_of_the_manifest(classifier, picture):
+    e = classifier.explain([picture, picture.rotate(90)], targets=["cat", "dog"])
+    assert e.labels == (("cat", "dog"),) * 2
+    assert (e.smooth, e.percentile) == (classifier.head.smooth, classifier.head.percentile) == (3, 99.5)
+    contrast = e.contrast("cat", "dog")
+    assert torch.allclose(contrast.logits[:, 0], e.logits[:, 3] - e.logits[:, 5])
+    assert contrast.completeness().abs().max() < 1e-4
+
+
+def test_the_view_shows_what_the_network_sees_in_more_pixels(classifier):
+    photograph = Image.effect_noise((640, 480), 80).convert("RGB")
+    view = classifier.view(photograph)
+    assert min(view.size) >= 320
+    assert view.width == view.height  # the centre crop
+    seen = classifier.preprocess(photograph)[0].permute(1, 2, 0).numpy()
+    shrunk = np.asarray(view.resize((32, 32), Image.Resampling.BILINEAR)) / 255
+    assert np.abs(shrunk - seen).mean() < 0.02
+
+
+def test_a_grey_network_takes_colour_files(picture):
+    model = bcos_zoo.create_model("bcos_resnet20", pretrained=True, in_chans=1)
+    grey = bcos_zoo.Classifier(model, [str(i) for i in range(10)])
+    assert grey.preprocess(picture).shape == (1, 1, 32, 32)
+    assert grey.explain(picture).rgba().shape == (1, 1, 4, 32, 32)
+
+
+def test_what_does_not_fit_is_refused(classifier, picture):
+    with pytest.raises(bcos_zoo.InputError, match="9 class names for 10 classes"):
+        bcos_zoo.Classifier(classifier.model, ["x"] * 9)
+    with pytest.raises(bcos_zoo.InputError, match="empty list of images"):
+        classifier.preprocess([])
+    with pytest.raises(bcos_zoo.InputError, match="top_k=0"):
+        classifier.predict(picture, top_k=0)
+    with pytest.raises(bcos_zoo.UnknownModelError, match="closest: bcos_resnet20"):
+        bcos_zoo.load("bcos_resnet20x")
+    two = bcos_zoo.Classifier(bcos_zoo.create_model("bcos_resnet20", in_chans=2), [str(i) for i in range(10)])
+    with pytest.raises(bcos_zoo.InputError, match="takes 2 channels"):
+        two.preprocess(picture)

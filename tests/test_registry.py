@@ -1,0 +1,107 @@
+"""Every registered network: built, described and explained exactly."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import timm
+import torch
+from conftest import BY_SIZE, NAMES, assert_close, gap, images, network, smallest_of_each_family
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+
+import bcos_zoo
+from bcos_zoo import manifest
+
+
+@pytest.fixture(scope="module", params=BY_SIZE)
+def model(request: pytest.FixtureRequest) -> Any:
+    return network(request.param)
+
+
+def test_every_network_explains_exactly_in_float64(model):
+    explanation = bcos_zoo.explain(model, images(1, 65, 63), dtype=torch.float64)
+    assert explanation.weights.dtype == torch.float64
+    assert gap(explanation) < 1e-9
+
+
+def test_every_network_explains_exactly_in_float32(model):
+    explanation = bcos_zoo.explain(model, images(2, 32, 48))
+    assert explanation.weights.dtype == torch.float32
+    assert gap(explanation) < 1e-4
+
+
+def test_logits_are_the_same_in_and_out_of_linear_mode(model):
+    x = images()
+    with torch.inference_mode():
+        logits = model(x)
+    assert_close(bcos_zoo.explain(model, x).logits, logits, 1e-5)
+
+
+def test_a_state_dict_makes_the_same_network(model):
+    x = images(1)
+    state = copy.deepcopy(model.state_dict())
+    again = timm.create_model(model.pretrained_cfg["architecture"], device="meta").eval()
+    again.load_state_dict(state, assign=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+
+
+def test_a_gradient_reaches_every_parameter(model):
+    model = copy.deepcopy(model).train()
+    model(images(3)).square().mean().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_network_is_built_without_memory_and_says_its_shapes(name):
+    model = timm.create_model(name, device="meta", dtype=torch.bfloat16).eval()
+    tensors = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
+    assert {(t.device.type, t.dtype) for t in tensors} == {("meta", torch.bfloat16)}
+    card = model.pretrained_cfg
+    x = torch.empty(1, *card["input_size"], device="meta", dtype=torch.bfloat16)
+    features = model.forward_features(x)
+    assert features.shape == (1, model.num_features, *card["pool_size"])
+    assert model.forward_head(features, pre_logits=True).shape == (1, model.head_hidden_size)
+    logits = model(x)
+    assert logits.shape == (1, model.num_classes) == (1, card["num_classes"])
+    assert logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("checkpoint", manifest.checkpoints(), ids=lambda checkpoint: checkpoint.name)
+def test_every_checkpoint_has_the_parameters_and_classes_of_its_network(checkpoint):
+    model = timm.create_model(checkpoint.name, device="meta")
+    assert model.num_classes == checkpoint.classes.count
+    if checkpoint.params is not None:
+        assert sum(p.numel() for p in model.parameters()) == checkpoint.params
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_ours_and_documented(name):
+    entrypoint = timm.model_entrypoint(name)
+    assert name.startswith("bcos_")
+    assert entrypoint.__module__.rpartition(".")[2].startswith("bcos_")  # or timm would list it with its own
+    assert entrypoint.__doc__
+
+
+@pytest.mark.parametrize("name", [*NAMES, *bcos_zoo.list_models(pretrained=True)])
+def test_the_card_makes_timms_own_transform_give_rgb_in_0_1(name):
+    model = timm.create_model(name, device="meta")
+    card = model.pretrained_cfg
+    assert card["first_conv"] is None  # timm could otherwise replace the pretrained stem by a random one
+    assert f"{card['classifier']}.weight" in model.state_dict()
+    config = resolve_model_data_config(model)
+    assert config["input_size"] == tuple(card["input_size"])
+    for is_training in (False, True):
+        transform = create_transform(**config, is_training=is_training)
+        for grey in (0, 255):
+            pixels = transform(Image.new("RGB", (400, 300), (grey, grey, grey)))
+            assert pixels.shape == config["input_size"]
+            assert pixels.aminmax() == (grey / 255, grey / 255)
+
+
+def test_each_family_has_a_smallest_network():
+    assert smallest_of_each_family() == ["bcos_resnet20"]
