@@ -12,14 +12,10 @@ def _create(name, pretrained, tag, kwargs):
 
     import bcos_zoo  # not at the top: torch.hub checks the dependencies only after reading this file
 
-    here, used = (
-        os.path.dirname(os.path.realpath(__file__)),
-        os.path.dirname(os.path.realpath(bcos_zoo.__file__)),
-    )
+    here, used = (os.path.dirname(os.path.realpath(file)) for file in (__file__, bcos_zoo.__file__))
     if os.path.dirname(used) != here:
-        warnings.warn(
-            f"using bcos_zoo {bcos_zoo.__version__} from {used}, not the one in {here}", stacklevel=3
-        )
+        message = f"using bcos_zoo {bcos_zoo.__version__} from {used}, not the one in {here}"
+        warnings.warn(message, stacklevel=3)
     return bcos_zoo.create_model(f"{name}.{tag}" if tag else name, pretrained=pretrained, **kwargs)
 
 

@@ -194,7 +194,7 @@ def explain(
         names = class_names if class_names is not None else _card_names(model)
         picked = resolve_targets(targets, logits, names)
         weights, bias = _gradients(logits, picked, tape.encoded, tape.constants)
-        contributions = torch.einsum("nchw,ntchw->nthw", tape.encoded.detach(), weights)
+        contributions = (tape.encoded.detach().unsqueeze(1) * weights).sum(2)
     labels = None if names is None else tuple(tuple(names[i] for i in row) for row in picked.tolist())
     return Explanation(logits.detach(), picked, weights, contributions, bias, labels)
 

@@ -53,7 +53,7 @@ print(bcos_zoo.__file__)
 """
     out = python(code, tmp_path, tmp_path)
     names, help_text, num_classes, used = out.split("\n", 1)[0], out, *out.strip().splitlines()[-2:]
-    assert names == repr(bcos_zoo.list_models())
+    assert names == repr(sorted(bcos_zoo.list_models()))
     assert "ResNet-50 (He et al. 2015" in help_text and '"v2_in1k", "v2_long_in1k"' in help_text
     assert num_classes == "3"
     assert used == str(repository / "bcos_zoo" / "__init__.py")

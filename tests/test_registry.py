@@ -34,10 +34,11 @@ def test_every_network_explains_exactly_in_float32(model):
 
 
 def test_logits_are_the_same_in_and_out_of_linear_mode(model):
-    x = images()
+    """In float64: random weights amplify the rounding errors of float32, which differ between layouts."""
+    x, double = images().double(), copy.deepcopy(model).double()
     with torch.inference_mode():
-        logits = model(x)
-    assert_close(bcos_zoo.explain(model, x).logits, logits, 1e-5)
+        logits = double(x)
+    assert_close(bcos_zoo.explain(double, x).logits, logits, 1e-9)
 
 
 def test_a_state_dict_makes_the_same_network(model):
@@ -95,12 +96,14 @@ def test_the_card_makes_timms_own_transform_give_rgb_in_0_1(name):
     assert f"{card['classifier']}.weight" in model.state_dict()
     config = resolve_model_data_config(model)
     assert config["input_size"] == tuple(card["input_size"])
-    for is_training in (False, True):
-        transform = create_transform(**config, is_training=is_training)
-        for grey in (0, 255):
-            pixels = transform(Image.new("RGB", (400, 300), (grey, grey, grey)))
-            assert pixels.shape == config["input_size"]
-            assert pixels.aminmax() == (grey / 255, grey / 255)
+    for grey in (0, 255):
+        picture = Image.new("RGB", (400, 300), (grey, grey, grey))
+        pixels = create_transform(**config)(picture)
+        assert pixels.shape == config["input_size"]
+        assert pixels.aminmax() == (grey / 255, grey / 255)
+        augmented = create_transform(**config, is_training=True)(picture)
+        assert augmented.shape == config["input_size"]
+        assert augmented.min() >= 0 and augmented.max() <= 1
 
 
 def test_each_family_has_a_smallest_network():

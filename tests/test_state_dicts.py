@@ -135,9 +135,11 @@ def test_a_failed_write_keeps_the_older_file_and_leaves_nothing_else(tmp_path):
     assert content(tmp_path) == ["w.safetensors"]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="cannot write .*absent/w.safetensors"):
-        weights.save_state_dict(state(), tmp_path / "absent" / "w.safetensors")
+def test_a_folder_that_is_not_there_is_made_unless_a_file_is_in_its_place(tmp_path):
+    weights.save_state_dict(state(), tmp_path / "absent" / "w.safetensors")
+    assert content(tmp_path / "absent") == ["w.safetensors"]
+    with pytest.raises(WeightsError, match="cannot write .*w.safetensors/x.safetensors .*writable folder"):
+        weights.save_state_dict(state(), tmp_path / "absent" / "w.safetensors" / "x.safetensors")
 
 
 def test_another_ending_is_refused(tmp_path):

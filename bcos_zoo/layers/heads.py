@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
@@ -31,7 +32,11 @@ class Encode(nn.Module):
             raise InputError(
                 f"got a tensor of shape {tuple(x.shape)}; allowed is (N, {self.in_chans}, H, W){hint}"
             )
-        return record_encoded(encode(x))
+        encoded = encode(x)
+        if x.device.type == "cpu" and not torch.is_grad_enabled():
+            # Channels last: the convolutions and patch norms that follow are faster so and keep the layout.
+            encoded = encoded.contiguous(memory_format=torch.channels_last)
+        return record_encoded(encoded)
 
     def extra_repr(self) -> str:
         return f"in_chans={self.in_chans}"

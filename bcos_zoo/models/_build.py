@@ -70,9 +70,7 @@ def build(
     features = {"feature_cls": "getter", "out_indices": tuple(range(levels))}
     kwargs["feature_cfg"] = features | kwargs.get("feature_cfg", {})
     card = kwargs.get("pretrained_cfg")
-    if pretrained and not isinstance(
-        card, (dict, PretrainedCfg)
-    ):  # a ready card is the hub's or the caller's
+    if pretrained and not isinstance(card, (dict, PretrainedCfg)):  # a ready card is the hub's or a caller's
         overlay = kwargs.get("pretrained_cfg_overlay") or {}
         if overlay.get("file"):
             _check_readable(overlay["file"])

@@ -1,0 +1,90 @@
+"""A convolution and the norm behind it give the same as one after the other, however they are joined."""
+
+import pytest
+import torch
+
+from bcos_zoo.layers import BatchNorm2d, BcosConv2d, GroupNorm2d, conv_norm, linear_mode
+
+
+def pair(b=2.0, *, norm=None, **options):
+    """A convolution and a norm in eval mode, float64, gains of either sign and one of zero."""
+    conv = BcosConv2d(6, 8, 3, padding=1, b=b, dtype=torch.float64, **options).eval()
+    norm = norm or BatchNorm2d(8, dtype=torch.float64)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.5, -0.7, 0.0, 2.0, -1.0, 0.3, 1.0, 4.0]))
+        if hasattr(norm, "running_var"):
+            norm.running_var.copy_(torch.linspace(0.1, 3, 8))
+    return conv, norm.eval()
+
+
+X = torch.rand(2, 6, 7, 5, dtype=torch.float64)
+
+
+def folded(conv, norm):
+    """Whether the norm was left out: a norm that raises when called tells."""
+    called = []
+    forward = norm.forward
+    norm.forward = lambda x: (called.append(1), forward(x))[1]
+    with torch.no_grad():
+        conv_norm(conv, norm, X)
+    del norm.forward
+    return not called
+
+
+@pytest.mark.parametrize("b", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"normalize": False}, {"groups": 2}, {"scale": 3.0}])
+def test_a_fixed_gain_is_folded_exactly(b, options):
+    conv, norm = pair(b, **options)
+    with torch.no_grad():
+        torch.testing.assert_close(conv_norm(conv, norm, X), norm(conv(X)), rtol=1e-13, atol=1e-13)
+    assert folded(conv, norm)
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm"),
+    [
+        pair(1.5),
+        pair(max_out=2),
+        pair(norm=BatchNorm2d(8, centered=True, dtype=torch.float64)),
+        pair(norm=GroupNorm2d(8, 2, dtype=torch.float64)),
+    ],
+    ids=["b 1.5", "MaxOut", "centred", "group norm"],
+)
+def test_what_does_not_fold_exactly_is_done_one_after_the_other(conv, norm):
+    with torch.no_grad():
+        assert torch.equal(conv_norm(conv, norm, X), norm(conv(X)))
+    assert not folded(conv, norm)
+
+
+def test_the_linear_map_is_the_same_folded_or_not():
+    conv, norm = pair()
+    maps = []
+    for join in (conv_norm, lambda c, n, x: n(c(x))):
+        x = X.clone().requires_grad_()
+        with linear_mode(freeze_parameters=True):
+            y = join(conv, norm, x)
+        maps.append(torch.autograd.grad(y.sum(), x)[0])
+    torch.testing.assert_close(maps[0], maps[1], rtol=1e-12, atol=1e-14)
+
+
+def test_the_norm_learns_while_it_learns():
+    conv, norm = pair()
+    conv_norm(
+        conv, norm, X
+    ).sum().backward()  # eval mode with gradients, as in fine-tuning with frozen statistics
+    assert norm.weight.grad.isfinite().all() and norm.weight.grad.abs().sum() > 0
+    norm.train()
+    before = norm.running_var.clone()
+    conv_norm(conv, norm, X)
+    assert not torch.equal(norm.running_var, before)
+
+
+@pytest.mark.parametrize("hooked", [0, 1])
+def test_hooks_on_either_see_what_they_would_see(hooked):
+    conv, norm = pair()
+    seen = []
+    (conv, norm)[hooked].register_forward_hook(lambda module, args, y: seen.append(y.clone()))
+    with torch.no_grad():
+        conv_norm(conv, norm, X)
+        expected = (conv.forward(X), norm.forward(conv.forward(X)))[hooked]
+    assert torch.equal(seen[0], expected)
