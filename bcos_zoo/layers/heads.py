@@ -32,11 +32,11 @@ class Encode(nn.Module):
             raise InputError(
                 f"got a tensor of shape {tuple(x.shape)}; allowed is (N, {self.in_chans}, H, W){hint}"
             )
-        encoded = encode(x)
+        channels = encode(x)
         if x.device.type == "cpu" and not torch.is_grad_enabled():
             # Channels last: the convolutions and patch norms that follow are faster so and keep the layout.
-            encoded = encoded.contiguous(memory_format=torch.channels_last)
-        return record_encoded(encoded)
+            channels = channels.contiguous(memory_format=torch.channels_last)
+        return record_encoded(channels)
 
     def extra_repr(self) -> str:
         return f"in_chans={self.in_chans}"
