@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# glibc gives every large buffer back to the kernel; keeping it makes training and benchmarks up to twice as fast.
+# glibc gives every large buffer back to the kernel and faults it in anew; benchmarks are run with it kept.
 MALLOC = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=100000000
 
 .PHONY: demo test test-all check format generate bench
