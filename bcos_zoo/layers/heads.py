@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .functional import default_logit_bias, encode
-from .linear_mode import add_constant, record_encoded
+from .linear_mode import add_constant, is_linear, record_encoded
 
 
 @register_notrace_module
@@ -33,7 +33,7 @@ class Encode(nn.Module):
                 f"got a tensor of shape {tuple(x.shape)}; allowed is (N, {self.in_chans}, H, W){hint}"
             )
         channels = encode(x)
-        if x.device.type == "cpu" and not torch.is_grad_enabled():
+        if x.device.type == "cpu" and (is_linear() or not torch.is_grad_enabled()):
             # Channels last: the convolutions and patch norms that follow are faster so and keep the layout.
             channels = channels.contiguous(memory_format=torch.channels_last)
         return record_encoded(channels)
