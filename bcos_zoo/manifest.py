@@ -157,8 +157,16 @@ def load(path: str | os.PathLike[str] | None = None) -> Mapping[str, Checkpoint]
 
 
 def checkpoints(architecture: str | None = None) -> tuple[Checkpoint, ...]:
-    """All checkpoints, or those of one architecture, the default one first."""
+    """All checkpoints, or those of one architecture, in the order of the manifest."""
     return tuple(c for c in load().values() if architecture in (None, c.architecture))
+
+
+def default(architecture: str) -> Checkpoint | None:
+    """The checkpoint that the bare name of an architecture stands for: the first that takes no arguments.
+
+    One with arguments is another network than the architecture's own, and only its full name means it.
+    """
+    return next((c for c in checkpoints(architecture) if not c.arguments), None)
 
 
 def get(name: str) -> Checkpoint:

@@ -10,7 +10,7 @@ import http.client
 import os
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -69,8 +69,8 @@ def sha256(path: str | os.PathLike[str]) -> str:
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or, with any other ending, one of `torch.save`; on the CPU.
 
-    A pickle is read with `weights_only=True`: it cannot run code. Raises WeightsError if the file is missing,
-    is damaged, or holds anything but a flat dict of tensors.
+    Of a Lightning checkpoint, those under "state_dict". A pickle is read with `weights_only=True`: it cannot
+    run code. Raises WeightsError if the file is missing, is damaged, or holds anything else.
     """
     path = Path(path)
     if not path.is_file():
@@ -88,9 +88,25 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except Exception as error:  # the readers raise anything from EOFError to KeyError, as the damage has it
         reason = _reason(error)
         raise WeightsError(f"{path} is damaged or of another format ({reason}); get the file anew") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
     if fault := _not_flat(content):
         raise WeightsError(f"{path} holds {fault}; give a flat dict of tensors, a network's state_dict()")
     return dict(content)
+
+
+def unwrap(state_dict: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """The tensors of a published file under the names of its network, whatever the file wraps them in.
+
+    names: the network's own keys. As long as the file has none of them, "model." is taken off (a Lightning
+    module, and the wrapper of the B-cosified networks inside it), then "0." (v1 networks and the v2 ViTs were
+    the first element of a Sequential). "clip_model.", the teacher of the B-cosified CLIP, is left out.
+    """
+    flat = dict(state_dict)
+    for prefix in ("model.", "model.", "0."):
+        if flat.keys().isdisjoint(names) and any(key.startswith(prefix) for key in flat):
+            flat = {k.removeprefix(prefix): v for k, v in flat.items() if not k.startswith("clip_model.")}
+    return flat
 
 
 def save_state_dict(

@@ -50,12 +50,15 @@ def find_checkpoint(name: str) -> manifest.Checkpoint:
     """The manifest's record of a checkpoint, or of an architecture's default. Raises UnknownModelError."""
     check_name(name)
     architecture, tag = split_model_name_tag(name)
-    known = manifest.checkpoints(architecture)
-    if not known:
-        raise UnknownModelError(
-            f"{name} has no pretrained weights; `bcos-zoo list --pretrained` shows what has"
-        )
-    return manifest.get(name) if tag else known[0]
+    if tag:
+        return manifest.get(name)
+    if default := manifest.default(architecture):
+        return default
+    others = ", ".join(checkpoint.name for checkpoint in manifest.checkpoints(architecture))
+    hint = (
+        f"name one of its other forms: {others}" if others else "`bcos-zoo list --pretrained` shows what has"
+    )
+    raise UnknownModelError(f"{name} has no pretrained weights; {hint}")
 
 
 def describe(name: str) -> dict[str, Any]:

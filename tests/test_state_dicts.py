@@ -75,11 +75,29 @@ def test_a_missing_file_is_named(tmp_path):
         weights.read_state_dict(tmp_path / "w.pth")
 
 
+def test_the_tensors_of_a_lightning_checkpoint_are_read(tmp_path):
+    torch.save({"state_dict": state(), "epoch": 3, "optimizer_states": [{}]}, tmp_path / "last.ckpt")
+    assert weights.read_state_dict(tmp_path / "last.ckpt").keys() == state().keys()
+
+
+@pytest.mark.parametrize("prefix", ["", "0.", "model.", "model.model."])
+def test_what_wraps_the_names_of_a_network_is_taken_off(prefix):
+    wrapped = {f"{prefix}{name}": value for name, value in state().items()}
+    assert list(weights.unwrap(wrapped, state().keys())) == list(state())
+    teacher = wrapped | {"clip_model.visual.weight": torch.zeros(1)} if prefix else wrapped
+    assert list(weights.unwrap(teacher, state().keys())) == list(state())
+
+
+def test_names_that_begin_with_a_number_of_their_own_are_kept():
+    plain = {"0.weight": torch.zeros(1), "1.weight": torch.zeros(1)}
+    assert weights.unwrap(plain, plain.keys()) == plain
+
+
 NOT_FLAT = [
     ([torch.zeros(1)], "a list"),
     (torch.zeros(1), "a Tensor"),
     ({}, "an empty dict"),
-    ({"state_dict": {"w": torch.zeros(1)}, "epoch": 3}, "entries that .* tensors .'state_dict', 'epoch'."),
+    ({"weights": {"w": torch.zeros(1)}, "epoch": 3}, "entries that .* tensors .'weights', 'epoch'."),
     ({1: torch.zeros(1)}, "entries that are not named tensors .1."),
 ]
 

@@ -1,6 +1,8 @@
-"""A convolution and the norm behind it, as one where that is exact."""
+"""A convolution and what multiplies its output, as one where that is exact."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch.fx
 from torch import Tensor, nn
@@ -25,3 +27,19 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
             return folded
     y: Tensor = norm(conv(x))
     return y
+
+
+def chain(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """The modules one after the other, each convolution and a norm behind it by `conv_norm`."""
+    waiting: nn.Module | None = None
+    for module in modules:
+        if waiting is not None and isinstance(module, BatchNorm2d):
+            x, waiting = conv_norm(waiting, module, x), None
+            continue
+        if waiting is not None:
+            x = waiting(x)
+        if isinstance(module, BcosConv2d):
+            waiting = module
+        else:
+            x, waiting = module(x), None
+    return x if waiting is None else waiting(x)

@@ -215,6 +215,7 @@ def make_norm2d(
     name: str | None,
     channels: int,
     *,
+    eps: float = 1e-5,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
@@ -228,4 +229,4 @@ def make_norm2d(
     if name not in NORM_NAMES:
         raise InputError(f"no norm named {name!r}; known: {', '.join(NORM_NAMES)}, or None for no norm")
     make = _NORMS[name.removesuffix("u")]
-    return make(channels, centered=not name.endswith("u"), device=device, dtype=dtype)
+    return make(channels, centered=not name.endswith("u"), eps=eps, device=device, dtype=dtype)

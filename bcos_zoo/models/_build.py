@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,13 +14,13 @@ from timm.models import (
     adapt_input_conv,
     build_model_with_cfg,
     generate_default_cfgs,
-    load_state_dict,
     resolve_pretrained_cfg,
 )
 from torch import Tensor, nn
 
 from .. import manifest, weights
 from ..errors import WeightsError
+from ..layers import LayerSpec
 
 Entrypoint = TypeVar("Entrypoint", bound=Callable[..., nn.Module])
 
@@ -34,18 +35,23 @@ def cards(architectures: Mapping[str, Mapping[str, Any]], *, classifier: str) ->
     """timm's `default_cfgs` of one family.
 
     architectures: name -> the card of the architecture without weights. Each checkpoint in the manifest adds
-    a card of its own, `name.tag`, and the first one listed there is the default.
+    a card of its own, `name.tag`. The first whose network is the architecture's own is the default; one that
+    needs other arguments is another network, and only its full name makes it.
     classifier: module that holds the classifier's weight.
     """
     base = dict(interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), classifier=classifier)
     out: dict[str, dict[str, Any]] = {}
     for name, card in architectures.items():
-        known = manifest.checkpoints(name)
-        for checkpoint in known:
+        for checkpoint in manifest.checkpoints(name):
             out[checkpoint.name] = base | dict(card) | manifest.timm_card(checkpoint)
-        if not known:
+        if manifest.default(name) is None:
             out[name] = base | dict(card)
     made: Mapping[str, Any] = generate_default_cfgs(out)
+    for name in architectures:
+        default, tags = manifest.default(name), made[name].tags  # timm would put the first with a url there
+        tag = default.tag if default else ""
+        tags.remove(tag)
+        tags.appendleft(tag)
     return made
 
 
@@ -56,57 +62,64 @@ def build(
     arch: Mapping[str, Any],
     kwargs: Mapping[str, Any],
     *,
-    stem: str,
     levels: int,
+    spec: type = LayerSpec,
+    rename: Callable[[str], str] | None = None,
 ) -> Any:
     """Build `cls` through timm, with verified weights if `pretrained`.
 
-    arch: what makes this architecture; kwargs: what timm's caller asked for, which wins.
-    stem: state-dict key of the first convolution, whose input channels follow in_chans.
+    arch: what makes this architecture; then the checkpoint's own arguments, if it has any; kwargs: what
+    timm's caller asked for, which wins. Those that are fields of `spec` reach the class in one such object.
     levels: how many feature maps features_only gives unless out_indices are asked for.
+    spec: how the layers are made, a dataclass.
+    rename: from a key of the published files to the network's own, where these differ.
     Raises WeightsError if the checkpoint is missing, damaged or does not fit; TypeError for unknown keywords.
     """
     kwargs = dict(kwargs)
     features = {"feature_cls": "getter", "out_indices": tuple(range(levels))}
     kwargs["feature_cfg"] = features | kwargs.get("feature_cfg", {})
     card = kwargs.get("pretrained_cfg")
-    if pretrained and not isinstance(card, (dict, PretrainedCfg)):  # a ready card is the hub's or a caller's
+    arguments: Mapping[str, Any] = {}
+    if not isinstance(card, (dict, PretrainedCfg)):  # a ready card is the hub's or a caller's
+        tag = resolve_pretrained_cfg(name, card).tag
+        full = f"{name}.{tag}" if tag else name
+        arguments = manifest.load()[full].arguments if tag else {}
         overlay = kwargs.get("pretrained_cfg_overlay") or {}
-        if overlay.get("file"):
-            _check_readable(overlay["file"])
-        elif not overlay.keys() & {"url", "hf_hub_id", "state_dict"}:
-            tag = resolve_pretrained_cfg(name, card).tag
-            file = weights.fetch(f"{name}.{tag}" if tag else name, kwargs.get("cache_dir"))
+        if pretrained and overlay.get("file"):
+            weights.read_state_dict(overlay["file"])  # timm raises anything, as the damage has it
+        elif pretrained and not overlay.keys() & {"url", "hf_hub_id", "state_dict"}:
+            file = weights.fetch(full, kwargs.get("cache_dir"))
             kwargs["pretrained_cfg_overlay"] = overlay | {"file": str(file)}
-    fit = partial(_fit, name=name, stem=stem, headless=bool(kwargs.get("features_only")))
-    return build_model_with_cfg(cls, name, pretrained, pretrained_filter_fn=fit, **(dict(arch) | kwargs))
-
-
-def _check_readable(path: str) -> None:
-    """Raise WeightsError for a file timm cannot read; it raises anything itself, as the damage has it."""
-    try:
-        load_state_dict(path)
-    except Exception as error:
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise WeightsError(
-            f"{path} is missing, damaged or no file of weights ({reason}); get it anew"
-        ) from error
+    options = {**arch, **arguments, **kwargs}
+    shared = {field.name: options.pop(field.name) for field in fields(spec) if field.name in options}
+    fit = partial(_fit, name=name, headless=bool(kwargs.get("features_only")), rename=rename)
+    return build_model_with_cfg(
+        cls, name, pretrained, pretrained_filter_fn=fit, spec=spec(**shared), **options
+    )
 
 
 def _fit(
-    state_dict: dict[str, Tensor], model: nn.Module, *, name: str, stem: str, headless: bool
+    state_dict: dict[str, Tensor],
+    model: Any,
+    *,
+    name: str,
+    headless: bool,
+    rename: Callable[[str], str] | None,
 ) -> dict[str, Tensor]:
-    """Adapt the stem to the model's input channels; refuse a file of another network.
+    """The file's tensors under the network's names, the stem adapted; refuse a file of another network.
 
     headless: the classifier will not be used. Nor is the file's where the number of classes is not the
     card's. timm itself would then load with strict=False, and so let any key go missing in silence.
     """
     own = model.state_dict()
-    card: Any = model.pretrained_cfg
+    state_dict = weights.unwrap(state_dict, own.keys())
+    if rename:
+        state_dict = {key if key in own else rename(key): value for key, value in state_dict.items()}
+    card = model.pretrained_cfg
     classifier, spare = f"{card['classifier']}.weight", set()
     if headless or model.num_classes != card["num_classes"]:
-        spare = {classifier}
-        if not headless and classifier in own and len(state_dict.get(classifier, ())) == model.num_classes:
+        spare = {classifier, f"{card['classifier']}.bias"}
+        if not headless and classifier in own and len(state_dict.get(classifier, ())) == len(own[classifier]):
             raise WeightsError(
                 f"the file has a classifier of {model.num_classes} classes, but the card says "
                 f"{card['num_classes']}, so it would be lost; add num_classes to pretrained_cfg_overlay"
@@ -118,11 +131,10 @@ def _fit(
             f"the file is not of {name}: {_count(missing, 'missing')}, {_count(surplus, 'surplus')}; "
             "give a file of this network"
         )
-    in_chans, weight = own[stem].shape[1] // 2, state_dict[stem]
-    if weight.ndim == 4 and weight.shape[1] % 2 == 0 and weight.shape[1] != 2 * in_chans:
-        # The encoding is [x, 1-x]: each half sees all channels, so each is adapted by itself.
-        halves = [adapt_input_conv(in_chans, half, half.shape[1]) for half in weight.chunk(2, dim=1)]
-        state_dict = state_dict | {stem: torch.cat(halves, dim=1)}
+    stem = next(iter(own))
+    channels = model.spec.encoded_channels(model.in_chans)
+    parts = model.spec.encoded_channels(1)
+    state_dict = state_dict | {stem: _adapt_stem(state_dict[stem], own[stem], channels, parts)}
     shapes = [
         f"{key} {tuple(state_dict[key].shape)} for {tuple(value.shape)}"
         for key, value in own.items()
@@ -135,6 +147,26 @@ def _fit(
     return state_dict
 
 
+def _adapt_stem(weight: Tensor, own: Tensor, channels: int, parts: int) -> Tensor:
+    """The first layer's weight for another number of input channels; as it is if it cannot be adapted.
+
+    channels: those that `own` sees. parts: 2 for the encoding [x, 1-x]: each half sees all channels, so each
+    is adapted by itself. 1 for a plain image.
+    """
+    if weight.ndim != own.ndim or weight.shape == own.shape:
+        return weight
+    if weight.ndim == 2:  # of patches, flattened with the channels last
+        pixels = own.shape[1] // channels
+        if weight.shape[1] % pixels:
+            return weight
+        weight, own = (w.reshape(len(w), pixels, -1, 1).transpose(1, 2) for w in (weight, own))
+        return _adapt_stem(weight, own, channels, parts).transpose(1, 2).flatten(1)
+    if weight.shape[1] == channels or weight.shape[1] % parts:
+        return weight
+    pieces = weight.chunk(parts, dim=1)
+    return torch.cat([adapt_input_conv(channels // parts, one, one.shape[1]) for one in pieces], dim=1)
+
+
 def _count(keys: list[str], fault: str) -> str:
-    some = f" ({', '.join(keys[:3])}{', ...' if keys[3:] else ''})" if keys else ""
+    some = f" ({', '.join(keys[:10])}{', ...' if keys[10:] else ''})" if keys else ""
     return f"{len(keys)} {fault}{some}"

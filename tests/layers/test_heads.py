@@ -89,5 +89,5 @@ def test_heads_can_be_copied_and_pickled_and_have_no_weights(clone):
 
 
 def test_the_printed_heads_tell_their_settings():
-    assert repr(Encode()) == "Encode(in_chans=3)"
+    assert repr(Encode()) == "Encode(in_chans=3, mean=(), std=())"
     assert repr(LogitLayer(1000)) == "LogitLayer(bias=-6.90675, temperature=None)"

@@ -15,6 +15,7 @@ from timm.optim import create_optimizer_v2
 
 import bcos_zoo
 from bcos_zoo import InputError
+from bcos_zoo.layers import LayerSpec
 from bcos_zoo.models.bcos_resnet import BasicBlock, BcosResNet, Bottleneck
 
 
@@ -97,8 +98,8 @@ def test_every_pooling_and_temperature_explains_exactly(grouped, pool):
 @pytest.mark.parametrize("options", [{"b": 1.0}, {"b": 1.5, "norm": "bn"}, {"max_out": 2}, {"norm": "pn"}])
 def test_other_exponents_norms_and_max_out_explain_exactly(options):
     torch.manual_seed(0)
-    options = {"widths": (8, 16), "num_classes": 4, "stem": "cifar", "logit_temperature": 0.01, **options}
-    model = BcosResNet(BasicBlock, (1, 1), **options)
+    spec = LayerSpec(logit_temperature=0.01, **options)
+    model = BcosResNet(BasicBlock, (1, 1), widths=(8, 16), num_classes=4, stem="cifar", spec=spec)
     with torch.no_grad():
         for _ in range(20):
             model(images(8))  # fills the buffers
@@ -205,7 +206,11 @@ def test_layer_decay_falls_from_the_classifier_to_the_stem(small):
 def test_dropout_and_stochastic_depth_act_in_training_only(shared):
     model = timm.create_model("bcos_resnet20", drop_rate=0.5, drop_path_rate=0.4)
     model.load_state_dict(shared.state_dict())
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in model._stages() for block in stage]
+    rates = [
+        getattr(block.drop_path, "drop_prob", 0.0)
+        for block in model.modules()
+        if isinstance(block, BasicBlock)
+    ]
     assert rates == pytest.approx([0.4 * i / 8 for i in range(9)])
     torch.testing.assert_close(model.eval()(images()), shared(images()))
     model.train()

@@ -155,14 +155,12 @@ def test_a_damaged_file_is_refused(shared, file, tmp_path, ending, damage):
         torch.save(shared.state_dict(), file)
     path = tmp_path / f"w{ending}"
     path.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(
-        WeightsError, match=rf"w\{ending} is missing, damaged or no file of weights \(.+\); get"
-    ):
+    with pytest.raises(WeightsError, match=rf"w\{ending} is damaged"):
         load(path)
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="nowhere.pth is missing, damaged or no file of weights"):
+    with pytest.raises(WeightsError, match="no file at .*nowhere.pth; give a"):
         load(tmp_path / "nowhere.pth")
 
 

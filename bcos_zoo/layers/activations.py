@@ -1,0 +1,39 @@
+"""The activations that B-cosified networks keep. Their gates are factors, held constant in linear mode."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from timm.layers import register_notrace_module
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .linear_mode import is_linear
+
+
+@register_notrace_module
+class GatedGELU(nn.Module):
+    """GELU(x) = x Phi(x), with the gate Phi(x) held in linear mode. Hendrycks & Gimpel 2016."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not is_linear():
+            return F.gelu(x)
+        with torch.no_grad():
+            gate = torch.erf(x * math.sqrt(0.5)).add_(1).mul_(0.5)
+        return x * gate
+
+
+def make_activation(name: str | None) -> nn.Module:
+    """The activation of that name; `None` is the identity. ReLU's gate is piecewise constant by itself.
+
+    Raises InputError for any other name than "relu" and "gelu".
+    """
+    if name is None:
+        return nn.Identity()
+    if name == "relu":
+        return nn.ReLU()
+    if name == "gelu":
+        return GatedGELU()
+    raise InputError(f"no activation named {name!r}; known: 'relu', 'gelu', or None for none")

@@ -1,0 +1,46 @@
+"""Attention as a dynamic linear map: in linear mode the attention weights are constants."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from timm.layers import register_notrace_module
+from torch import Tensor, nn
+
+from .linear_mode import is_linear, parameter
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v, with the softmax held in linear mode. All (N, heads, L, D)."""
+    if not is_linear():
+        return F.scaled_dot_product_attention(q, k, v)
+    with torch.no_grad():
+        weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)
+    return weights @ v
+
+
+@register_notrace_module
+class Attention(nn.Module):
+    """Multi-head self-attention, its norm ahead of it. (N, L, D) -> (N, L, D).
+
+    norm: the norm of tokens. to_qkv: a plain linear layer to 3D. to_out: the output layer, a B-cos one.
+    heads: must divide D.
+
+    Source: Boehle et al. 2024, section 3.4.
+    """
+
+    def __init__(self, norm: nn.Module, to_qkv: nn.Linear, to_out: nn.Module, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.to_qkv, self.to_out = norm, to_qkv, to_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = F.linear(self.norm(x), parameter(self.to_qkv.weight))
+        q, k, v = torch.unflatten(qkv, -1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        y: Tensor = self.to_out(attend(q, k, v).transpose(1, 2).flatten(2))
+        return y
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"

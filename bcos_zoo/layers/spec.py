@@ -1,0 +1,105 @@
+"""What all layers of one network have in common, and the layers made so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .activations import make_activation
+from .bcos import BcosConv2d, BcosLinear
+from .functional import v1_scale
+from .heads import Encode, LogitLayer
+from .norms import LayerNorm, make_norm2d
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """How every layer of a network is made. The defaults are those of the published v2 networks.
+
+    b, max_out: of every B-cos layer.
+    normalize: use weight rows of unit norm; off for B-cosified networks.
+    scale: every convolution's output is divided by it (the v1 CIFAR-10 networks).
+    scale_factor: instead, divide by `functional.v1_scale` with this factor (the v1 ImageNet networks).
+    norm, norm_eps: a name `make_norm2d` knows, None for no norm; added to the variance.
+    act: "relu" or "gelu" where a conventional network has one (B-cosified networks), None for none.
+    mean, std: of each input channel; the encoded image is normalised with them (B-cosified networks).
+    logit_bias: -log(num_classes - 1) unless given. logit_temperature: a divisor of the logits.
+    """
+
+    b: float = 2.0
+    max_out: int = 1
+    normalize: bool = True
+    scale: float = 1.0
+    scale_factor: float | None = None
+    norm: str | None = "bnu"
+    norm_eps: float = 1e-5
+    act: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    logit_bias: float | None = None
+    logit_temperature: float | None = None
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+    ) -> BcosConv2d:
+        """A B-cos convolution, as `BcosConv2d`. Raises InputError for both scale and scale_factor."""
+        scale = self.scale
+        if self.scale_factor is not None:
+            if scale != 1:
+                raise InputError(f"scale={scale}, scale_factor={self.scale_factor}: give one of the two")
+            scale = v1_scale(kernel_size, in_channels, self.scale_factor)
+        return BcosConv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, groups=groups,
+            b=self.b, max_out=self.max_out, scale=scale, normalize=self.normalize,
+            device=self.device, dtype=self.dtype,
+        )  # fmt: skip
+
+    def linear(self, in_features: int, out_features: int) -> nn.Module:
+        """A B-cos layer on tokens, as `BcosLinear`."""
+        return BcosLinear(
+            in_features, out_features, b=self.b, max_out=self.max_out, scale=self.scale,
+            normalize=self.normalize, device=self.device, dtype=self.dtype,
+        )  # fmt: skip
+
+    def projection(self, in_features: int, out_features: int) -> nn.Linear:
+        """A plain linear layer without bias, such as that of query, key and value."""
+        return nn.Linear(in_features, out_features, bias=False, device=self.device, dtype=self.dtype)
+
+    def norm2d(self, channels: int) -> nn.Module:
+        """The norm of feature maps; the identity if there is none."""
+        return make_norm2d(self.norm, channels, eps=self.norm_eps, device=self.device, dtype=self.dtype)
+
+    def token_norm(self, dim: int) -> nn.Module:
+        """The layer norm of tokens, without bias."""
+        return LayerNorm(dim, eps=self.norm_eps, device=self.device, dtype=self.dtype)
+
+    def activation(self) -> nn.Module:
+        """What stands where a conventional network has its activations; the identity if nothing does."""
+        return make_activation(self.act)
+
+    def encode(self, in_chans: int) -> nn.Module:
+        """The first layer of the network, and how many channels it gives: see `encoded_channels`."""
+        return Encode(in_chans, mean=self.mean, std=self.std)
+
+    def encoded_channels(self, in_chans: int) -> int:
+        """Channels that the network sees of an image of in_chans."""
+        return 2 * in_chans
+
+    def logits(self, num_classes: int) -> nn.Module:
+        """The last layer of the network."""
+        return LogitLayer(num_classes, bias=self.logit_bias, temperature=self.logit_temperature)
+
+
+V2 = LayerSpec()

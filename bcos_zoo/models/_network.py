@@ -1,0 +1,177 @@
+"""What every network of the zoo does for timm: features, levels, classifier. One level above nn.Module.
+
+A family names its modules as the published files do, and says which of them make up each feature level and
+which is the classifier. All the rest of timm's interface follows from that and is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from timm.layers import SelectAdaptivePool2d
+from timm.models import checkpoint, checkpoint_seq
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..layers import LayerSpec, chain, is_linear
+
+POOLS = ("avg", "max", "avgmax", "")  # those that keep the class maps' channels and stay piecewise linear
+
+
+class ConvNetwork(nn.Module):
+    """A convolutional network: levels of features, then a 1x1 classifier, then the global pooling.
+
+    (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits. A subclass's constructor calls `_begin`, then
+    `_level` after the modules of each level, and ends with `_finish`.
+    """
+
+    CLASSIFIER: ClassVar[str]  # name of the classifier's module
+    HEAD: ClassVar[tuple[str, ...]] = ()  # names of what stands between features and classifier
+
+    feature_info: list[dict[str, Any]]  # timm's: channels, stride and name of each feature level
+    global_pool: Callable[[Tensor], Tensor]
+    logits: Callable[[Tensor], Tensor]
+
+    def _begin(self, spec: LayerSpec, in_chans: int, drop_rate: float) -> None:
+        """Open the network: its encoding layer and its bookkeeping."""
+        self.spec, self.in_chans, self.drop_rate = spec, in_chans, drop_rate
+        self.grad_checkpointing = False
+        self.encode = spec.encode(in_chans)
+        self.feature_info: list[dict[str, Any]] = []
+        self._levels: list[tuple[str, ...]] = []  # names of the modules of each level, in order
+
+    def _level(self, *modules: str, channels: int, reduction: int, name: str | None = None) -> None:
+        """Close a feature level: what the modules of these names, one after the other, make of the last one.
+
+        channels, reduction: of its map; name: timm's for the level, unless it is that of the last module.
+        """
+        self._levels.append(modules)
+        self.feature_info.append(dict(num_chs=channels, reduction=reduction, module=name or modules[-1]))
+
+    def _finish(self, num_classes: int, global_pool: str, *, hidden: int | None = None) -> None:
+        """Close the network: initialise its weights, then give it its classifier.
+
+        hidden: channels that reach the classifier, if not those of the last level.
+        """
+        self.num_features = self.feature_info[-1]["num_chs"]
+        self.head_hidden_size = hidden or self.num_features
+        self.apply(self._init)
+        self.reset_classifier(num_classes, global_pool)
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        """Kaiming-normal (fan out) weights. The forward normalises rows, so only the step size feels it."""
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _modules_named(self, names: Sequence[str]) -> list[nn.Module]:
+        return [self.get_submodule(name) for name in names]
+
+    def _replace(self, name: str, module: nn.Module) -> None:
+        parent, _, leaf = name.rpartition(".")
+        setattr(self.get_submodule(parent), leaf, module.train(self.training))
+
+    def get_classifier(self) -> nn.Module:
+        """The 1x1 B-cos convolution that makes the class maps; the identity if num_classes is 0."""
+        return self.get_submodule(self.CLASSIFIER)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a fresh classifier on the same features; the logit bias follows num_classes unless given.
+
+        Raises InputError for a negative num_classes and for a pooling that is not one of `POOLS`.
+        """
+        if num_classes < 0:
+            raise InputError(f"num_classes={num_classes}: 0 removes the classifier, 1 and more make one")
+        if global_pool is not None:
+            if global_pool not in POOLS:
+                raise InputError(f"global_pool={global_pool!r}: allowed are {', '.join(map(repr, POOLS))}")
+            pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+            self.global_pool = pool.train(self.training)
+        classifier: nn.Module = nn.Identity()
+        logits: nn.Module = nn.Identity()
+        if num_classes:
+            like = next(self.parameters())
+            spec = replace(self.spec, device=like.device, dtype=like.dtype)
+            classifier = spec.conv(self.head_hidden_size, num_classes, 1).apply(self._init)
+            logits = spec.logits(num_classes)
+        self.num_classes = num_classes
+        self._replace(self.CLASSIFIER, classifier)
+        self._replace("logits", logits)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each stage in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    def _run(self, modules: Sequence[nn.Module], x: Tensor) -> Tensor:
+        # Never in linear mode: on an accelerator autograd recomputes in a thread of its own, outside it.
+        if not self.grad_checkpointing or is_linear():
+            return chain(modules, x)
+        for module in modules:
+            whole = not isinstance(module, nn.Sequential) or len(module) == 0
+            x = checkpoint(module, x) if whole else checkpoint_seq(module, x)
+        return x
+
+    def _features(self, x: Tensor, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
+        """The map of level `last`, and those of the levels in `take`."""
+        x = self.encode(x)
+        taken = []
+        for index, names in enumerate(self._levels[: last + 1]):
+            x = self._run(self._modules_named(names), x)
+            if index in take:
+                taken.append(x)
+        return x, taken
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, in_chans, H, W) in [0, 1] -> (N, num_features, H', W')."""
+        return self._features(x, (), len(self._levels) - 1)[0]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Features of each level, as in timm; `norm` has no effect: no norm stands between them and the head.
+
+        Raises InputError for another output_fmt than "NCHW".
+        """
+        if output_fmt != "NCHW":
+            raise InputError(f"output_fmt={output_fmt!r}: this network gives 'NCHW' only")
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        x, taken = self._features(x, take, last if stop_early else len(self._levels) - 1)
+        return taken if intermediates_only else (x, taken)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the levels that the wanted intermediates do not need; returns the indices kept, as in timm."""
+        take: list[int]
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        pruned = last < len(self._levels) - 1
+        dropped = [name for names in self._levels[last + 1 :] for name in names]
+        if pruned or prune_head:
+            dropped += self.HEAD
+        for name in dropped:
+            self._replace(name, nn.Identity())
+        if pruned or prune_head:
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.reset_classifier(0, "")
+        return take
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features to logits, or to pooled features if `pre_logits`. The classifier precedes the pooling."""
+        x = chain(self._modules_named(self.HEAD), x)
+        x = F.dropout(x, p=self.drop_rate, training=self.training)
+        if pre_logits:
+            return self.global_pool(x)
+        return self.logits(self.global_pool(self.get_classifier()(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
