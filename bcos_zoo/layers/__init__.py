@@ -3,12 +3,14 @@
 from .activations import GatedGELU, make_activation
 from .attention import Attention, attend
 from .bcos import BcosConv2d, BcosLinear
-from .conv_norm import chain, conv_norm
+from .conv_norm import chain, conv_gain, conv_norm
 from .functional import default_logit_bias, encode, v1_scale
 from .heads import Encode, LogitLayer, Normalize
-from .linear_mode import add_constant, hold, is_linear, linear_mode
+from .linear_mode import add_constant, hold, is_linear, linear_mode, parameter
 from .norms import NORM_NAMES, BatchNorm2d, GroupNorm2d, LayerNorm, PositionNorm2d, make_norm2d
-from .spec import V2, LayerSpec
+from .positions import sincos_positions
+from .spec import V2, ConventionalSpec, LayerSpec
+from .transformer import Encoder, PatchEmbed
 
 __all__ = [
     "NORM_NAMES",
@@ -16,18 +18,22 @@ __all__ = [
     "BatchNorm2d",
     "BcosConv2d",
     "BcosLinear",
+    "ConventionalSpec",
     "Encode",
+    "Encoder",
     "GatedGELU",
     "GroupNorm2d",
     "LayerNorm",
     "LayerSpec",
     "LogitLayer",
     "Normalize",
+    "PatchEmbed",
     "PositionNorm2d",
     "V2",
     "add_constant",
     "attend",
     "chain",
+    "conv_gain",
     "conv_norm",
     "default_logit_bias",
     "encode",
@@ -36,5 +42,7 @@ __all__ = [
     "linear_mode",
     "make_activation",
     "make_norm2d",
+    "parameter",
+    "sincos_positions",
     "v1_scale",
 ]

@@ -8,6 +8,7 @@ import torch.fx
 from torch import Tensor, nn
 
 from .bcos import BcosConv2d
+from .linear_mode import parameter
 from .norms import BatchNorm2d
 
 
@@ -18,15 +19,33 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     its weights. The two are called one after the other where a gradient reaches the norm, where somebody
     hooked one of them, and while the network is traced.
     """
-    if isinstance(conv, BcosConv2d) and isinstance(norm, BatchNorm2d) and not isinstance(x, torch.fx.Proxy):
-        folds = conv.b in (1, 2) and conv.max_out == 1 and not (norm.training or norm.centered)
-        hooks = (conv._forward_hooks, conv._forward_pre_hooks, norm._forward_hooks, norm._forward_pre_hooks)
+    if isinstance(norm, BatchNorm2d) and _folds(conv, x) and not (norm.training or norm.centered):
         gain = norm.gain()
-        if folds and not any(hooks) and not gain.requires_grad:
+        if not (norm._forward_hooks or norm._forward_pre_hooks or gain.requires_grad):
             folded: Tensor = conv(x, gain)
             return folded
     y: Tensor = norm(conv(x))
     return y
+
+
+def conv_gain(conv: nn.Module, gain: Tensor, x: Tensor) -> Tensor:
+    """`gain * conv(x)`, the factor of each channel taken into the weights where `conv_norm` would do so.
+
+    gain: (out_channels, 1, 1).
+    """
+    gain = parameter(gain)
+    if _folds(conv, x) and not gain.requires_grad:
+        folded: Tensor = conv(x, gain.flatten())
+        return folded
+    y: Tensor = conv(x) * gain
+    return y
+
+
+def _folds(conv: nn.Module, x: Tensor) -> bool:
+    """Whether a factor on the output of `conv` may go into its weights."""
+    if not isinstance(conv, BcosConv2d) or isinstance(x, torch.fx.Proxy):
+        return False
+    return conv.b in (1, 2) and conv.max_out == 1 and not (conv._forward_hooks or conv._forward_pre_hooks)
 
 
 def chain(modules: Iterable[nn.Module], x: Tensor) -> Tensor:

@@ -212,21 +212,21 @@ NORM_NAMES = (*_NORMS, *(f"{name}u" for name in _NORMS))
 
 
 def make_norm2d(
-    name: str | None,
+    name: str,
     channels: int,
     *,
     eps: float = 1e-5,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """The norm layer of that name, as the published checkpoints abbreviate them; `None` is the identity (v1).
+    """The norm layer of that name, as the published checkpoints abbreviate them; "none" is the identity (v1).
 
     an all, bn batch, gn group (2), in instance, ln layer, pn position norm; a trailing u is uncentred.
     Raises InputError for any other name.
     """
-    if name is None:
+    if name == "none":
         return nn.Identity()
     if name not in NORM_NAMES:
-        raise InputError(f"no norm named {name!r}; known: {', '.join(NORM_NAMES)}, or None for no norm")
+        raise InputError(f"no norm named {name!r}; known: {', '.join(NORM_NAMES)}, or 'none' for no norm")
     make = _NORMS[name.removesuffix("u")]
     return make(channels, centered=not name.endswith("u"), eps=eps, device=device, dtype=dtype)

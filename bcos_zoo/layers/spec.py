@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from ..errors import InputError
 from .activations import make_activation
 from .bcos import BcosConv2d, BcosLinear
 from .functional import v1_scale
-from .heads import Encode, LogitLayer
+from .heads import Encode, LogitLayer, Normalize
 from .norms import LayerNorm, make_norm2d
 
 
@@ -23,7 +24,7 @@ class LayerSpec:
     normalize: use weight rows of unit norm; off for B-cosified networks.
     scale: every convolution's output is divided by it (the v1 CIFAR-10 networks).
     scale_factor: instead, divide by `functional.v1_scale` with this factor (the v1 ImageNet networks).
-    norm, norm_eps: a name `make_norm2d` knows, None for no norm; added to the variance.
+    norm, norm_eps: a name `make_norm2d` knows, "none" for no norm; added to the variance.
     act: "relu" or "gelu" where a conventional network has one (B-cosified networks), None for none.
     mean, std: of each input channel; the encoded image is normalised with them (B-cosified networks).
     logit_bias: -log(num_classes - 1) unless given. logit_temperature: a divisor of the logits.
@@ -34,7 +35,7 @@ class LayerSpec:
     normalize: bool = True
     scale: float = 1.0
     scale_factor: float | None = None
-    norm: str | None = "bnu"
+    norm: str = "bnu"
     norm_eps: float = 1e-5
     act: str | None = None
     mean: tuple[float, ...] | None = None
@@ -77,6 +78,10 @@ class LayerSpec:
         """A plain linear layer without bias, such as that of query, key and value."""
         return nn.Linear(in_features, out_features, bias=False, device=self.device, dtype=self.dtype)
 
+    def attention_output(self, in_features: int, out_features: int) -> nn.Module:
+        """The layer behind an attention, without bias."""
+        return self.linear(in_features, out_features)
+
     def norm2d(self, channels: int) -> nn.Module:
         """The norm of feature maps; the identity if there is none."""
         return make_norm2d(self.norm, channels, eps=self.norm_eps, device=self.device, dtype=self.dtype)
@@ -90,11 +95,11 @@ class LayerSpec:
         return make_activation(self.act)
 
     def encode(self, in_chans: int) -> nn.Module:
-        """The first layer of the network, and how many channels it gives: see `encoded_channels`."""
+        """The first layer of the network."""
         return Encode(in_chans, mean=self.mean, std=self.std)
 
     def encoded_channels(self, in_chans: int) -> int:
-        """Channels that the network sees of an image of in_chans."""
+        """How many channels it gives, of an image of in_chans."""
         return 2 * in_chans
 
     def logits(self, num_classes: int) -> nn.Module:
@@ -103,3 +108,59 @@ class LayerSpec:
 
 
 V2 = LayerSpec()
+
+
+@dataclass(frozen=True)
+class ConventionalSpec:
+    """The same of a conventional transformer: linear layers and norms with biases, GELU, normalised input.
+
+    mean, std: of each input channel. norm_eps: added to the variance.
+    """
+
+    norm_eps: float = 1e-5
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+
+    def conv(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: int = 0
+    ) -> nn.Conv2d:
+        """A convolution with bias."""
+        return nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding, device=self.device, dtype=self.dtype
+        )
+
+    def linear(self, in_features: int, out_features: int) -> nn.Module:
+        """A linear layer with bias."""
+        return nn.Linear(in_features, out_features, device=self.device, dtype=self.dtype)
+
+    def projection(self, in_features: int, out_features: int) -> nn.Linear:
+        """A linear layer without bias."""
+        return nn.Linear(in_features, out_features, bias=False, device=self.device, dtype=self.dtype)
+
+    attention_output = projection
+
+    def norm2d(self, channels: int) -> nn.Module:
+        """Layer norm over channels and pixels, with bias."""
+        return nn.GroupNorm(1, channels, eps=self.norm_eps, device=self.device, dtype=self.dtype)
+
+    def token_norm(self, dim: int) -> nn.Module:
+        """The layer norm of tokens, with bias."""
+        return nn.LayerNorm(dim, eps=self.norm_eps, device=self.device, dtype=self.dtype)
+
+    def activation(self) -> nn.Module:
+        """GELU."""
+        return nn.GELU()
+
+    def encode(self, in_chans: int) -> nn.Module:
+        """The first layer of the network: it normalises, and adds no inverted colours."""
+        return Normalize(in_chans, mean=self.mean, std=self.std)
+
+    def encoded_channels(self, in_chans: int) -> int:
+        """How many channels it gives, of an image of in_chans."""
+        return in_chans
+
+    def logits(self, num_classes: int) -> nn.Module:
+        """Nothing: the classifier has a bias of its own."""
+        return nn.Identity()

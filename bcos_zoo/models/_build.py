@@ -115,7 +115,9 @@ def _fit(
     state_dict = weights.unwrap(state_dict, own.keys())
     if rename:
         state_dict = {key if key in own else rename(key): value for key, value in state_dict.items()}
-    card = model.pretrained_cfg
+    card, auxiliary = model.pretrained_cfg, getattr(model, "AUXILIARY", "")
+    if auxiliary and (headless or model.AuxLogits is None):
+        state_dict = {key: value for key, value in state_dict.items() if not key.startswith(auxiliary)}
     classifier, spare = f"{card['classifier']}.weight", set()
     if headless or model.num_classes != card["num_classes"]:
         spare = {classifier, f"{card['classifier']}.bias"}

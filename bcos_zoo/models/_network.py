@@ -31,6 +31,7 @@ class ConvNetwork(nn.Module):
 
     CLASSIFIER: ClassVar[str]  # name of the classifier's module
     HEAD: ClassVar[tuple[str, ...]] = ()  # names of what stands between features and classifier
+    AUXILIARY: ClassVar[str] = ""  # name of a head for training alone, which a file may hold in vain
 
     feature_info: list[dict[str, Any]]  # timm's: channels, stride and name of each feature level
     global_pool: Callable[[Tensor], Tensor]
@@ -155,7 +156,8 @@ class ConvNetwork(nn.Module):
         take: list[int]
         take, last = feature_take_indices(len(self.feature_info), indices)
         pruned = last < len(self._levels) - 1
-        dropped = [name for names in self._levels[last + 1 :] for name in names]
+        kept = {name for names in self._levels[: last + 1] for name in names}
+        dropped = [name for names in self._levels[last + 1 :] for name in names if name not in kept]
         if pruned or prune_head:
             dropped += self.HEAD
         for name in dropped:

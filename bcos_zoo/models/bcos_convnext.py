@@ -1,0 +1,202 @@
+"""B-cos ConvNeXt (Liu et al. 2022).
+
+As published by Boehle et al. 2024: B-cos convolutions and no activations; norms over the channels of each
+position or, in the `_bnu` networks, uncentred batch norm. Names in the state dict are those of the published
+v2 files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..layers import V2, LayerSpec, conv_gain, conv_norm
+from ._build import build, cards, register_model
+from ._network import ConvNetwork
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise 7x7, norm, 1x1 to four times the width and back, beside a shortcut. Keeps the shape."""
+
+    def __init__(self, width: int, *, layer_scale: float, drop_path: float, spec: LayerSpec) -> None:
+        super().__init__()
+        scale = torch.full((width, 1, 1), layer_scale, device=spec.device, dtype=spec.dtype)
+        self.layer_scale = nn.Parameter(scale)
+        self.block = nn.Sequential(
+            spec.conv(width, width, 7, padding=3, groups=width),
+            spec.norm2d(width),
+            spec.conv(width, 4 * width, 1),
+            spec.conv(4 * width, width, 1),
+        )
+        self.act = spec.activation()
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        x = self.act(self.block[2](conv_norm(self.block[0], self.block[1], x)))
+        x = self.drop_path(conv_gain(self.block[3], self.layer_scale, x))
+        x += shortcut
+        return x
+
+
+class BcosConvNeXt(ConvNetwork):
+    """B-cos ConvNeXt. (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits.
+
+    layers: blocks of each stage. widths: channels of each stage.
+    layer_scale: what the factor of each block's channels begins with.
+    global_pool: one of "avg", "max", "avgmax", or "" for the map of logits.
+    drop_rate: dropout before the classifier. drop_path_rate: stochastic depth, rising linearly with depth;
+    published were 0.1 (atto, tiny), 0.4 (small) and 0.5 (base, large). spec: how its layers are made.
+
+    Raises InputError for stages without a width each.
+    """
+
+    CLASSIFIER = "classifier.1"
+    HEAD = ("classifier.0",)
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        widths: Sequence[int],
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        layer_scale: float = 1e-6,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        spec: LayerSpec = V2,
+    ) -> None:
+        super().__init__()
+        if not 0 < len(layers) == len(widths):
+            raise InputError(f"{len(layers)} stages and {len(widths)} widths; give one width for each stage")
+        self._begin(spec, in_chans, drop_rate)
+        stem = spec.conv(spec.encoded_channels(in_chans), widths[0], 4, stride=4)
+        self.features = nn.Sequential(stem, spec.norm2d(widths[0]))
+        names = ["features.0", "features.1"]
+        index, last = 0, max(sum(layers) - 1, 1)  # of all blocks
+        for stage, (depth, width) in enumerate(zip(layers, widths, strict=True)):
+            if stage:
+                before = widths[stage - 1]
+                down = nn.Sequential(spec.norm2d(before), spec.conv(before, width, 2, stride=2))
+                names = [self._append(down)]
+            rates = [drop_path_rate * (index + i) / last for i in range(depth)]
+            blocks = [
+                ConvNeXtBlock(width, layer_scale=layer_scale, drop_path=rate, spec=spec) for rate in rates
+            ]
+            index += depth
+            names.append(self._append(nn.Sequential(*blocks)))
+            self._level(*names, channels=width, reduction=4 * 2**stage)
+        self.classifier = nn.Sequential(spec.norm2d(widths[-1]), nn.Identity())
+        self._finish(num_classes, global_pool)
+
+    def _append(self, module: nn.Module) -> str:
+        self.features.append(module)
+        return f"features.{len(self.features) - 1}"
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Parameter groups by depth, for layer-wise learning rates."""
+        blocks = r"^features\.(\d+)" if coarse else r"^features\.(\d+)(?:\.(\d+))?"
+        return dict(stem=r"^features\.[01]\.", blocks=blocks)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay should spare: none beside the one-dimensional ones."""
+        return set()
+
+
+_SIZES: dict[str, dict[str, Any]] = {  # Liu et al. 2022, section 3; atto: Woo et al. 2023, section 5
+    "atto": dict(layers=(2, 2, 6, 2), widths=(40, 80, 160, 320)),
+    "tiny": dict(layers=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
+    "small": dict(layers=(3, 3, 27, 3), widths=(96, 192, 384, 768)),
+    "base": dict(layers=(3, 3, 27, 3), widths=(128, 256, 512, 1024)),
+    "large": dict(layers=(3, 3, 27, 3), widths=(192, 384, 768, 1536)),
+}
+_IMAGENET = dict(input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, num_classes=1000)
+
+default_cfgs = cards(
+    {f"bcos_convnext_{size}{norm}": _IMAGENET for size in _SIZES for norm in ("", "_bnu")},
+    classifier="classifier.1.linear",
+)
+
+
+def _position_norm(size: str, pretrained: bool, kwargs: Any) -> BcosConvNeXt:
+    arch = dict(norm="pn", norm_eps=1e-6, **_SIZES[size])
+    model: BcosConvNeXt = build(BcosConvNeXt, f"bcos_convnext_{size}", pretrained, arch, kwargs, levels=4)
+    return model
+
+
+def _batch_norm(size: str, pretrained: bool, kwargs: Any) -> BcosConvNeXt:
+    model: BcosConvNeXt = build(
+        BcosConvNeXt, f"bcos_convnext_{size}_bnu", pretrained, _SIZES[size], kwargs, levels=4
+    )
+    return model
+
+
+@register_model
+def bcos_convnext_atto(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-A with position norm."""
+    return _position_norm("atto", pretrained, kwargs)
+
+
+@register_model
+def bcos_convnext_tiny(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-T with position norm."""
+    return _position_norm("tiny", pretrained, kwargs)
+
+
+@register_model
+def bcos_convnext_small(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-S with position norm."""
+    return _position_norm("small", pretrained, kwargs)
+
+
+@register_model
+def bcos_convnext_base(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-B with position norm."""
+    return _position_norm("base", pretrained, kwargs)
+
+
+@register_model
+def bcos_convnext_large(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-L with position norm."""
+    return _position_norm("large", pretrained, kwargs)
+
+
+@register_model
+def bcos_convnext_atto_bnu(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-A with uncentred batch norm."""
+    return _batch_norm("atto", pretrained, kwargs)
+
+
+@register_model
+def bcos_convnext_tiny_bnu(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-T with uncentred batch norm."""
+    return _batch_norm("tiny", pretrained, kwargs)
+
+
+@register_model
+def bcos_convnext_small_bnu(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-S with uncentred batch norm."""
+    return _batch_norm("small", pretrained, kwargs)
+
+
+@register_model
+def bcos_convnext_base_bnu(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-B with uncentred batch norm."""
+    return _batch_norm("base", pretrained, kwargs)
+
+
+@register_model
+def bcos_convnext_large_bnu(pretrained: bool = False, **kwargs: Any) -> BcosConvNeXt:
+    """ConvNeXt-L with uncentred batch norm."""
+    return _batch_norm("large", pretrained, kwargs)
