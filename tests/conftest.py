@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from typing import Any
 
 import pytest
@@ -14,9 +15,20 @@ from torch import Tensor, nn
 import bcos_zoo
 
 NAMES = bcos_zoo.list_models()
-QUICK = ("bcos_resnet18", "bcos_resnet20", "bcos_resnet50", "bcos_resnext50_32x4d")  # not marked slow
-BY_SIZE = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+EXPLAINED = [name for name in NAMES if not name.startswith("bcos_std_")]  # the twins are conventional
+QUICK = {  # not marked slow
+    *("bcos_resnet18", "bcos_resnet20", "bcos_resnet50", "bcos_resnext50_32x4d", "bcos_resnet50_clip"),
+    *("bcos_plain9", "bcos_densenet52", "bcos_densenet121", "bcos_inception_v3"),
+    *("bcos_convnext_atto", "bcos_convnext_atto_bnu", "bcos_convnext_tiny"),
+    *("bcos_simple_vit_ti_patch16_224", "bcos_vitc_ti_patch1_14"),
+    *("bcos_std_simple_vit_ti_patch16_224", "bcos_std_vitc_ti_patch1_14"),
+}
 LOGIT_RANGE = 20.0  # of `random_state`: well above the logit bias of -6.9
+
+
+def by_size(names: list[str]) -> list[Any]:
+    """Parameters of a test: these names, the large networks marked slow."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 @functools.cache
@@ -30,10 +42,26 @@ def smallest_of_each_family() -> list[str]:
     return [name for _, name in smallest.values()]
 
 
-def images(n: int = 2, height: int = 33, width: int = 31, *, channels: int = 3, seed: int = 0) -> Tensor:
-    """(N, K, H, W) in [0, 1]: not square, odd, and smooth enough to have structure."""
+def images(
+    n: int = 2, height: int = 33, width: int = 31, *, channels: int = 3, seed: int = 0, like: Any = None
+) -> Tensor:
+    """(N, K, H, W) in [0, 1]: not square, odd, and smooth enough to have structure.
+
+    like: a network; sizes it cannot take are raised to the next ones it can.
+    """
+    if hasattr(like, "to_patch_embedding"):
+        stride = like.to_patch_embedding.stride
+        height, width = (-(-side // stride) * stride for side in (height, width))
+    elif hasattr(like, "Mixed_5b"):
+        height, width = max(height, 79), max(width, 75)  # it pads little, so small maps vanish
+    elif hasattr(like, "features"):
+        height, width = max(height, 35), max(width, 33)
     coarse = torch.rand(n, channels, 9, 7, generator=torch.Generator().manual_seed(seed))
     return nn.functional.interpolate(coarse, (height, width), mode="bilinear").clamp(0, 1)
+
+
+def _norms(model: Any) -> list[Any]:
+    return [m for m in model.modules() if "Norm" in type(m).__name__ and hasattr(m, "weight")]
 
 
 @torch.no_grad()
@@ -42,27 +70,43 @@ def random_state(model: Any, seed: int = 0, mean: float = 0.0) -> Any:
 
     As a network comes from its constructor, its buffers do not fit its weights, and its logits are the logit
     bias and next to nothing else: completeness would then be tested against nothing. So the variances are
-    measured on random images, and the first norm is scaled until the logits spread over `LOGIT_RANGE`: all
-    that follows it is homogeneous of degree one.
+    measured on random images, and the logits are spread over `LOGIT_RANGE`.
     mean: of the weights, in standard deviations. With 0 responses cancel, so that deep networks amplify
     rounding errors; with 0.1 they do not, but few pixels speak against a class.
     """
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.ndim == 1:
+    if not _norms(model):
+        mean = max(mean, 0.5)  # or the signal vanishes beside the stabilisers
+    for name, parameter in model.named_parameters():
+        shift = max(mean, 0.5) if name.startswith("to_patch") else mean  # or positions drown the image
+        if parameter.numel() == len(parameter):
             parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
         else:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) + mean)
+            values = torch.randn(parameter.shape, generator=generator) + shift
+            parameter.copy_(values / math.sqrt(parameter[0].numel()))
     norms = [module for module in model.modules() if hasattr(module, "running_var")]
-    x = images(4, channels=model.in_chans, seed=seed).to(norms[0].weight)
+    x = images(4, channels=model.in_chans, seed=seed, like=model).to(next(model.parameters()))
     for norm in norms:
         norm.momentum = 1.0
     model.train()(x)
     for norm in norms:
         norm.momentum = 0.1
     logits = model.eval()(x)
-    norms[0].weight.mul_(LOGIT_RANGE / (logits.amax() - logits.amin()))
+    _spread(model, LOGIT_RANGE / float(logits.amax() - logits.amin()))
     return model
+
+
+def _spread(model: Any, factor: float) -> None:
+    """Multiply the logits by a factor, but for their bias, in a part that is linear in its weights."""
+    norms = _norms(model)
+    if hasattr(model, "attnpool"):
+        model.attnpool.v_proj.weight.mul_(factor)
+    elif not norms:
+        model.logits.temperature = (model.logits.temperature or 1.0) / factor
+    elif hasattr(norms[0], "running_var"):
+        norms[0].weight.mul_(factor)  # all that follows is homogeneous of degree one
+    else:
+        norms[-1].weight.mul_(factor)  # the head's
 
 
 def network(name: str, *, seed: int = 0, mean: float = 0.0, **options: Any) -> Any:

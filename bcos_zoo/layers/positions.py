@@ -14,7 +14,7 @@ def sincos_positions(height: int, width: int, dim: int, like: Tensor) -> Tensor:
     Source: Beyer et al. 2022, "Better plain ViT baselines for ImageNet-1k".
     """
     quarter = dim // 4
-    frequency = 10_000.0 ** -(torch.arange(quarter, device=like.device) / max(quarter - 1, 1))
+    frequency = 1 / 10_000 ** (torch.arange(quarter, device=like.device) / max(quarter - 1, 1))
     rows = torch.arange(height, device=like.device)[:, None] * frequency
     columns = torch.arange(width, device=like.device)[:, None] * frequency
     y = rows.repeat_interleave(width, 0)

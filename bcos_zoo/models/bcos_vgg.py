@@ -174,7 +174,7 @@ def bcos_vgg19_bnu(pretrained: bool = False, **kwargs: Any) -> BcosVGG:
 
 @register_model
 def bcos_plain9(pretrained: bool = False, **kwargs: Any) -> BcosPlain:
-    """Nine convolutions for 32x32 images (Boehle et al. 2022, section 4), here with MaxOut 2 and no norm."""
-    arch = dict(max_out=2, norm="none")
+    """Nine convolutions for 32x32 images, of B = 2 unless told otherwise (Boehle et al. 2022, section 4)."""
+    arch = dict(max_out=2, norm="none", scale=10**-1.25)
     model: BcosPlain = build(BcosPlain, "bcos_plain9", pretrained, arch, kwargs, levels=3)
     return model
