@@ -19,10 +19,212 @@ def _create(name, pretrained, tag, kwargs):
     return bcos_zoo.create_model(f"{name}.{tag}" if tag else name, pretrained=pretrained, **kwargs)
 
 
+def bcos_convnext_atto(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-A with position norm.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_atto", pretrained, tag, kwargs)
+
+
+def bcos_convnext_atto_bnu(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-A with uncentred batch norm.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_atto_bnu", pretrained, tag, kwargs)
+
+
+def bcos_convnext_base(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-B with position norm.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_base", pretrained, tag, kwargs)
+
+
+def bcos_convnext_base_bnu(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-B with uncentred batch norm.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_base_bnu", pretrained, tag, kwargs)
+
+
+def bcos_convnext_large(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-L with position norm.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_large", pretrained, tag, kwargs)
+
+
+def bcos_convnext_large_bnu(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-L with uncentred batch norm.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_large_bnu", pretrained, tag, kwargs)
+
+
+def bcos_convnext_small(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-S with position norm.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_small", pretrained, tag, kwargs)
+
+
+def bcos_convnext_small_bnu(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-S with uncentred batch norm.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_small_bnu", pretrained, tag, kwargs)
+
+
+def bcos_convnext_tiny(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-T with position norm.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_tiny", pretrained, tag, kwargs)
+
+
+def bcos_convnext_tiny_bnu(pretrained=False, tag=None, **kwargs):
+    """ConvNeXt-T with uncentred batch norm.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_convnext_tiny_bnu", pretrained, tag, kwargs)
+
+
+def bcos_densenet52(pretrained=False, tag=None, **kwargs):
+    """DenseNet-BC-52 for 32x32 images, growth 12.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_densenet52", pretrained, tag, kwargs)
+
+
+def bcos_densenet100(pretrained=False, tag=None, **kwargs):
+    """DenseNet-BC-100 for 32x32 images (Huang et al. 2017, table 2), growth 12.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_densenet100", pretrained, tag, kwargs)
+
+
+def bcos_densenet121(pretrained=False, tag=None, **kwargs):
+    """DenseNet-121 (Huang et al. 2017, table 1).
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "v2_long_in1k", "v1_in1k",
+    "v1_cossched_in1k", "bcosified_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_densenet121", pretrained, tag, kwargs)
+
+
+def bcos_densenet161(pretrained=False, tag=None, **kwargs):
+    """DenseNet-161 (Huang et al. 2017): growth 48.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_densenet161", pretrained, tag, kwargs)
+
+
+def bcos_densenet169(pretrained=False, tag=None, **kwargs):
+    """DenseNet-169 (Huang et al. 2017, table 1).
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_densenet169", pretrained, tag, kwargs)
+
+
+def bcos_densenet190(pretrained=False, tag=None, **kwargs):
+    """DenseNet-BC-190 for 32x32 images (Huang et al. 2017, table 2), growth 40.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_densenet190", pretrained, tag, kwargs)
+
+
+def bcos_densenet201(pretrained=False, tag=None, **kwargs):
+    """DenseNet-201 (Huang et al. 2017, table 1).
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_densenet201", pretrained, tag, kwargs)
+
+
+def bcos_densenet250(pretrained=False, tag=None, **kwargs):
+    """DenseNet-BC-250 for 32x32 images (Huang et al. 2017, table 2), growth 24.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_densenet250", pretrained, tag, kwargs)
+
+
+def bcos_inception_v3(pretrained=False, tag=None, **kwargs):
+    """Inception v3 (Szegedy et al. 2015) for 299x299 images, in the manner of the v2 networks.
+
+    pretrained: load the weights. tag: which checkpoint: "v1_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_inception_v3", pretrained, tag, kwargs)
+
+
+def bcos_plain9(pretrained=False, tag=None, **kwargs):
+    """Nine convolutions for 32x32 images, of B = 2 unless told otherwise (Boehle et al. 2022, section 4).
+
+    pretrained: load the weights. tag: which checkpoint: "v1_b1_cifar10", "v1_b1p25_cifar10",
+    "v1_b1p5_cifar10", "v1_b1p75_cifar10", "v1_b2_cifar10", "v1_b2p25_cifar10", "v1_b2p5_cifar10".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_plain9", pretrained, tag, kwargs)
+
+
 def bcos_resnet18(pretrained=False, tag=None, **kwargs):
     """ResNet-18 (He et al. 2015, table 1).
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -52,7 +254,7 @@ def bcos_resnet32(pretrained=False, tag=None, **kwargs):
 def bcos_resnet34(pretrained=False, tag=None, **kwargs):
     """ResNet-34 (He et al. 2015, table 1).
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "v1_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -72,11 +274,22 @@ def bcos_resnet44(pretrained=False, tag=None, **kwargs):
 def bcos_resnet50(pretrained=False, tag=None, **kwargs):
     """ResNet-50 (He et al. 2015, table 1), the stride on the 3x3 convolution.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "v2_long_in1k".
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "v2_long_in1k", "bcosified_in1k",
+    "bcosified_tv1_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
     return _create("bcos_resnet50", pretrained, tag, kwargs)
+
+
+def bcos_resnet50_clip(pretrained=False, tag=None, **kwargs):
+    """CLIP's ResNet-50 (Radford et al. 2021), B-cosified: image to embedding.
+
+    pretrained: load the weights. tag: which checkpoint: "bcosified_in1k", "bcosified_cc3m".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_resnet50_clip", pretrained, tag, kwargs)
 
 
 def bcos_resnet56(pretrained=False, tag=None, **kwargs):
@@ -137,6 +350,246 @@ def bcos_resnext101_32x8d(pretrained=False, tag=None, **kwargs):
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
     return _create("bcos_resnext101_32x8d", pretrained, tag, kwargs)
+
+
+def bcos_simple_vit_b_patch16_224(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-B with patches of 16 pixels.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_simple_vit_b_patch16_224", pretrained, tag, kwargs)
+
+
+def bcos_simple_vit_l_patch16_224(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-L with patches of 16 pixels.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_simple_vit_l_patch16_224", pretrained, tag, kwargs)
+
+
+def bcos_simple_vit_s_patch16_224(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-S with patches of 16 pixels.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_simple_vit_s_patch16_224", pretrained, tag, kwargs)
+
+
+def bcos_simple_vit_ti_patch16_224(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-Ti with patches of 16 pixels.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_simple_vit_ti_patch16_224", pretrained, tag, kwargs)
+
+
+def bcos_std_simple_vit_b_patch16_224(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-B with patches of 16 pixels; conventional: it has no exact explanation.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_std_simple_vit_b_patch16_224", pretrained, tag, kwargs)
+
+
+def bcos_std_simple_vit_l_patch16_224(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-L with patches of 16 pixels; conventional: it has no exact explanation.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_std_simple_vit_l_patch16_224", pretrained, tag, kwargs)
+
+
+def bcos_std_simple_vit_s_patch16_224(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-S with patches of 16 pixels; conventional: it has no exact explanation.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_std_simple_vit_s_patch16_224", pretrained, tag, kwargs)
+
+
+def bcos_std_simple_vit_ti_patch16_224(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-Ti with patches of 16 pixels; conventional: it has no exact explanation.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_std_simple_vit_ti_patch16_224", pretrained, tag, kwargs)
+
+
+def bcos_std_vitc_b_patch1_14(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-B with a convolutional stem; conventional: it has no exact explanation.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_std_vitc_b_patch1_14", pretrained, tag, kwargs)
+
+
+def bcos_std_vitc_l_patch1_14(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-L with a convolutional stem; conventional: it has no exact explanation.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_std_vitc_l_patch1_14", pretrained, tag, kwargs)
+
+
+def bcos_std_vitc_s_patch1_14(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-S with a convolutional stem; conventional: it has no exact explanation.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_std_vitc_s_patch1_14", pretrained, tag, kwargs)
+
+
+def bcos_std_vitc_ti_patch1_14(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-Ti with a convolutional stem; conventional: it has no exact explanation.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_std_vitc_ti_patch1_14", pretrained, tag, kwargs)
+
+
+def bcos_vgg11(pretrained=False, tag=None, **kwargs):
+    """VGG-11 (Simonyan & Zisserman 2014, table 1, column A) without norms.
+
+    pretrained: load the weights. tag: which checkpoint: "v1_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vgg11", pretrained, tag, kwargs)
+
+
+def bcos_vgg11_bnu(pretrained=False, tag=None, **kwargs):
+    """VGG-11 with uncentred batch norm.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vgg11_bnu", pretrained, tag, kwargs)
+
+
+def bcos_vgg13(pretrained=False, tag=None, **kwargs):
+    """VGG-13 (Simonyan & Zisserman 2014, table 1, column B) without norms.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vgg13", pretrained, tag, kwargs)
+
+
+def bcos_vgg13_bnu(pretrained=False, tag=None, **kwargs):
+    """VGG-13 with uncentred batch norm.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vgg13_bnu", pretrained, tag, kwargs)
+
+
+def bcos_vgg16(pretrained=False, tag=None, **kwargs):
+    """VGG-16 (Simonyan & Zisserman 2014, table 1, column D) without norms.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vgg16", pretrained, tag, kwargs)
+
+
+def bcos_vgg16_bnu(pretrained=False, tag=None, **kwargs):
+    """VGG-16 with uncentred batch norm.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vgg16_bnu", pretrained, tag, kwargs)
+
+
+def bcos_vgg19(pretrained=False, tag=None, **kwargs):
+    """VGG-19 (Simonyan & Zisserman 2014, table 1, column E) without norms.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vgg19", pretrained, tag, kwargs)
+
+
+def bcos_vgg19_bnu(pretrained=False, tag=None, **kwargs):
+    """VGG-19 with uncentred batch norm.
+
+    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vgg19_bnu", pretrained, tag, kwargs)
+
+
+def bcos_vitc_b_patch1_14(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-B with a convolutional stem.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vitc_b_patch1_14", pretrained, tag, kwargs)
+
+
+def bcos_vitc_l_patch1_14(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-L with a convolutional stem.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vitc_l_patch1_14", pretrained, tag, kwargs)
+
+
+def bcos_vitc_s_patch1_14(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-S with a convolutional stem.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vitc_s_patch1_14", pretrained, tag, kwargs)
+
+
+def bcos_vitc_ti_patch1_14(pretrained=False, tag=None, **kwargs):
+    """Simple ViT-Ti with a convolutional stem.
+
+    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_vitc_ti_patch1_14", pretrained, tag, kwargs)
 
 
 def bcos_wide_resnet50_2(pretrained=False, tag=None, **kwargs):

@@ -113,7 +113,7 @@ def load(name: str) -> Classifier:
         return Classifier(model, names)
     checkpoint = zoo.find_checkpoint(name)
     model = zoo.create_model(checkpoint.name, pretrained=True)
-    settings = checkpoint.explanation
-    return Classifier(
-        model, manifest.class_names(checkpoint), smooth=settings.smooth, percentile=settings.percentile
-    )
+    names = manifest.class_names(checkpoint)
+    if (settings := checkpoint.explanation) is None:  # a conventional network: it classifies, unexplained
+        return Classifier(model, names)
+    return Classifier(model, names, smooth=settings.smooth, percentile=settings.percentile)

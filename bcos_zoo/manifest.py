@@ -57,8 +57,8 @@ class WeightsFile:
     """One file that holds the weights of a checkpoint."""
 
     where: Url | HubFile | Packaged | None
-    format: str  # "pth" or "safetensors"
-    layout: str  # of the keys: "flat", "v1_sequential" or "lightning"
+    format: str  # "pth", "ckpt" or "safetensors"
+    layout: str  # of the keys: "flat", "sequential" or "lightning"
     sha256: str | None  # 64 hex digits
     sha256_prefix: str | None  # the first hex digits, where no more is published
     bytes: int | None
@@ -77,15 +77,15 @@ class Preprocessing:
     resize: int  # shorter side before the crop
     crop: str
     interpolation: str
-    encoding: str  # done by the network itself, not by the transform
+    encoding: str  # "rgb+inverse" or "rgb"; done by the network itself, not by the transform
 
 
 @dataclass(frozen=True)
 class Classes:
-    """What the logits stand for, in their order."""
+    """What the outputs stand for, in their order."""
 
     count: int
-    labels: str | tuple[str, ...]  # a named list such as "imagenet-1k", or the names
+    labels: str | tuple[str, ...] | None  # a named list as "imagenet-1k", or the names; None of an embedding
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Checkpoint:
     classes: Classes
     params: int | None
     metrics: tuple[Metric, ...]
-    explanation: ExplanationDefaults
+    explanation: ExplanationDefaults | None  # None of a conventional network: it has no exact one
     licence: Licence
     origin: Origin
     recipe: Mapping[str, Any] | str | None = field(hash=False)  # published facts, or the path of our config
@@ -185,8 +185,14 @@ def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Names of the classes, in the order of the logits.
 
     For ImageNet-1k the first synonym of each synset; "crane" and a few others then name two classes.
+    Raises InputError if the outputs are no classes.
     """
     labels = checkpoint.classes.labels
+    if labels is None:
+        raise InputError(
+            f"the outputs of {checkpoint.name} are an embedding, without names; "
+            "for a classifier on its features create the network with num_classes and train it"
+        )
     return _named_list(labels) if isinstance(labels, str) else labels
 
 
@@ -256,21 +262,27 @@ def _read(path: Path) -> Mapping[str, Checkpoint]:
 def _checkpoint(name: str, record: dict[str, Any], path: Path) -> Checkpoint:
     try:
         pre, classes = record["preprocessing"], record["classes"]
-        labels = classes["labels"]
+        labels, explanation = classes["labels"], record["explanation"]
         parsed = dict(
+            arguments={key: _tuple(value) for key, value in record["arguments"].items()},
             files=tuple(WeightsFile(**file | {"where": _where(file["where"])}) for file in record["files"]),
             preprocessing=Preprocessing(**pre | {"input_size": tuple(pre["input_size"])}),
-            classes=Classes(**classes | {"labels": labels if isinstance(labels, str) else tuple(labels)}),
+            classes=Classes(**classes | {"labels": _tuple(labels)}),
             metrics=tuple(Metric(**metric) for metric in record["metrics"]),
-            explanation=ExplanationDefaults(**record["explanation"]),
+            explanation=None if explanation is None else ExplanationDefaults(**explanation),
             licence=Licence(**record["licence"]),
             origin=Origin(**record["origin"]),
         )
         return Checkpoint(**{"name": name} | record | parsed)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: the record {name!r} does not fit ({error!r}); see weights_manifest.schema.json"
         ) from error
+
+
+def _tuple(value: Any) -> Any:
+    """What JSON can only say as a list."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _where(raw: dict[str, str] | None) -> Url | HubFile | Packaged | None:

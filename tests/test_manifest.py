@@ -6,23 +6,29 @@ import dataclasses
 import json
 import math
 import random
+from collections import Counter
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
+import timm
 import timm.data
 from PIL import Image
 from timm.models import PretrainedCfg
 from torchvision.transforms import CenterCrop, Resize
 
+import bcos_zoo
 from bcos_zoo import manifest
 from bcos_zoo.errors import InputError, UnknownModelError
+from bcos_zoo.layers import ConventionalSpec
 from bcos_zoo.manifest import Classes, HubFile, Packaged, Preprocessing, Url
 
-RAW = json.loads((manifest.PACKAGE.parent / manifest.FILENAME).read_text(encoding="utf-8"))
+TEXT = (manifest.PACKAGE.parent / manifest.FILENAME).read_text(encoding="utf-8")
+RAW = json.loads(TEXT)
 SCHEMA = json.loads((manifest.PACKAGE / "weights_manifest.schema.json").read_text(encoding="utf-8"))
 NAMES = list(RAW["checkpoints"])
+EMBEDDINGS = [name for name in NAMES if RAW["checkpoints"][name]["classes"]["labels"] is None]
 
 
 def preprocessing(side: int, resize: int) -> Preprocessing:
@@ -60,7 +66,8 @@ def test_every_object_of_the_schema_refuses_other_keys_and_requires_its_own():
     assert len(found) > 10
     for part in found:
         assert part["additionalProperties"] is False
-        assert set(part["required"]) == set(part["properties"])
+        optional = {"init"} if "epochs" in part["properties"] else set()
+        assert set(part["required"]) == set(part["properties"]) - optional
 
 
 @pytest.mark.parametrize(
@@ -84,8 +91,7 @@ def test_the_schema_refuses_a_record_that_says_too_much_too_little_or_something_
 
 
 def test_the_file_is_indented_by_two_as_a_hand_would():
-    text = (manifest.PACKAGE.parent / manifest.FILENAME).read_text(encoding="utf-8")
-    assert text == json.dumps(RAW, indent=2, ensure_ascii=False) + "\n"
+    assert TEXT == json.dumps(RAW, indent=2, ensure_ascii=False) + "\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,6 +102,39 @@ def test_a_record_says_what_the_file_says(name):
     assert as_json == raw
     assert name == f"{record.architecture}.{record.tag}"
     assert hash(record) == hash(manifest.load()[name])
+
+
+def test_no_name_stands_twice_and_each_is_of_an_architecture():
+    def unique(pairs):
+        keys = [key for key, _ in pairs]
+        assert len(set(keys)) == len(keys)
+        return dict(pairs)
+
+    json.loads(TEXT, object_pairs_hook=unique)
+    assert {record.architecture for record in manifest.checkpoints()} <= set(bcos_zoo.list_models())
+
+
+def test_every_published_checkpoint_is_there_once():
+    published = [record for record in manifest.checkpoints() if record.origin.url]
+    projects = Counter(record.origin.project for record in published)
+    assert projects == {"B-cos-v2": 34, "B-cos": 12, "B-cosification": 14}
+    urls = Counter(f.where.url for record in published for f in record.files if isinstance(f.where, Url))
+    assert set(urls.values()) == {1}
+    assert len(urls) == 34 + 12  # of the files of the B-cosified networks no address is published
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_is_as_its_record_says(name):
+    record = manifest.get(name)
+    model = timm.create_model(name, device="meta")
+    assert sum(p.numel() for p in model.parameters()) == record.params
+    assert model.num_classes == record.classes.count
+    made = vars(model) | vars(model.spec)
+    assert {key: made.get(key, value) for key, value in record.arguments.items()} == record.arguments
+    assert not any(isinstance(value, list) for value in record.arguments.values())
+    channels = {"rgb": 3, "rgb+inverse": 6}[record.preprocessing.encoding]
+    assert model.spec.encoded_channels(3) == channels
+    assert (record.explanation is None) == isinstance(model.spec, ConventionalSpec)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,10 +153,11 @@ def test_the_records_are_read_once_and_cannot_be_changed():
         manifest.get(NAMES[0]).params = 0
 
 
-def test_checkpoints_of_an_architecture_come_in_the_order_of_the_file():
-    assert [c.name for c in manifest.checkpoints()] == NAMES
-    names = [c.name for c in manifest.checkpoints("bcos_resnet50")]
-    assert names == ["bcos_resnet50.v2_in1k", "bcos_resnet50.v2_long_in1k"]
+def test_checkpoints_of_an_architecture_stand_together_and_come_in_the_order_of_the_file():
+    architectures = dict.fromkeys(c.architecture for c in manifest.checkpoints())
+    assert [c.name for one in architectures for c in manifest.checkpoints(one)] == NAMES
+    tags = [c.tag for c in manifest.checkpoints("bcos_resnet50")]
+    assert tags == ["v2_in1k", "v2_long_in1k", "bcosified_in1k", "bcosified_tv1_in1k"]
     assert manifest.checkpoints("bcos_nothing") == ()
 
 
@@ -131,11 +171,11 @@ def test_an_unknown_name_names_the_closest():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_timm_takes_the_card_and_finds_a_place_in_it(name):
+def test_timm_takes_the_card_and_finds_a_place_in_it_if_there_is_one(name):
     record = manifest.get(name)
     card = manifest.timm_card(record)
     cfg = PretrainedCfg(**card)
-    assert cfg.has_weights
+    assert bool(cfg.has_weights) == any(file.where for file in record.files)
     assert cfg.first_conv is None
     assert (cfg.mean, cfg.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     assert cfg.num_classes == record.classes.count
@@ -209,10 +249,17 @@ def test_class_names_follow_the_logits():
     assert manifest.class_names(manifest.get("bcos_resnet20.cifar10")) == tuple(cifar)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in EMBEDDINGS])
 def test_there_are_as_many_names_as_classes(name):
     record = manifest.get(name)
     assert len(manifest.class_names(record)) == record.classes.count
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_an_embedding_has_no_names(name):
+    assert "label_names" not in manifest.timm_card(manifest.get(name))
+    with pytest.raises(InputError, match=f"outputs of {name} are an embedding, without names; .*num_classes"):
+        manifest.class_names(manifest.get(name))
 
 
 def test_an_unknown_list_of_classes_is_refused():

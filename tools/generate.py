@@ -1,4 +1,4 @@
-"""Write what is made from registry and manifest: hubconf.py and the model table of README.md.
+"""Write what is made from registry and manifest: hubconf.py, docs/models.md and the table of README.md.
 
 python tools/generate.py           rewrite what is out of date
 python tools/generate.py --check   exit 1 and name what is out of date
@@ -6,15 +6,25 @@ python tools/generate.py --check   exit 1 and name what is out of date
 
 from __future__ import annotations
 
+import functools
+import re
 import sys
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from bcos_zoo import list_models, manifest
+from bcos_zoo import list_models, manifest, models
+from bcos_zoo.layers import BcosConv2d, BcosLinear, ConventionalSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- models: made by tools/generate.py -->", "<!-- end of models -->"
+INEXACT = "no exact explanation"
 
 HUBCONF_HEAD = '''"""torch.hub entry points. Made from the registry by tools/generate.py: do not edit.
 
@@ -42,7 +52,7 @@ HUBCONF_ENTRY = '''
 def {name}(pretrained=False, tag=None, **kwargs):
     """{title}
 
-    pretrained: load the weights. tag: which checkpoint: {tags}.
+{options}
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -53,49 +63,160 @@ def {name}(pretrained=False, tag=None, **kwargs):
 def hubconf() -> str:
     entries = []
     for name in list_models():
-        tags = (
-            ", ".join(f'"{checkpoint.tag}"' for checkpoint in manifest.checkpoints(name))
-            or "there is none yet"
-        )
+        tags = ", ".join(f'"{checkpoint.tag}"' for checkpoint in manifest.checkpoints(name))
+        options = f"pretrained: load the weights. tag: which checkpoint: {tags or 'there is none yet'}."
+        options = textwrap.fill(options, 110, initial_indent=" " * 4, subsequent_indent=" " * 4)
         title = (timm.model_entrypoint(name).__doc__ or "").strip()
-        entries.append(HUBCONF_ENTRY.format(name=name, title=title, tags=tags))
+        entries.append(HUBCONF_ENTRY.format(name=name, title=title, options=options))
     return HUBCONF_HEAD + "".join(entries)
 
 
-def model_table() -> str:
-    rows = [
-        "| architecture | parameters | input | checkpoint | top-1 % | data | weights licence |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name in list_models():
-        model = timm.create_model(name, device="meta")
-        params = f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M"
-        side = model.pretrained_cfg["input_size"][-1]
-        for checkpoint in manifest.checkpoints(name) or (None,):
-            rows.append(f"| `{name}` | {params} | {side} | {_checkpoint_cells(checkpoint)} |")
-    return "\n".join(rows)
+MODELS_HEAD = """# Models
+
+Made by `python tools/generate.py` from the registry and `weights_manifest.json`: do not edit.
+
+- **Parameters**: learnt values, those of an auxiliary head included; buffers are not counted.
+- **GFLOPs**: of one image of that size in eval mode, as `torch.utils.flop_counter.FlopCounterMode` counts:
+  convolutions and matrix products, 2 FLOPs for each multiply-add. Norms, the B-cos scaling and whatever else
+  goes element by element count nothing.
+- **Checkpoint**: its full name is `architecture.tag`. The bare name of an architecture stands for the first
+  checkpoint of the architecture as it is. The `v1` networks, and the `bcosified` ones but CLIP's, are other
+  forms of it (MaxOut, other constants, activations kept), and only their full names make them.
+- **Scores**: top-1 and top-5 in percent, as published by the authors or measured by us; `bcos-zoo info NAME`
+  has the command.
+- **File**: `package`: comes with bcos_zoo. `download`: fetched and verified. `by hand`: not fetched, because
+  no address or no checksum is published; `pretrained=True` then says what to do.
+"""
+COLUMNS = [
+    "architecture", "parameters", "GFLOPs", "input", "checkpoint",
+    "top-1", "top-5", "scored on", "weights licence", "file",
+]  # fmt: skip
 
 
-def _checkpoint_cells(checkpoint: manifest.Checkpoint | None) -> str:
+@dataclass(frozen=True)
+class Network:
+    """What is measured on a network."""
+
+    params: int
+    flops: int
+    side: int  # of the input, in pixels
+    exact: bool  # whether it explains itself
+
+
+@functools.cache
+def network(name: str) -> Network:
+    """The network of an architecture or a checkpoint."""
+    model: Any = timm.create_model(name, device="meta").eval()
+    params, side = sum(p.numel() for p in model.parameters()), model.pretrained_cfg["input_size"][-1]
+    _keep_products(model)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, model.in_chans, side, side, device="meta"))
+    return Network(params, counter.get_total_flops(), side, not isinstance(model.spec, ConventionalSpec))
+
+
+def _keep_products(model: nn.Module) -> None:
+    """Take out norms and B-cos scaling, in place: they count nothing, and on meta take most of the time."""
+    for module in list(model.modules()):
+        if isinstance(module, (BcosConv2d, BcosLinear)):
+            module.b, module.normalize = 1.0, False
+        for name, child in module.named_children():
+            weights = list(child.parameters())
+            if weights and all(weight.ndim == 1 for weight in weights):
+                setattr(module, name, nn.Identity())
+
+
+def families() -> dict[str, list[str]]:
+    """The architectures of each module of `bcos_zoo.models`, those first that the manifest has first."""
+    modules = [timm.model_entrypoint(c.architecture).__module__ for c in manifest.checkpoints()]
+    order = [module.rpartition(".")[2] for module in modules] + models.__all__
+    return {family: list(getattr(models, family).default_cfgs) for family in dict.fromkeys(order)}
+
+
+def models_page() -> str:
+    parts = [MODELS_HEAD]
+    for family, names in families().items():
+        summary = (getattr(models, family).__doc__ or "").partition("\n")[0]
+        rows = [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
+        for name in names:
+            own = () if manifest.default(name) else (None,)  # the architecture's own form, without weights
+            rows += [_model_row(name, checkpoint) for checkpoint in (*own, *manifest.checkpoints(name))]
+        parts.append("\n".join([f"## {_title(family)}", "", summary, "", *rows, ""]))
+    return "\n".join(parts)
+
+
+def _model_row(name: str, checkpoint: manifest.Checkpoint | None) -> str:
+    net = network(checkpoint.name if checkpoint and checkpoint.arguments else name)
+    cells = [f"`{name}`" if net.exact else f"`{name}` ({INEXACT})"]
+    cells += [f"{net.params / 1e6:.2f} M", f"{net.flops / 1e9:.2f}", str(net.side)]
     if checkpoint is None:
-        return " | | |"
-    top1 = next((metric for metric in checkpoint.metrics if metric.name == "top1"), None)
-    score = f"{top1.value:.2f} ({top1.kind}) | {top1.dataset}" if top1 else "|"
-    return f"`{checkpoint.tag}` | {score} | {checkpoint.licence.weights or 'not stated'}"
+        return _row(cells + [""] * (len(COLUMNS) - len(cells)))
+    metrics = {metric.name: metric for metric in checkpoint.metrics}
+    scores = [f"{m.value:.2f} ({m.kind})" if (m := metrics.get(key)) else "" for key in ("top1", "top5")]
+    data = ", ".join(dict.fromkeys(metric.dataset for metric in checkpoint.metrics))
+    licence = checkpoint.licence.weights or "not stated"
+    return _row([*cells, f"`{checkpoint.tag}`", *scores, data, licence, _source(checkpoint)])
+
+
+def _source(checkpoint: manifest.Checkpoint) -> str:
+    file = next((file for file in checkpoint.files if file.where is not None), None)
+    if file is None or file.digest is None:
+        return "by hand"
+    return "package" if isinstance(file.where, manifest.Packaged) else "download"
+
+
+def family_table() -> str:
+    rows = [_row(["family", "architectures", "checkpoints"]), _row(["---"] * 3)]
+    for family, names in families().items():
+        link = f"[{_title(family)}](docs/models.md#{_title(family)})"
+        count = sum(len(manifest.checkpoints(name)) for name in names)
+        rows.append(_row([link, ", ".join(_brief(names)), str(count)]))
+    sums = f"{len(list_models())} architectures, {len(manifest.checkpoints())} checkpoints"
+    return "\n".join(
+        [*rows, "", f"{sums}. Parameters, FLOPs, scores, licences: [docs/models.md](docs/models.md)."]
+    )
+
+
+def _title(family: str) -> str:
+    return family.removeprefix("bcos_")
+
+
+# The first number of a name, or the word for its size.
+SIZE = re.compile(r"\d+(_\d\w*)?|(?<=_)(atto|tiny|small|base|large|ti|s|b|l)(?=_|$)")
+
+
+def _brief(names: list[str]) -> list[str]:
+    """Names that differ in their size alone as one: `bcos_vgg{11,13}_bnu`."""
+    sizes: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        found = SIZE.search(name)
+        start, end = found.span() if found else (len(name), len(name))
+        sizes.setdefault((name[:start], name[end:]), []).append(name[start:end])
+    out = []
+    for (before, after), some in sizes.items():
+        middle = some[0] if len(some) == 1 else f"{{{','.join(some)}}}"
+        mark = "" if network(f"{before}{some[0]}{after}").exact else f" ({INEXACT})"
+        out.append(f"`{before}{middle}{after}`{mark}")
+    return out
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def readme() -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{model_table()}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{family_table()}\n{END}{rest.split(END)[1]}"
 
 
 def main() -> int:
+    made = {"hubconf.py": hubconf, "docs/models.md": models_page, "README.md": readme}
     stale = []
-    for path, text in ((ROOT / "hubconf.py", hubconf()), (ROOT / "README.md", readme())):
+    for name, make in made.items():
+        path, text = ROOT / name, make()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
-        stale.append(path.name)
+        stale.append(name)
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")
     if stale and "--check" in sys.argv:
