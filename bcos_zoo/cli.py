@@ -12,13 +12,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__, evaluate, images, pipeline, train, zoo
+from . import __version__, evaluate, images, pipeline, train, weights, zoo
 from .classifier import Classifier, load
 from .errors import BcosZooError, InputError
 
 DEFAULT_MODEL = "bcos_resnet20.cifar10"  # the best embedded checkpoint
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+weights_app = typer.Typer(no_args_is_help=True, help="Work on files of weights.")
+app.add_typer(weights_app, name="weights")
 out = Console()
 err = Console(stderr=True)
 
@@ -160,6 +162,28 @@ def evaluate_(
     typer.echo(f"{model} on {result.images} images: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %")
 
 
+@weights_app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="As published: .safetensors, or .pth, .pkl, .ckpt.")
+    ],
+    name: Annotated[
+        str, typer.Option("--to", metavar="NAME", help="The checkpoint, or architecture, it is of.")
+    ],
+    target: Annotated[
+        Path, typer.Option("-o", help="File or folder to write; NAME.safetensors if not given.")
+    ] = Path("."),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a published file, in whatever layout it has its weights, into a .safetensors file of our own."""
+    path = zoo.convert(source, name, target, force=force)
+    if as_json:
+        document = {"name": name, "source": str(source), "file": str(path), "sha256": weights.sha256(path)}
+        return _print_json(document | {"bytes": path.stat().st_size})
+    typer.echo(path)
+
+
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -175,7 +199,8 @@ def run(arguments: list[str] | None = None) -> int:
         typer.echo(f"error: {error}", err=True)
         return 2
     except typer.exceptions.TyperException as error:
-        typer.echo(f"error: {error.format_message()}; see bcos-zoo --help", err=True)
+        if message := error.format_message():  # none where no command was given: then help was printed
+            typer.echo(f"error: {message}; see bcos-zoo --help", err=True)
         return 2
     except typer.Abort:
         return 130

@@ -44,13 +44,12 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
             continue
         if file.digest is None:
             raise WeightsError(
-                f"the manifest has no sha256 of {record.name}, so its file cannot be trusted; "
-                "add the hash to the record"
+                f"the manifest has no sha256 of {record.name}, so its file is not trusted; "
+                + _by_hand(record, file.where.url if isinstance(file.where, Url) else record.origin.url)
             )
         return _local(file.where, file.digest, cache_dir)
     raise WeightsError(
-        f"no place is known that holds the weights of {record.name}; get the file from "
-        f"{record.origin.project} and pass pretrained_cfg_overlay={{'file': PATH}} to timm.create_model"
+        f"no place is known that holds the weights of {record.name}; {_by_hand(record, record.origin.url)}"
     )
 
 
@@ -109,6 +108,35 @@ def unwrap(state_dict: Mapping[str, Tensor], names: Collection[str]) -> dict[str
     return flat
 
 
+def check_fit(
+    state_dict: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    name: str,
+    *,
+    spare: Collection[str] = (),
+    most: int | None = 10,
+) -> None:
+    """Raise WeightsError unless the tensors are those of a network, by name and shape.
+
+    own: the network's state dict. name: what the error calls the network.
+    spare: names that may be missing, and of any shape. most: how many names of each fault it lists, or all.
+    """
+    missing = sorted(own.keys() - state_dict.keys() - set(spare))
+    surplus = sorted(state_dict.keys() - own.keys() - set(spare))
+    shapes = [
+        f"{key} {tuple(state_dict[key].shape)} for {tuple(value.shape)}"
+        for key, value in own.items()
+        if key in state_dict and key not in spare and state_dict[key].shape != value.shape
+    ]
+    faults = []
+    if missing or surplus:
+        faults += [_count(missing, "missing", most), _count(surplus, "surplus", most)]
+    if shapes:
+        faults += [_count(shapes, "of another shape", most)]
+    if faults:
+        raise WeightsError(f"the file is not of {name}: {', '.join(faults)}; give a file of this network")
+
+
 def save_state_dict(
     state_dict: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -131,6 +159,15 @@ def save_state_dict(
             save_file(tensors, temporary, {"format": "pt", **(metadata or {})})
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write {path} ({_reason(error)}); give a writable folder") from error
+
+
+def _by_hand(record: Checkpoint, url: str | None) -> str:
+    """What to do where a file cannot be fetched."""
+    return (
+        f"get the file of {record.origin.project} from {url or 'its authors'}, then "
+        f"`bcos-zoo weights convert FILE --to {record.name}` and pass "
+        "pretrained_cfg_overlay={'file': PATH} to create_model"
+    )
 
 
 def _local(where: Url | HubFile | Packaged, digest: str, cache_dir: Folder) -> Path:
@@ -204,6 +241,11 @@ def _not_flat(content: object) -> str | None:
     if not others:
         return None
     return f"entries that are not named tensors ({', '.join(others[:3])}{', ...' if others[3:] else ''})"
+
+
+def _count(keys: list[str], fault: str, most: int | None) -> str:
+    more = ", ..." if most is not None and keys[most:] else ""
+    return f"{len(keys)} {fault}" + (f" ({', '.join(keys[:most])}{more})" if keys else "")
 
 
 def _reason(error: BaseException) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import timm
 from timm.models import split_model_name_tag
 from torch import nn
 
-from . import manifest
-from .errors import BcosZooError, UnknownModelError, WeightsError
+from . import manifest, weights
+from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
+from .models._build import own_names
 
 PREFIX = "bcos_"
 ELSEWHERE = (
@@ -105,3 +108,34 @@ def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) 
             f"cannot load {name} ({reason}); give a repository or folder that holds config.json and weights"
         ) from error
     return model.eval()
+
+
+def convert(
+    source: str | os.PathLike[str], name: str, target: str | os.PathLike[str] = ".", *, force: bool = False
+) -> Path:
+    """Write the weights of a published file, in whatever layout it has them, as our own .safetensors file.
+
+    source: a file that `weights.read_state_dict` reads. name: the checkpoint, or the architecture, whose
+    weights it holds. target: the file to write, or a folder, where it is called `<name>.safetensors`.
+    force: replace a file that is there.
+
+    Returns the path written. Its tensors are those of the source, under the names of the network; its header
+    says which network, the sha256 of the source, and the version of bcos_zoo.
+    Raises UnknownModelError; InputError for a target that is there, or that does not end in .safetensors;
+    WeightsError, with the names of all that is missing, surplus or of another shape, if the file is of
+    another network, and as `weights.read_state_dict` and `weights.save_state_dict` do.
+    """
+    from . import __version__  # not at the top: the package imports this file before it says its version
+
+    check_name(name)
+    path = Path(target)
+    if path.is_dir():
+        path /= f"{name}.safetensors"
+    if path.exists() and not force:
+        raise InputError(f"{path} is there already; give another name, or --force to replace it")
+    model = timm.create_model(name, device="meta")
+    own, state_dict = model.state_dict(), own_names(weights.read_state_dict(source), model)
+    weights.check_fit(state_dict, own, name, most=None)
+    header = {"name": name, "source_sha256": weights.sha256(source), "bcos_zoo": __version__}
+    weights.save_state_dict({key: state_dict[key] for key in own}, path, header)
+    return path

@@ -19,10 +19,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import bcos.models.resnet as official
 import timm
 import torch
-from bcos.modules.norms import BatchNormUncentered2d, NoBias
+from official import official
 from torch import nn
 
 import bcos_zoo
@@ -44,11 +43,23 @@ def calibrated(name: str, images: torch.Tensor) -> nn.Module:
     return model.eval()
 
 
+MODELS = [  # one or two of each family
+    *("resnet18", "resnet50", "resnext50_32x4d", "densenet121", "vgg11_bnu"),
+    *("convnext_tiny", "convnext_tiny_bnu", "simple_vit_s_patch16_224", "vitc_s_patch1_14"),
+]
+TWINS = {  # timm's conventional network, where it is not called as ours
+    "vgg11_bnu": "vgg11_bn",
+    "convnext_tiny_bnu": "convnext_tiny",
+    "simple_vit_s_patch16_224": "vit_small_patch16_224",
+    "vitc_s_patch1_14": "vit_small_patch16_224",
+}
+
+
 def peers(name: str, images: torch.Tensor) -> tuple[nn.Module, nn.Module, nn.Module]:
     ours = calibrated(name, images)
-    theirs = getattr(official, name)(norm_layer=NoBias(BatchNormUncentered2d), in_chans=6)
-    theirs.load_state_dict(ours.state_dict())
-    return ours, theirs.eval(), timm.create_model(name).eval()
+    theirs = official(f"bcos_{name}")
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    return ours, theirs.eval(), timm.create_model(TWINS.get(name, name)).eval()
 
 
 def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -130,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50", "resnext50_32x4d"])
+    parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16])

@@ -3,7 +3,7 @@
 from .activations import GatedGELU, make_activation
 from .attention import Attention, attend
 from .bcos import BcosConv2d, BcosLinear
-from .conv_norm import chain, conv_gain, conv_norm
+from .conv_norm import chain, conv_gain, conv_norm, fixed_gain, hooked
 from .functional import default_logit_bias, encode, v1_scale
 from .heads import Encode, LogitLayer, Normalize
 from .linear_mode import add_constant, hold, is_linear, linear_mode, parameter
@@ -37,7 +37,9 @@ __all__ = [
     "conv_norm",
     "default_logit_bias",
     "encode",
+    "fixed_gain",
     "hold",
+    "hooked",
     "is_linear",
     "linear_mode",
     "make_activation",

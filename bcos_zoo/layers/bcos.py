@@ -90,16 +90,31 @@ class BcosConv2d(nn.Module):
             bias=False, padding_mode=padding_mode, device=device, dtype=dtype,
         )  # fmt: skip
 
-    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
-        """`gain`, (out_channels,) or (1,), multiplies the output for free; if b is 1 or 2, without MaxOut."""
+    def forward(
+        self,
+        x: Tensor,
+        gain: Tensor | None = None,
+        *,
+        input_gain: Tensor | None = None,
+        energy: Tensor | None = None,
+    ) -> Tensor:
+        """See the class; the rest spares passes over x and the output.
+
+        gain: (out_channels,) or (1,), multiplies the output; only if b is 1 or 2, and without MaxOut.
+        input_gain: (in_channels,), multiplies x; only without groups and for kernels of one pixel, and with
+        energy: (N, 1, H, W), the sum of squares of x so multiplied.
+        """
         weight = parameter(self.linear.weight)
         if self.normalize:
-            weight = BF.unit_rows(weight)
-        if gain is not None:
-            weight = BF.fold_gain(weight, gain, self.b)
+            weight = BF.unit_rows(weight, gain, self.b)
+        elif gain is not None:
+            weight = weight * BF.row_factors(gain, self.b).to(weight.dtype)[:, None, None, None]
+        if input_gain is not None:
+            weight = weight * input_gain.to(weight.dtype)[:, None, None]
         y = BF.max_out(self.linear._conv_forward(x, weight, None), self.max_out, dim=-3)
         if self.b != 1:
-            y = self._scale_by_cosine(y, self._patch_norm(hold(x)))
+            norm = self._patch_norm(hold(x)) if energy is None else (hold(energy) + BF.PATCH_EPS).sqrt()
+            y = self._scale_by_cosine(y, norm)
         return _divide(y, self.scale)
 
     def _scale_by_cosine(self, y: Tensor, norm: Tensor) -> Tensor:

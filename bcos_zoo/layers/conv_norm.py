@@ -12,19 +12,18 @@ from .linear_mode import parameter
 from .norms import BatchNorm2d
 
 
-def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """`norm(conv(x))`, without a pass for a norm that multiplies each channel by a fixed factor.
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, **options: Tensor) -> Tensor:
+    """`norm(conv(x, **options))`, without a pass for a norm that multiplies each channel by a fixed factor.
 
     Uncentred batch norm in eval mode does, and a B-cos convolution with b of 1 or 2 takes the factor into
     its weights. The two are called one after the other where a gradient reaches the norm, where somebody
     hooked one of them, and while the network is traced.
     """
-    if isinstance(norm, BatchNorm2d) and _folds(conv, x) and not (norm.training or norm.centered):
-        gain = norm.gain()
-        if not (norm._forward_hooks or norm._forward_pre_hooks or gain.requires_grad):
-            folded: Tensor = conv(x, gain)
-            return folded
-    y: Tensor = norm(conv(x))
+    gain = fixed_gain(norm, x)
+    if gain is not None and _folds(conv, x):
+        folded: Tensor = conv(x, gain, **options)
+        return folded
+    y: Tensor = norm(conv(x, **options))
     return y
 
 
@@ -41,11 +40,26 @@ def conv_gain(conv: nn.Module, gain: Tensor, x: Tensor) -> Tensor:
     return y
 
 
+def fixed_gain(norm: nn.Module, x: Tensor) -> Tensor | None:
+    """The factor of each channel, if all that `norm` does to x is multiply by it; or else None."""
+    if isinstance(x, torch.fx.Proxy) or not isinstance(norm, BatchNorm2d) or hooked(norm):
+        return None
+    if norm.training or norm.centered:
+        return None
+    gain = norm.gain()
+    return None if gain.requires_grad else gain
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody wants to see what goes in or comes out."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def _folds(conv: nn.Module, x: Tensor) -> bool:
     """Whether a factor on the output of `conv` may go into its weights."""
-    if not isinstance(conv, BcosConv2d) or isinstance(x, torch.fx.Proxy):
+    if not isinstance(conv, BcosConv2d) or isinstance(x, torch.fx.Proxy) or hooked(conv):
         return False
-    return conv.b in (1, 2) and conv.max_out == 1 and not (conv._forward_hooks or conv._forward_pre_hooks)
+    return conv.b in (1, 2) and conv.max_out == 1
 
 
 def chain(modules: Iterable[nn.Module], x: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ from torch import Tensor
 PATCH_EPS = 1e-6
 TOKEN_EPS = 1e-12
 COS_EPS = 1e-6
+CACHED = 600_000  # values: so many at a time, what is in between stays in a processor's cache
+SEPARATED = 5  # pixels: windows of that size are summed along columns, then along rows
 
 
 def encode(images: Tensor) -> Tensor:
@@ -42,24 +44,27 @@ def _recorded() -> bool:
     return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
-def unit_rows(weight: Tensor) -> Tensor:
+def unit_rows(weight: Tensor, gain: Tensor | None = None, b: float = 1.0) -> Tensor:
     """Divide each row weight[i] by its L2 norm; an all-zero row stays zero.
 
     weight: (O, ...). Returns the same shape and dtype; the arithmetic is done in float32 at least.
+    gain, b: as in `row_factors`, in the same pass over the weights.
     """
     wide = at_least_float32(weight)
-    norm = torch.linalg.vector_norm(wide, dim=tuple(range(1, weight.ndim)), keepdim=True)
-    return (wide / torch.where(norm > 0, norm, 1)).to(weight.dtype)
+    norm = torch.linalg.vector_norm(wide.flatten(1), dim=1)
+    factors = (norm + (norm == 0)).reciprocal()
+    if gain is not None:
+        factors = factors * row_factors(gain, b)
+    return (wide * factors.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
 
 
-def fold_gain(weight: Tensor, gain: Tensor, b: float) -> Tensor:
-    """Weights that multiply a B-cos layer's output by `gain`, its patch norm left as it is.
+def row_factors(gain: Tensor, b: float) -> Tensor:
+    """Factors of weight rows that multiply a B-cos layer's output by `gain`, its patch norm left as it is.
 
-    weight: (O, ...). gain: (O,) or (1,), of either sign. The response is of degree b in the weights, so a row
-    takes sgn(gain) |gain|^(1/b); exact for b = 1 and b = 2, where no stabiliser is added to the cosine.
+    gain: (O,) or (1,), of either sign. The response is of degree b in the weights, so a row takes
+    sgn(gain) |gain|^(1/b); exact for b = 1 and b = 2, where no stabiliser is added to the cosine.
     """
-    factor = (gain.sign() * gain.abs().pow(1 / b)).to(weight.dtype)
-    return weight * factor.view(-1, *[1] * (weight.ndim - 1))
+    return gain.sign() * gain.abs().pow(1 / b)
 
 
 def max_out(y: Tensor, m: int, dim: int) -> Tensor:
@@ -86,11 +91,12 @@ def bcos_scale(linear: Tensor, norm: Tensor, b: float) -> Tensor:
 
 def scale_(linear: Tensor, norm: Tensor, b: float) -> Tensor:
     """`linear *= bcos_scale(linear, norm, b)`, written over `linear`, for passes that want no gradient."""
-    batched = linear.ndim > 2 and len(norm) == len(linear)
+    step = max(1, CACHED // max(linear[:1].numel(), 1))
+    batched = linear.ndim > 2 and len(norm) == len(linear) > step
     if linear.device.type != "cpu" or not batched or _recorded():
         return linear.mul_(bcos_scale(linear, norm, b))
-    for one, its_norm in zip(linear, norm, strict=True):  # what is in between stays in the processor's cache
-        one.mul_(bcos_scale(one, its_norm, b))
+    for some, their_norm in zip(torch.split(linear, step), torch.split(norm, step), strict=True):
+        some.mul_(bcos_scale(some, their_norm, b))
     return linear
 
 
@@ -133,7 +139,11 @@ def window_sum(
         x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
     if pooled:
         # Not divisor_override=1: the ONNX exporter drops it without a word.
-        return F.avg_pool2d(x, kernel_size, stride, padding) * math.prod(kernel_size)
+        size = math.prod(kernel_size)
+        if min(kernel_size) < SEPARATED:
+            return F.avg_pool2d(x, kernel_size, stride, padding) * size
+        x = F.avg_pool2d(x, (kernel_size[0], 1), (stride[0], 1), (padding[0], 0))
+        return F.avg_pool2d(x, (1, kernel_size[1]), (1, stride[1]), (0, padding[1])) * size
     if kernel_size == (1, 1):
         return x[..., :: stride[0], :: stride[1]]
     # Not a convolution with ones: autocast would run it in half precision, where energies overflow.

@@ -163,6 +163,9 @@ class PositionNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.centered and not is_linear():
+            y = F.layer_norm(x.movedim(-3, -1), self.weight.shape, self.weight, None, self.eps)
+            return y.movedim(-1, -3)
         return _standardize(x, (-3,), _per_channel(self.weight), self.centered, self.eps)[0]
 
     def extra_repr(self) -> str:

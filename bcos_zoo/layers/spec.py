@@ -95,7 +95,7 @@ class LayerSpec:
         return make_activation(self.act)
 
     def encode(self, in_chans: int) -> nn.Module:
-        """The first layer of the network."""
+        """The first layer of the network, as `Encode`."""
         return Encode(in_chans, mean=self.mean, std=self.std)
 
     def encoded_channels(self, in_chans: int) -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from timm.layers import DropPath
+from timm.layers import DropPath, register_notrace_module
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .attention import Attention
 from .conv_norm import chain
+from .linear_mode import add_constant
+from .positions import sincos_positions
 from .spec import ConventionalSpec, LayerSpec
 
 
@@ -43,12 +46,22 @@ class Encoder(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(x))
-        return x + self.drop_path(self.ff(x))
+        shortcut = x
+        x = self.drop_path(self.attn(x))
+        x += shortcut
+        shortcut = x
+        x = self.drop_path(self.ff(x))
+        x += shortcut
+        return x
 
 
+@register_notrace_module
 class PatchEmbed(nn.Module):
-    """Pixels, or the maps of a convolutional stem, to tokens. (N, K, H, W) -> (N, H', W', dim)."""
+    """Pixels, or the maps of a convolutional stem, to tokens, their positions added.
+
+    (N, K, H, W) -> (N, H', W', dim). stride: pixels from one token to the next.
+    Raises InputError for images that do not divide into patches.
+    """
 
     def __init__(
         self, in_chs: int, dim: int, patch: int, stem: Sequence[int], spec: LayerSpec | ConventionalSpec
@@ -65,10 +78,20 @@ class PatchEmbed(nn.Module):
             self.conv_stem = nn.Sequential(*layers)
         self.linear = spec.linear(in_chs * patch * patch, dim)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise InputError unless images of that size divide into patches."""
+        if height % self.stride or width % self.stride or not (height and width):
+            raise InputError(
+                f"images of {height}x{width} pixels do not divide into patches of {self.stride}; "
+                "resize or crop them"
+            )
+
     def forward(self, x: Tensor) -> Tensor:
+        self.check_size(*x.shape[-2:])
         if hasattr(self, "conv_stem"):
             x = chain(self.conv_stem, x)
         n, channels, height, width = x.shape
         rows, columns = height // self.patch, width // self.patch
         x = x.reshape(n, channels, rows, self.patch, columns, self.patch)
-        return self.linear(x.permute(0, 2, 4, 3, 5, 1).flatten(3))
+        x = self.linear(x.permute(0, 2, 4, 3, 5, 1).flatten(3))
+        return add_constant(x, sincos_positions(rows, columns, x.shape[-1], like=x).view(x.shape[1:]))

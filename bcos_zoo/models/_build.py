@@ -64,7 +64,6 @@ def build(
     *,
     levels: int,
     spec: type = LayerSpec,
-    rename: Callable[[str], str] | None = None,
 ) -> Any:
     """Build `cls` through timm, with verified weights if `pretrained`.
 
@@ -72,7 +71,6 @@ def build(
     timm's caller asked for, which wins. Those that are fields of `spec` reach the class in one such object.
     levels: how many feature maps features_only gives unless out_indices are asked for.
     spec: how the layers are made, a dataclass.
-    rename: from a key of the published files to the network's own, where these differ.
     Raises WeightsError if the checkpoint is missing, damaged or does not fit; TypeError for unknown keywords.
     """
     kwargs = dict(kwargs)
@@ -92,61 +90,54 @@ def build(
             kwargs["pretrained_cfg_overlay"] = overlay | {"file": str(file)}
     options = {**arch, **arguments, **kwargs}
     shared = {field.name: options.pop(field.name) for field in fields(spec) if field.name in options}
-    fit = partial(_fit, name=name, headless=bool(kwargs.get("features_only")), rename=rename)
+    fit = partial(_fit, name=name, headless=bool(kwargs.get("features_only")))
     return build_model_with_cfg(
         cls, name, pretrained, pretrained_filter_fn=fit, spec=spec(**shared), **options
     )
 
 
-def _fit(
-    state_dict: dict[str, Tensor],
-    model: Any,
-    *,
-    name: str,
-    headless: bool,
-    rename: Callable[[str], str] | None,
-) -> dict[str, Tensor]:
-    """The file's tensors under the network's names, the stem adapted; refuse a file of another network.
+def own_names(state_dict: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """The tensors of a published file under the names of their network, whatever the file calls them.
 
-    headless: the classifier will not be used. Nor is the file's where the number of classes is not the
-    card's. timm itself would then load with strict=False, and so let any key go missing in silence.
+    Those of an auxiliary head are left out where the network has none.
     """
     own = model.state_dict()
-    state_dict = weights.unwrap(state_dict, own.keys())
-    if rename:
-        state_dict = {key if key in own else rename(key): value for key, value in state_dict.items()}
-    card, auxiliary = model.pretrained_cfg, getattr(model, "AUXILIARY", "")
-    if auxiliary and (headless or model.AuxLogits is None):
-        state_dict = {key: value for key, value in state_dict.items() if not key.startswith(auxiliary)}
-    classifier, spare = f"{card['classifier']}.weight", set()
+    named = weights.unwrap(state_dict, own.keys())
+    rename = getattr(model, "rename", None)
+    if rename is not None:
+        named = {key if rename(key) in named else rename(key): value for key, value in named.items()}
+    auxiliary = getattr(model, "AUXILIARY", "")
+    if auxiliary and getattr(model, auxiliary) is None:
+        named = {key: value for key, value in named.items() if not key.startswith(auxiliary)}
+    return named
+
+
+def _fit(state_dict: dict[str, Tensor], model: Any, *, name: str, headless: bool) -> dict[str, Tensor]:
+    """The file's tensors under the network's names, the stem adapted; refuse a file of another network.
+
+    headless: the classifiers will not be used. Nor are the file's where the number of classes is not the
+    card's. timm itself would then load with strict=False, and so let any key go missing in silence.
+    """
+    own, card = model.state_dict(), model.pretrained_cfg
+    state_dict = own_names(state_dict, model)
+    spare: set[str] = set()
     if headless or model.num_classes != card["num_classes"]:
-        spare = {classifier, f"{card['classifier']}.bias"}
+        classifier = f"{card['classifier']}.weight"
         if not headless and classifier in own and len(state_dict.get(classifier, ())) == len(own[classifier]):
             raise WeightsError(
                 f"the file has a classifier of {model.num_classes} classes, but the card says "
                 f"{card['num_classes']}, so it would be lost; add num_classes to pretrained_cfg_overlay"
             )
-    missing = sorted(own.keys() - state_dict.keys() - spare)
-    surplus = sorted(state_dict.keys() - own.keys() - spare)
-    if missing or surplus:
-        raise WeightsError(
-            f"the file is not of {name}: {_count(missing, 'missing')}, {_count(surplus, 'surplus')}; "
-            "give a file of this network"
-        )
+        auxiliary = getattr(model, "AUXILIARY", "")
+        heads = (f"{card['classifier']}.", f"{auxiliary}." if headless else f"{auxiliary}.fc.")
+        spare = {key for key in (*own, *state_dict) if key.startswith(heads)}
     stem = next(iter(own))
-    channels = model.spec.encoded_channels(model.in_chans)
-    parts = model.spec.encoded_channels(1)
-    state_dict = state_dict | {stem: _adapt_stem(state_dict[stem], own[stem], channels, parts)}
-    shapes = [
-        f"{key} {tuple(state_dict[key].shape)} for {tuple(value.shape)}"
-        for key, value in own.items()
-        if key not in spare and state_dict[key].shape != value.shape
-    ]
-    if shapes:
-        raise WeightsError(
-            f"the file is not of {name}: {_count(shapes, 'of another shape')}; give a file of this network"
-        )
-    return state_dict
+    if stem in state_dict:
+        channels = model.spec.encoded_channels(model.in_chans)
+        parts = model.spec.encoded_channels(1)
+        state_dict[stem] = _adapt_stem(state_dict[stem], own[stem], channels, parts)
+    weights.check_fit(state_dict, own, name, spare=spare)
+    return {key: value for key, value in state_dict.items() if key not in spare}
 
 
 def _adapt_stem(weight: Tensor, own: Tensor, channels: int, parts: int) -> Tensor:
@@ -167,8 +158,3 @@ def _adapt_stem(weight: Tensor, own: Tensor, channels: int, parts: int) -> Tenso
         return weight
     pieces = weight.chunk(parts, dim=1)
     return torch.cat([adapt_input_conv(channels // parts, one, one.shape[1]) for one in pieces], dim=1)
-
-
-def _count(keys: list[str], fault: str) -> str:
-    some = f" ({', '.join(keys[:10])}{', ...' if keys[10:] else ''})" if keys else ""
-    return f"{len(keys)} {fault}{some}"

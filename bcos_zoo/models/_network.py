@@ -145,7 +145,7 @@ class ConvNetwork(nn.Module):
         """
         if output_fmt != "NCHW":
             raise InputError(f"output_fmt={output_fmt!r}: this network gives 'NCHW' only")
-        take, last = feature_take_indices(len(self.feature_info), indices)
+        take, last = feature_take_indices(len(self._levels), indices)
         x, taken = self._features(x, take, last if stop_early else len(self._levels) - 1)
         return taken if intermediates_only else (x, taken)
 
@@ -154,15 +154,18 @@ class ConvNetwork(nn.Module):
     ) -> list[int]:
         """Drop the levels that the wanted intermediates do not need; returns the indices kept, as in timm."""
         take: list[int]
-        take, last = feature_take_indices(len(self.feature_info), indices)
+        take, last = feature_take_indices(len(self._levels), indices)
         pruned = last < len(self._levels) - 1
         kept = {name for names in self._levels[: last + 1] for name in names}
         dropped = [name for names in self._levels[last + 1 :] for name in names if name not in kept]
+        self._levels = self._levels[: last + 1]
         if pruned or prune_head:
             dropped += self.HEAD
         for name in dropped:
             self._replace(name, nn.Identity())
         if pruned or prune_head:
+            if self.AUXILIARY:
+                setattr(self, self.AUXILIARY, None)
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
             self.reset_classifier(0, "")
         return take

@@ -17,7 +17,8 @@ from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers import V2, LayerSpec, chain, conv_norm, is_linear
+from ..layers import V2, LayerSpec, chain, conv_norm, fixed_gain, hold, hooked, is_linear
+from ..layers.functional import at_least_float32
 from ._build import build, cards, register_model
 from ._network import ConvNetwork
 
@@ -36,12 +37,24 @@ class DenseLayer(nn.Module):
         self.drop_rate = drop_rate
         self.grad_checkpointing = False
 
+    def input_gain(self, x: Tensor) -> Tensor | None:
+        """The factors of norm1, if conv1 can take them into its weights; or else None."""
+        if not isinstance(self.act, nn.Identity) or hooked(self) or hooked(self.conv1):
+            return None
+        return fixed_gain(self.norm1, x)
+
     def _bottleneck(self, *features: Tensor) -> Tensor:
         x = self.act(self.norm1(torch.cat(features, 1)))
         return self.act(conv_norm(self.conv1, self.norm2, x))
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        if self.grad_checkpointing and not is_linear() and any(x.requires_grad for x in features):
+    def forward(
+        self, features: list[Tensor], gain: Tensor | None = None, energy: Tensor | None = None
+    ) -> Tensor:
+        """gain, energy: `input_gain`, and the sum of squares (N, 1, H, W) of the features times it."""
+        if gain is not None and energy is not None:
+            x = torch.cat(features, 1)
+            x = conv_norm(self.conv1, self.norm2, x, input_gain=gain, energy=energy)
+        elif self.grad_checkpointing and not is_linear() and any(x.requires_grad for x in features):
             x = checkpoint(self._bottleneck, *features)  # it is the concatenations that cost memory
         else:
             x = self._bottleneck(*features)
@@ -60,10 +73,33 @@ class DenseBlock(nn.ModuleDict):
             self.add_module(f"denselayer{i + 1}", layer)
 
     def forward(self, x: Tensor) -> Tensor:
+        layers: list[Any] = list(self.values())
         features = [x]
-        for layer in self.values():
-            features.append(layer(features))
+        gains = [layer.input_gain(x) for layer in layers]
+        if any(gain is None for gain in gains):
+            for layer in layers:
+                features.append(layer(features))
+        else:
+            self._run_folded(layers, features, gains)
         return torch.cat(features, 1)
+
+    @staticmethod
+    def _run_folded(layers: list[Any], features: list[Tensor], gains: list[Tensor]) -> None:
+        """Append what each layer adds, without a pass for its first norm.
+
+        The sum of squares that a layer divides by is of all features, weighted with its norm's factors. Each
+        new features' share in those of all layers to come is one small matrix product.
+        """
+        start, energies = 0, features[0].new_zeros(())
+        for index, layer in enumerate(layers):
+            new = at_least_float32(hold(features[-1])).square()
+            end = start + new.shape[1]
+            weights = torch.stack([gain[start:end] for gain in gains[index:]]).square().to(new.dtype)
+            with torch.autocast(new.device.type, enabled=False):  # energies overflow in half precision
+                share = F.conv2d(new, weights[:, :, None, None])
+            energies = share if index == 0 else energies[:, 1:] + share
+            features.append(layer(features, gains[index], energies[:, :1]))
+            start = end
 
 
 class Transition(nn.Module):
@@ -154,6 +190,18 @@ class BcosDenseNet(ConvNetwork):
             if isinstance(module, DenseLayer):
                 module.grad_checkpointing = enable
 
+    @staticmethod
+    def rename(key: str) -> str:
+        """From a name in the B-cosified file, whose outer layers are numbered, to the network's own."""
+        blocks = [f"{kind}{i}" for i in (1, 2, 3) for kind in ("denseblock", "transition")]
+        outer = ["conv0", "norm0", "act", "pool0", *blocks, "denseblock4", "norm5"]
+        parts = key.split(".")
+        if len(parts) > 2 and parts[0] == "features" and parts[1].isdigit() and int(parts[1]) < len(outer):
+            parts[1] = outer[int(parts[1])]
+            if parts[1].startswith("transition"):
+                parts[2] = {"0": "norm", "2": "conv"}.get(parts[2], parts[2])
+        return ".".join(parts)
+
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Parameter groups by depth, for layer-wise learning rates; a transition goes with what is before."""
         fine = [
@@ -162,18 +210,6 @@ class BcosDenseNet(ConvNetwork):
         ]
         blocks = r"^features\.(?:denseblock|transition)(\d+)" if coarse else fine
         return dict(stem=r"^features\.conv0|features\.norm0", blocks=blocks)
-
-
-def _rename(key: str) -> str:
-    """From a name of the B-cosified file, whose outer layers are numbered, to the network's own."""
-    blocks = [f"{kind}{i}" for i in (1, 2, 3) for kind in ("denseblock", "transition")]
-    outer = ["conv0", "norm0", "act", "pool0", *blocks, "denseblock4", "norm5"]
-    parts = key.split(".")
-    if len(parts) > 2 and parts[0] == "features" and parts[1].isdigit() and int(parts[1]) < len(outer):
-        parts[1] = outer[int(parts[1])]
-        if parts[1].startswith("transition"):
-            parts[2] = {"0": "norm", "2": "conv"}.get(parts[2], parts[2])
-    return ".".join(parts)
 
 
 _IMAGENET = dict(input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, num_classes=1000)
@@ -191,7 +227,7 @@ def _create(
 ) -> BcosDenseNet:
     arch = dict(growth=growth, layers=layers, **more)
     levels = len(layers) + (more.get("stem") != "cifar")
-    model: BcosDenseNet = build(BcosDenseNet, name, pretrained, arch, kwargs, levels=levels, rename=_rename)
+    model: BcosDenseNet = build(BcosDenseNet, name, pretrained, arch, kwargs, levels=levels)
     return model
 
 

@@ -216,14 +216,6 @@ class BcosInception3(ConvNetwork):
             fc = spec.conv(768, num_classes, 1).apply(self._init) if num_classes else nn.Identity()
             self.AuxLogits.fc = fc.train(self.training)
 
-    def prune_intermediate_layers(
-        self, indices: int | list[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the levels that the wanted intermediates do not need; returns the indices kept, as in timm."""
-        if prune_head:
-            self.AuxLogits = None
-        return super().prune_intermediate_layers(indices, prune_norm, prune_head)
-
     def forward(self, x: Tensor) -> Any:
         if not self.training or self.AuxLogits is None or self.num_classes == 0:
             return super().forward(x)

@@ -95,6 +95,7 @@ class BcosResNetCLIP(ConvNetwork):
     """
 
     CLASSIFIER = "attnpool.c_proj"
+    HEAD = ("attnpool.q_proj", "attnpool.k_proj", "attnpool.v_proj")
 
     def __init__(
         self,
@@ -148,6 +149,9 @@ class BcosResNetCLIP(ConvNetwork):
             self.pooling = global_pool
         like = next(self.parameters())
         spec = replace(self.spec, device=like.device, dtype=like.dtype)
+        if isinstance(self.attnpool.q_proj, nn.Identity) and (num_classes or self.pooling):  # it was pruned
+            attnpool = AttentionPool2d(self.head_hidden_size, self.attnpool.heads, spec)
+            self.attnpool = attnpool.train(self.training)
         projection = spec.linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
         self.num_classes = num_classes
         self._replace(self.CLASSIFIER, projection)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..layers import V2, LayerSpec
 from ._build import build, cards, register_model
@@ -62,6 +62,11 @@ class BcosVGG(ConvNetwork):
         start = len(self.features)
         self.features.extend(layers)
         return [f"features.{i}" for i in range(start, len(self.features))]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features to logits, or to pooled features (N, hidden) if `pre_logits`."""
+        # Not channels last: the head's 7x7 weights would be reordered in every pass, and they are large.
+        return super().forward_head(x.contiguous(), pre_logits)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Parameter groups by depth, for layer-wise learning rates."""

@@ -19,16 +19,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers import (
-    V2,
-    ConventionalSpec,
-    Encoder,
-    LayerSpec,
-    PatchEmbed,
-    add_constant,
-    is_linear,
-    sincos_positions,
-)
+from ..layers import V2, ConventionalSpec, Encoder, LayerSpec, PatchEmbed, is_linear
 from ._build import build, cards, register_model
 
 
@@ -76,7 +67,8 @@ class BcosSimpleViT(nn.Module):
         channels = spec.encoded_channels(in_chans)
         self.to_patch_embedding = PatchEmbed(channels, dim, patch_size, conv_stem, spec)
         if img_size is not None:
-            self._check_size(*((img_size, img_size) if isinstance(img_size, int) else img_size))
+            sides = (img_size, img_size) if isinstance(img_size, int) else img_size
+            self.to_patch_embedding.check_size(*sides)
         rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         encoders = [Encoder(dim, heads, mlp_dim, rate, spec) for rate in rates]
         self.transformer = nn.Sequential(OrderedDict((f"encoder_{i}", e) for i, e in enumerate(encoders)))
@@ -87,14 +79,6 @@ class BcosSimpleViT(nn.Module):
         self.num_features = self.head_hidden_size = self.embed_dim = dim
         self.linear_head: Any = nn.Sequential(OrderedDict(norm=spec.token_norm(dim), linear=nn.Identity()))
         self.reset_classifier(num_classes, global_pool)
-
-    def _check_size(self, height: int, width: int) -> None:
-        stride = self.to_patch_embedding.stride
-        if height % stride or width % stride or not (height and width):
-            raise InputError(
-                f"images of {height}x{width} pixels do not divide into patches of {stride}; "
-                "resize or crop them"
-            )
 
     def get_classifier(self) -> nn.Module:
         """The B-cos layer that makes the logits; the identity if num_classes is 0."""
@@ -133,14 +117,6 @@ class BcosSimpleViT(nn.Module):
         """Names of parameters that weight decay should spare: none beside the one-dimensional ones."""
         return set()
 
-    def _embed(self, x: Tensor) -> Tensor:
-        """(N, in_chans, H, W) -> (N, H', W', D), the positions added."""
-        x = self.encode(x)
-        self._check_size(*x.shape[-2:])
-        x = self.to_patch_embedding(x)
-        rows, columns, dim = x.shape[1:]
-        return add_constant(x, sincos_positions(rows, columns, dim, like=x).view(rows, columns, dim))
-
     def _run(self, encoder: nn.Module, x: Tensor) -> Tensor:
         # Never in linear mode: on an accelerator autograd recomputes in a thread of its own, outside it.
         x = checkpoint(encoder, x) if self.grad_checkpointing and not is_linear() else encoder(x)
@@ -148,7 +124,7 @@ class BcosSimpleViT(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) in [0, 1] -> (N, L, num_features), tokens row by row."""
-        x = self._embed(x).flatten(1, 2)
+        x = self.to_patch_embedding(self.encode(x)).flatten(1, 2)
         for encoder in self.transformer:
             x = self._run(encoder, x)
         return x
@@ -169,7 +145,7 @@ class BcosSimpleViT(nn.Module):
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"output_fmt={output_fmt!r}: allowed are 'NCHW', 'NLC'")
         take, last = feature_take_indices(len(self.transformer), indices)
-        x = self._embed(x)
+        x = self.to_patch_embedding(self.encode(x))
         grid = x.shape[1:3]
         x, taken = x.flatten(1, 2), []
         for index, encoder in enumerate(self.transformer[: last + 1] if stop_early else self.transformer):

@@ -324,7 +324,7 @@ def test_norms_can_be_copied_and_pickled(name, clone):
 def test_no_name_is_no_norm_and_an_unknown_one_is_refused():
     assert isinstance(make_norm2d("none", K), nn.Identity)
     for name in ("bnx", "u", "", "bnuu"):
-        with pytest.raises(InputError, match=f"no norm named '{name}'; known: an, bn, .*, pnu, or None"):
+        with pytest.raises(InputError, match=f"no norm named '{name}'; known: an, bn, .*, pnu, or 'none'"):
             make_norm2d(name, K)
 
 
