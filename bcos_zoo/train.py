@@ -73,11 +73,15 @@ def read_config(path: str | Path) -> TrainConfig:
     return TrainConfig(**raw)
 
 
-def off_label_bce(logits: Tensor, labels: Tensor, off: float) -> Tensor:
+def off_label_bce(logits: Tensor | tuple[Tensor, ...], labels: Tensor, off: float) -> Tensor:
     """Mean binary cross-entropy against 1 for the label and `off` for every other class.
 
-    logits: (N, C). labels: (N,) indices. Boehle et al. 2024, section 4 (with off = 1/C).
+    logits: (N, C); or several of them, those of auxiliary heads, whose losses are added.
+    labels: (N,) indices. Boehle et al. 2024, section 4 (with off = 1/C).
     """
+    if isinstance(logits, tuple):
+        return torch.stack([off_label_bce(one, labels, off) for one in logits]).sum()
+    logits = logits.float()
     targets = F.one_hot(labels, logits.shape[1]).to(logits.dtype).clamp_min(off)
     return F.binary_cross_entropy_with_logits(logits, targets)
 
@@ -162,7 +166,7 @@ def train(
         scheduler.step_update(done)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast):
             logits = forward(x.contiguous(memory_format=memory_format))
-        loss = off_label_bce(logits.float(), train_set.labels[picked], config.off_label)
+        loss = off_label_bce(logits, train_set.labels[picked], config.off_label)
         if not loss.isfinite():
             raise InputError(
                 f"the loss became {loss.item()} at step {done}; lower lr. The last good state is {last}"

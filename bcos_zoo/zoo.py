@@ -14,7 +14,7 @@ from torch import nn
 
 from . import manifest, weights
 from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
-from .models._build import own_names
+from .models._build import SOURCES, own_names
 
 PREFIX = "bcos_"
 ELSEWHERE = (
@@ -91,7 +91,8 @@ def create_model(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Mo
     if name.startswith(ELSEWHERE):
         return _create_from_elsewhere(name, pretrained, kwargs)
     check_name(name)
-    if pretrained:
+    own_source = SOURCES & (kwargs.get("pretrained_cfg_overlay") or {}).keys()
+    if pretrained and not own_source:
         name = find_checkpoint(name).name
     model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
     return model.eval()

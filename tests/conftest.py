@@ -16,19 +16,7 @@ import bcos_zoo
 
 NAMES = bcos_zoo.list_models()
 EXPLAINED = [name for name in NAMES if not name.startswith("bcos_std_")]  # the twins are conventional
-QUICK = {  # not marked slow
-    *("bcos_resnet18", "bcos_resnet20", "bcos_resnet50", "bcos_resnext50_32x4d", "bcos_resnet50_clip"),
-    *("bcos_plain9", "bcos_densenet52", "bcos_densenet121", "bcos_inception_v3"),
-    *("bcos_convnext_atto", "bcos_convnext_atto_bnu", "bcos_convnext_tiny"),
-    *("bcos_simple_vit_ti_patch16_224", "bcos_vitc_ti_patch1_14"),
-    *("bcos_std_simple_vit_ti_patch16_224", "bcos_std_vitc_ti_patch1_14"),
-}
 LOGIT_RANGE = 20.0  # of `random_state`: well above the logit bias of -6.9
-
-
-def by_size(names: list[str]) -> list[Any]:
-    """Parameters of a test: these names, the large networks marked slow."""
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 @functools.cache
@@ -40,6 +28,19 @@ def smallest_of_each_family() -> list[str]:
         family = timm.model_entrypoint(name).__module__
         smallest[family] = min(smallest.get(family, (size, name)), (size, name))
     return [name for _, name in smallest.values()]
+
+
+QUICK = {  # not marked slow: these, and the most used or most different of the small ones
+    *smallest_of_each_family(),
+    *("bcos_resnet18", "bcos_resnet50", "bcos_resnext50_32x4d", "bcos_densenet121"),
+    *("bcos_convnext_atto_bnu", "bcos_convnext_tiny", "bcos_simple_vit_ti_patch16_224"),
+    *("bcos_std_simple_vit_ti_patch16_224", "bcos_std_vitc_ti_patch1_14"),
+}
+
+
+def by_size(names: list[str]) -> list[Any]:
+    """Parameters of a test: these names, the large networks marked slow."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 def images(

@@ -108,6 +108,7 @@ def test_the_published_example_of_off_labels():
     target = torch.tensor([[0.2, 0.2, 0.2, 1.0, 0.2]])
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
     assert train.off_label_bce(logits, labels, 0.2) == expected
+    assert train.off_label_bce((logits, logits), labels, 0.2) == 2 * expected  # with an auxiliary head
 
 
 def test_shifts_and_flips_are_those_of_whole_pixels():

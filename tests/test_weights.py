@@ -208,7 +208,7 @@ def test_without_a_place_the_message_says_how_to_give_a_file(tmp_path):
     [Url("http://127.0.0.1:9/w.pth"), HubFile("a/b", "0" * 40, "c"), Packaged("errors.py")],
 )
 def test_without_a_hash_nothing_is_trusted(where, tmp_path):
-    with pytest.raises(WeightsError, match="no sha256 of bcos_resnet50.v2_in1k, .* add the hash"):
+    with pytest.raises(WeightsError, match="no sha256 of bcos_resnet50.v2_in1k, .* --to bcos_resnet50.v2_"):
         weights.fetch(checkpoint(where, sha256=None), tmp_path)
     assert content(tmp_path) == []
 

@@ -22,6 +22,7 @@ from .. import manifest, weights
 from ..errors import WeightsError
 from ..layers import LayerSpec
 
+SOURCES = {"file", "url", "hf_hub_id", "state_dict"}  # keys of a card that say where the weights are
 Entrypoint = TypeVar("Entrypoint", bound=Callable[..., nn.Module])
 
 
@@ -85,7 +86,7 @@ def build(
         overlay = kwargs.get("pretrained_cfg_overlay") or {}
         if pretrained and overlay.get("file"):
             weights.read_state_dict(overlay["file"])  # timm raises anything, as the damage has it
-        elif pretrained and not overlay.keys() & {"url", "hf_hub_id", "state_dict"}:
+        elif pretrained and not overlay.keys() & SOURCES:
             file = weights.fetch(full, kwargs.get("cache_dir"))
             kwargs["pretrained_cfg_overlay"] = overlay | {"file": str(file)}
     options = {**arch, **arguments, **kwargs}

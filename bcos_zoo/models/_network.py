@@ -34,7 +34,7 @@ class ConvNetwork(nn.Module):
     AUXILIARY: ClassVar[str] = ""  # name of a head for training alone, which a file may hold in vain
 
     feature_info: list[dict[str, Any]]  # timm's: channels, stride and name of each feature level
-    global_pool: Callable[[Tensor], Tensor]
+    global_pool: Any
     logits: Callable[[Tensor], Tensor]
 
     def _begin(self, spec: LayerSpec, in_chans: int, drop_rate: float) -> None:

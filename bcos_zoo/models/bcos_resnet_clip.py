@@ -146,10 +146,12 @@ class BcosResNetCLIP(ConvNetwork):
         if global_pool is not None:
             if global_pool not in ("attn", ""):
                 raise InputError(f"global_pool={global_pool!r}: allowed are 'attn', ''")
-            self.pooling = global_pool
+            self.global_pool = global_pool
         like = next(self.parameters())
         spec = replace(self.spec, device=like.device, dtype=like.dtype)
-        if isinstance(self.attnpool.q_proj, nn.Identity) and (num_classes or self.pooling):  # it was pruned
+        if isinstance(self.attnpool.q_proj, nn.Identity) and (
+            num_classes or self.global_pool
+        ):  # it was pruned
             attnpool = AttentionPool2d(self.head_hidden_size, self.attnpool.heads, spec)
             self.attnpool = attnpool.train(self.training)
         projection = spec.linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
@@ -164,7 +166,7 @@ class BcosResNetCLIP(ConvNetwork):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features to the embedding, or to pooled features (N, num_features) if `pre_logits`."""
-        if not self.pooling:
+        if not self.global_pool:
             return self.logits(self.attnpool.each(x)) if self.num_classes and not pre_logits else x
         x = F.dropout(self.attnpool(x), p=self.drop_rate, training=self.training)
         if pre_logits or self.num_classes == 0:
