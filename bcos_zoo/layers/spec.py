@@ -23,7 +23,7 @@ class LayerSpec:
     b, max_out: of every B-cos layer.
     normalize: use weight rows of unit norm; off for B-cosified networks.
     scale: every layer's output is divided by it (the v1 CIFAR-10 networks).
-    scale_factor: instead, divide a convolution's by `functional.v1_scale` with this factor (the v1 ImageNet networks).
+    scale_factor: instead, divide a convolution's by `functional.v1_scale` of it (the v1 ImageNet networks).
     norm, norm_eps: a name `make_norm2d` knows, "none" for no norm; added to the variance.
     act: "relu" or "gelu" where a conventional network has one (B-cosified networks), None for none.
     mean, std: of each input channel; the encoded image is normalised with them (B-cosified networks).
