@@ -64,7 +64,7 @@ def row_factors(gain: Tensor, b: float) -> Tensor:
     gain: (O,) or (1,), of either sign. The response is of degree b in the weights, so a row takes
     sgn(gain) |gain|^(1/b); exact for b = 1 and b = 2, where no stabiliser is added to the cosine.
     """
-    return gain.sign() * gain.abs().pow(1 / b)
+    return torch.copysign(gain.abs().pow(1 / b), gain)
 
 
 def max_out(y: Tensor, m: int, dim: int) -> Tensor:
@@ -139,17 +139,26 @@ def window_sum(
         x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
     if pooled:
         # Not divisor_override=1: the ONNX exporter drops it without a word.
-        size = math.prod(kernel_size)
-        if min(kernel_size) < SEPARATED:
-            return F.avg_pool2d(x, kernel_size, stride, padding) * size
-        x = F.avg_pool2d(x, (kernel_size[0], 1), (stride[0], 1), (padding[0], 0))
-        return F.avg_pool2d(x, (1, kernel_size[1]), (1, stride[1]), (0, padding[1])) * size
+        if min(kernel_size) >= SEPARATED and x.dtype == torch.float32 and x.shape[-3] > 1:
+            return _separated_sum(x, kernel_size, stride, padding)
+        return F.avg_pool2d(x, kernel_size, stride, padding) * math.prod(kernel_size)
     if kernel_size == (1, 1):
         return x[..., :: stride[0], :: stride[1]]
     # Not a convolution with ones: autocast would run it in half precision, where energies overflow.
     for dim, size, step, gap in zip((-2, -1), kernel_size, stride, dilation, strict=True):
         x = x.unfold(dim, gap * (size - 1) + 1, step)[..., ::gap].sum(-1)
     return x
+
+
+def _separated_sum(
+    x: Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]
+) -> Tensor:
+    """`window_sum` along columns, then along rows, by convolutions with ones: fast for large windows."""
+    channels = x.shape[-3]
+    down, across = (x.new_ones(channels, 1, *size) for size in ((kernel_size[0], 1), (1, kernel_size[1])))
+    with torch.autocast(x.device.type, enabled=False):  # in half precision energies would overflow
+        x = F.conv2d(x, down, None, (stride[0], 1), (padding[0], 0), groups=channels)
+        return F.conv2d(x, across, None, (1, stride[1]), (0, padding[1]), groups=channels)
 
 
 def v1_scale(kernel_size: int | tuple[int, int], in_channels: int, scale_factor: float = 100.0) -> float:

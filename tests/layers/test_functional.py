@@ -156,3 +156,35 @@ def test_the_default_logit_bias_makes_ignorance_uniform():
         )
     assert BF.default_logit_bias(1000) == pytest.approx(-6.906754778648554, rel=1e-12)
     assert [BF.default_logit_bias(classes) for classes in (0, 1, 2)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [((7, 7), (1, 1), (3, 3)), ((5, 6), (2, 3), (2, 1))]
+)
+def test_large_windows_summed_along_columns_and_rows_are_the_same(layout, kernel, stride, padding):
+    x = random(2, 4, 12, 13).square()
+    expected = BF.window_sum(x, kernel, stride, padding, (1, 1))
+    single = x.float().contiguous(memory_format=layout)
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.float16, enabled=autocast):
+            got = BF.window_sum(1e6 * single, kernel, stride, padding, (1, 1))
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got.double() / 1e6, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_with_a_gain_multiply_the_output_of_degree_b():
+    weight, gain = random(3, 5), torch.tensor([2.0, -0.5, 0.0], dtype=torch.float64)
+    rows = BF.unit_rows(weight, gain, 2.0)
+    plain = BF.unit_rows(weight)
+    x = random(7, 5)
+    y, scaled = x @ plain.T, x @ rows.T
+    torch.testing.assert_close(scaled * scaled.abs(), gain * y * y.abs(), **EXACT)
+
+
+def test_the_scale_written_in_place_is_the_same_in_one_piece_and_in_many(monkeypatch):
+    linear, norm = random(5, 3, 4, 4), random(5, 1, 4, 4).abs() + 1
+    expected = linear * BF.bcos_scale(linear, norm, 2.0)
+    for cached in (1, 100, 10**9):
+        monkeypatch.setattr(BF, "CACHED", cached)
+        torch.testing.assert_close(BF.scale_(linear.clone(), norm, 2.0), expected, **EXACT)
