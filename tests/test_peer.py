@@ -59,6 +59,8 @@ SIZES = [pytest.param((33, 31), id="odd"), pytest.param((224, 224), id="224", ma
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_logits_linear_map_and_picture_are_the_official_ones(name, dtype, size):
     tolerance = 1e-5 if dtype == torch.float32 else 1e-9
+    if dtype == torch.float32 and "_vitc_" in name:
+        tolerance = 5e-5  # both are that far from their own results in float64
     model, theirs = pair(name, dtype)
     x = images(2, *size, like=model).to(dtype)
     with torch.inference_mode():

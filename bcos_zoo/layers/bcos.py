@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -42,6 +43,37 @@ def _divide(y: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return y
     return y / scale if y.requires_grad else y.div_(scale)
+
+
+def _row_factors(weight: Tensor, gain: Tensor | None, b: float, normalize: bool) -> Tensor | None:
+    """What each row of the weights is multiplied by; None if they are used as they are."""
+    if normalize:
+        return BF.unit_factors(weight, gain, b)
+    return None if gain is None else BF.row_factors(gain, b)
+
+
+def _scaled_rows(
+    apply: Callable[[Tensor], Tensor],
+    x: Tensor,
+    weight: Tensor,
+    factors: Tensor | None,
+    outputs: int,
+    dim: int,
+) -> Tensor:
+    """apply(weight), each row times its factor: before, or where it is less work, what the row gave after.
+
+    outputs: how many values a row gives. dim: of the rows in what is given.
+    In half precision always before, for a long row could overflow.
+    """
+    if factors is None:
+        return apply(weight)
+    narrow = x.element_size() < 4 or torch.is_autocast_enabled(x.device.type)
+    if narrow or outputs >= weight[0].numel():
+        rows = factors.view(-1, *[1] * (weight.ndim - 1))
+        return apply((BF.at_least_float32(weight) * rows).to(weight.dtype))
+    y = apply(weight)
+    columns = factors.to(y.dtype).view(-1, *[1] * (-1 - dim))
+    return y * columns if y.requires_grad or columns.requires_grad else y.mul_(columns)
 
 
 @register_notrace_module
@@ -104,14 +136,13 @@ class BcosConv2d(nn.Module):
         input_gain: (in_channels,), multiplies x; only without groups and for kernels of one pixel, and with
         energy: (N, 1, H, W), the sum of squares of x so multiplied.
         """
-        weight = parameter(self.linear.weight)
-        if self.normalize:
-            weight = BF.unit_rows(weight, gain, self.b)
-        elif gain is not None:
-            weight = weight * BF.row_factors(gain, self.b).to(weight.dtype)[:, None, None, None]
+        conv, weight = self.linear, parameter(self.linear.weight)
+        factors = _row_factors(weight, gain, self.b, self.normalize)
         if input_gain is not None:
             weight = weight * input_gain.to(weight.dtype)[:, None, None]
-        y = BF.max_out(self.linear._conv_forward(x, weight, None), self.max_out, dim=-3)
+        outputs = x[..., 0, :, :].numel() // (conv.stride[0] * conv.stride[1])
+        y = _scaled_rows(lambda w: conv._conv_forward(x, w, None), x, weight, factors, outputs, dim=-3)
+        y = BF.max_out(y, self.max_out, dim=-3)
         if self.b != 1:
             norm = self._patch_norm(hold(x)) if energy is None else (hold(energy) + BF.PATCH_EPS).sqrt()
             y = self._scale_by_cosine(y, norm)
@@ -166,9 +197,10 @@ class BcosLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = parameter(self.linear.weight)
-        if self.normalize:
-            weight = BF.unit_rows(weight)
-        y = BF.max_out(F.linear(x, weight), self.max_out, dim=-1)
+        factors = _row_factors(weight, None, self.b, self.normalize)
+        outputs = x[..., 0].numel()
+        y = _scaled_rows(lambda w: F.linear(x, w), x, weight, factors, outputs, dim=-1)
+        y = BF.max_out(y, self.max_out, dim=-1)
         if self.b != 1:
             y = _apply_bcos(y, BF.token_norm(hold(x)), self.b)
         return _divide(y, self.scale)

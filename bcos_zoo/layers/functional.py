@@ -13,6 +13,7 @@ patch norm, 1e-12 added to a token norm, and 1e-6 added to |cos| where B is neit
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Autocast off for the device of x: sums of squares overflow in half precision."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
 def _recorded() -> bool:
     """Whether a graph is being compiled, exported or traced: a loop over images would fix the batch size."""
     return torch.compiler.is_compiling() or torch._C._is_tracing()
@@ -50,12 +57,15 @@ def unit_rows(weight: Tensor, gain: Tensor | None = None, b: float = 1.0) -> Ten
     weight: (O, ...). Returns the same shape and dtype; the arithmetic is done in float32 at least.
     gain, b: as in `row_factors`, in the same pass over the weights.
     """
-    wide = at_least_float32(weight)
-    norm = torch.linalg.vector_norm(wide.flatten(1), dim=1)
+    factors = unit_factors(weight, gain, b)
+    return (at_least_float32(weight) * factors.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
+
+
+def unit_factors(weight: Tensor, gain: Tensor | None = None, b: float = 1.0) -> Tensor:
+    """(O,): what `unit_rows` multiplies each row by, or just as well what the row gives. Float32 at least."""
+    norm = torch.linalg.vector_norm(at_least_float32(weight).flatten(1), dim=1)
     factors = (norm + (norm == 0)).reciprocal()
-    if gain is not None:
-        factors = factors * row_factors(gain, b)
-    return (wide * factors.view(-1, *[1] * (weight.ndim - 1))).to(weight.dtype)
+    return factors if gain is None else factors * row_factors(gain, b)
 
 
 def row_factors(gain: Tensor, b: float) -> Tensor:
@@ -156,7 +166,7 @@ def _separated_sum(
     """`window_sum` along columns, then along rows, by convolutions with ones: fast for large windows."""
     channels = x.shape[-3]
     down, across = (x.new_ones(channels, 1, *size) for size in ((kernel_size[0], 1), (1, kernel_size[1])))
-    with torch.autocast(x.device.type, enabled=False):  # in half precision energies would overflow
+    with full_precision(x):
         x = F.conv2d(x, down, None, (stride[0], 1), (padding[0], 0), groups=channels)
         return F.conv2d(x, across, None, (1, stride[1]), (0, padding[1]), groups=channels)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers import V2, LayerSpec, chain, conv_norm, fixed_gain, hold, hooked, is_linear
-from ..layers.functional import at_least_float32
+from ..layers.functional import at_least_float32, full_precision
 from ._build import build, cards, register_model
 from ._network import ConvNetwork
 
@@ -76,7 +76,8 @@ class DenseBlock(nn.ModuleDict):
         layers: list[Any] = list(self.values())
         features = [x]
         gains = [layer.input_gain(x) for layer in layers]
-        if any(gain is None for gain in gains):
+        # For a single image the passes spared are shorter than the calls that spare them.
+        if len(x) == 1 or any(gain is None for gain in gains):
             for layer in layers:
                 features.append(layer(features))
         else:
@@ -91,12 +92,12 @@ class DenseBlock(nn.ModuleDict):
         new features' share in those of all layers to come is one small matrix product.
         """
         start, energies = 0, features[0].new_zeros(())
+        squares = nn.utils.rnn.pad_sequence(gains, batch_first=True).square()[:, :, None, None]
         for index, layer in enumerate(layers):
             new = at_least_float32(hold(features[-1])).square()
             end = start + new.shape[1]
-            weights = torch.stack([gain[start:end] for gain in gains[index:]]).square().to(new.dtype)
-            with torch.autocast(new.device.type, enabled=False):  # energies overflow in half precision
-                share = F.conv2d(new, weights[:, :, None, None])
+            with full_precision(new):
+                share = F.conv2d(new, squares[index:, start:end].to(new.dtype))
             energies = share if index == 0 else energies[:, 1:] + share
             features.append(layer(features, gains[index], energies[:, :1]))
             start = end

@@ -59,7 +59,7 @@ def test_a_gradient_reaches_the_weights_and_the_first_norms_in_eval_mode(model):
 
 
 def test_half_precision_does_not_overflow_the_shared_sums_of_squares(model):
-    model, x, scale = copy.deepcopy(model).float(), images(1, like=model), 100.0
+    model, x, scale = copy.deepcopy(model).float(), images(2, like=model), 100.0
     expected = model(x)
     model.features.norm0.weight.data.mul_(scale)  # squares of what comes out are beyond float16
     with torch.no_grad(), torch.autocast("cpu", torch.float16):

@@ -1,0 +1,141 @@
+"""A pytest plugin, loaded beside timm's own tests: it points them at one network of ours."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import timm
+import torch
+from conftest import random_state
+
+from bcos_zoo import weights
+from bcos_zoo.layers import LogitLayer
+
+VITS = "bcos_*vit*"  # their features are tokens: "non-standard" to timm
+
+# Tests of a few networks by name whose property is meant for all; what follows `model_name` for ours.
+EXTENDED: dict[str, tuple[Any, ...]] = {
+    "test_reset_classifier_keeps_pool": (),
+    "test_prune_intermediate_layers_params_used": (),
+    "test_prune_intermediate_layers_last_feature": (True,),
+    "test_forward_after_prune_intermediate_layers": (),
+    "test_prune_to_stem_feature": (),
+}
+
+
+class Exclusion(NamedTuple):
+    """Tests that must fail on some networks, by patterns of both names, and why this is no fault of ours."""
+
+    test: str
+    network: str
+    reason: str
+
+
+EXCLUDED = (
+    Exclusion(
+        "*torchscript",
+        "*",
+        "linear mode is a context variable, which TorchScript cannot compile; torch deprecates TorchScript",
+    ),
+    Exclusion(
+        "test_model_forward_features",
+        "bcos_inception_v3",
+        "maps shrink without padding, and the test spares such networks its lower bound by timm's names only",
+    ),
+    Exclusion("test_reset_classifier_keeps_pool", "bcos_inception_v3", "64 pixels vanish without padding"),
+    Exclusion("test_prune_to_stem_feature", "bcos_inception_v3", "64 pixels vanish without padding"),
+    Exclusion("test_reset_classifier_keeps_pool", "bcos_resnet50_clip", "it pools by attention alone"),
+    Exclusion("test_reset_classifier_keeps_pool", VITS, "tokens are averaged, never their maximum taken"),
+    Exclusion(
+        "test_prune_intermediate_layers_last_feature", "bcos_resnet50_clip", "it pools by attention alone"
+    ),
+    Exclusion("test_prune_intermediate_layers_last_feature", VITS, "it averages maps, and tokens are none"),
+    Exclusion("test_prune_to_stem_feature", VITS, "it wants features to be maps, and these are tokens"),
+)
+
+
+def know_ours(non_standard: list[str], with_intermediates: list[str]) -> None:
+    """Add ours to timm's lists of names; a line put into its tests calls this before the lists are used."""
+    non_standard.append(VITS)
+    with_intermediates += [module for module in timm.list_modules() if module.startswith("bcos_")]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--network", required=True, help="the architecture to test")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Leave only the wanted network of each list of names, so that thousands of others are not collected."""
+    name, further = metafunc.config.getoption("--network"), EXTENDED.get(metafunc.definition.name)
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        if mark.args[0].replace(" ", "").split(",")[0] == "model_name":
+            cases = mark.args[1]
+            if further is None:
+                cases[:] = [case for case in cases if isinstance(case, str) and _architecture(case) == name]
+            else:
+                cases[:] = [(name, *further) if further else name]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
+    name = config.getoption("--network")
+    items[:] = [item for item in items if _architecture(_parameters(item).get("model_name", "")) == name]
+    for item in items:
+        for test, network, reason in EXCLUDED:
+            if fnmatchcase(item.originalname, test) and fnmatchcase(name, network):
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What timm's tests cannot know of our networks."""
+    original, test = request.module.create_model, request.node.originalname
+
+    def create_model(*args: Any, **kwargs: Any) -> Any:
+        model = original(*args, **kwargs)
+        if "default_cfgs" in test:
+            # The card leaves it unset on purpose, or timm could replace a pretrained stem by a random one.
+            stem = next(iter(model.state_dict())).removesuffix(".weight")
+            model.default_cfg = {**model.default_cfg, "first_conv": stem}
+        elif getattr(model, "num_classes", 0) and not kwargs.get("pretrained"):
+            _as_if_trained(model)
+        return model
+
+    def fetch(checkpoint: str, cache_dir: object = None) -> Path:
+        path = tmp_path / "published.safetensors"
+        weights.save_state_dict(timm.create_model(checkpoint).state_dict(), path)
+        return path
+
+    monkeypatch.setattr(request.module, "create_model", create_model)
+    monkeypatch.setattr(weights, "fetch", fetch)  # hundreds of megabytes, and not what is tested
+
+
+@torch.no_grad()
+def _as_if_trained(model: Any) -> None:
+    """Random weights with which noise, timm's images, makes logits that differ by about one.
+
+    As the network comes from the constructor, its logits are next to constant, and any two would be equal.
+    """
+    training = model.training
+    random_state(model, mean=0.1)
+    noise = torch.randn(4, *(min(side, 128) for side in model.default_cfg["input_size"]))
+    norms = [module for module in model.modules() if hasattr(module, "running_var")]
+    for norm in norms:
+        norm.momentum = 1.0
+    model.train()(noise)
+    for norm in norms:
+        norm.momentum = 0.1
+    if isinstance(model.logits, LogitLayer):
+        model.logits.temperature = (model.logits.temperature or 1) * float(model.eval()(noise).std())
+    model.train(training)
+
+
+def _parameters(item: pytest.Function) -> dict[str, Any]:
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def _architecture(name: object) -> str:
+    return str(name).partition(".")[0]
