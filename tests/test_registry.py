@@ -138,6 +138,7 @@ def test_every_network_is_built_without_memory_and_says_its_shapes(name):
     logits = model(x)
     assert logits.shape == (1, model.num_classes) == (1, card["num_classes"])
     assert logits.dtype == torch.bfloat16
+    assert model.float()(x.float()).shape == logits.shape
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -67,7 +67,7 @@ def _scaled_rows(
     """
     if factors is None:
         return apply(weight)
-    narrow = x.element_size() < 4 or torch.is_autocast_enabled(x.device.type)
+    narrow = x.element_size() < 4 or BF.autocasts(x)
     if narrow or outputs >= weight[0].numel():
         rows = factors.view(-1, *[1] * (weight.ndim - 1))
         return apply((BF.at_least_float32(weight) * rows).to(weight.dtype))

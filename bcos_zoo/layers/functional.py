@@ -46,6 +46,12 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for the device of x."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def _recorded() -> bool:
     """Whether a graph is being compiled, exported or traced: a loop over images would fix the batch size."""
     return torch.compiler.is_compiling() or torch._C._is_tracing()
