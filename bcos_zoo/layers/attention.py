@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
+from .functional import linear
 from .linear_mode import is_linear, parameter
 
 
@@ -37,7 +38,7 @@ class Attention(nn.Module):
         self.norm, self.to_qkv, self.to_out = norm, to_qkv, to_out
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = F.linear(self.norm(x), parameter(self.to_qkv.weight))
+        qkv = linear(self.norm(x), parameter(self.to_qkv.weight))
         q, k, v = torch.unflatten(qkv, -1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         y: Tensor = self.to_out(attend(q, k, v).transpose(1, 2).flatten(2))
         return y

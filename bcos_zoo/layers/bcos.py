@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -15,6 +16,7 @@ from . import functional as BF
 from .linear_mode import hold, is_linear, parameter
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+FEW = 4  # a row of weights so many times longer than what it gives is most of the work (measured)
 
 
 def _check(b: float, max_out: int, scale: float) -> None:
@@ -53,7 +55,7 @@ def _row_factors(weight: Tensor, gain: Tensor | None, b: float, normalize: bool)
 
 
 def _scaled_rows(
-    apply: Callable[[Tensor], Tensor],
+    apply: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
     weight: Tensor,
     factors: Tensor | None,
@@ -66,12 +68,12 @@ def _scaled_rows(
     In half precision always before, for a long row could overflow.
     """
     if factors is None:
-        return apply(weight)
+        return apply(x, weight)
     narrow = x.element_size() < 4 or BF.autocasts(x)
-    if narrow or outputs >= weight[0].numel():
+    if narrow or outputs >= weight.numel() // len(weight):
         rows = factors.view(-1, *[1] * (weight.ndim - 1))
-        return apply((BF.at_least_float32(weight) * rows).to(weight.dtype))
-    y = apply(weight)
+        return apply(x, (BF.at_least_float32(weight) * rows).to(weight.dtype))
+    y = apply(x, weight)
     columns = factors.to(y.dtype).view(-1, *[1] * (-1 - dim))
     return y * columns if y.requires_grad or columns.requires_grad else y.mul_(columns)
 
@@ -136,17 +138,30 @@ class BcosConv2d(nn.Module):
         input_gain: (in_channels,), multiplies x; only without groups and for kernels of one pixel, and with
         energy: (N, 1, H, W), the sum of squares of x so multiplied.
         """
-        conv, weight = self.linear, parameter(self.linear.weight)
+        weight = parameter(self.linear.weight)
         factors = _row_factors(weight, gain, self.b, self.normalize)
         if input_gain is not None:
             weight = weight * input_gain.to(weight.dtype)[:, None, None]
-        outputs = x[..., 0, :, :].numel() // (conv.stride[0] * conv.stride[1])
-        y = _scaled_rows(lambda w: conv._conv_forward(x, w, None), x, weight, factors, outputs, dim=-3)
+        y = _scaled_rows(self._convolve, x, weight, factors, self._positions(x), dim=-3)
         y = BF.max_out(y, self.max_out, dim=-3)
         if self.b != 1:
             norm = self._patch_norm(hold(x)) if energy is None else (hold(energy) + BF.PATCH_EPS).sqrt()
             y = self._scale_by_cosine(y, norm)
         return _divide(y, self.scale)
+
+    def _positions(self, x: Tensor) -> int:
+        """About how many values each channel of the output has, all images together."""
+        return x.numel() // x.shape[-3] // math.prod(self.linear.stride)
+
+    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        conv, dense = self.linear, torch.channels_last
+        few = FEW * self._positions(x) < weight.numel() // len(weight)
+        if not few or x.ndim != 4 or x.device.type != "cpu" or not x.is_contiguous(memory_format=dense):
+            return conv._conv_forward(x, weight, None)
+        # The convolution in channels last would first reorder its weights, and they are most of the work.
+        if weight.shape[2:] == conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1:
+            return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
+        return conv._conv_forward(x.contiguous(), weight, None).contiguous(memory_format=dense)
 
     def _scale_by_cosine(self, y: Tensor, norm: Tensor) -> Tensor:
         groups = self.linear.groups
@@ -198,8 +213,8 @@ class BcosLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = parameter(self.linear.weight)
         factors = _row_factors(weight, None, self.b, self.normalize)
-        outputs = x[..., 0].numel()
-        y = _scaled_rows(lambda w: F.linear(x, w), x, weight, factors, outputs, dim=-1)
+        outputs = x.numel() // self.in_features
+        y = _scaled_rows(BF.linear, x, weight, factors, outputs, dim=-1)
         y = BF.max_out(y, self.max_out, dim=-1)
         if self.b != 1:
             y = _apply_bcos(y, BF.token_norm(hold(x)), self.b)

@@ -23,6 +23,7 @@ PATCH_EPS = 1e-6
 TOKEN_EPS = 1e-12
 COS_EPS = 1e-6
 CACHED = 600_000  # values: so many at a time, what is in between stays in a processor's cache
+PIXELS = 128  # tokens: so many are worth going through a convolution
 SEPARATED = 5  # pixels: windows of that size are summed along columns, then along rows
 
 
@@ -81,6 +82,20 @@ def row_factors(gain: Tensor, b: float) -> Tensor:
     sgn(gain) |gain|^(1/b); exact for b = 1 and b = 2, where no stabiliser is added to the cosine.
     """
     return torch.copysign(gain.abs().pow(1 / b), gain)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """`F.linear(x, weight)`. (..., K), (O, K) -> (..., O).
+
+    Where no gradient is wanted, many tokens are taken as pixels of a 1x1 convolution: on an AMD processor the
+    matrix products of oneDNN took 8 to 15 % less time than those of MKL, which `F.linear` calls.
+    """
+    tokens = x.numel() // max(x.shape[-1], 1)
+    plain = torch.is_grad_enabled() or _recorded() or x.dtype != torch.float32 or x.device.type != "cpu"
+    if plain or tokens < PIXELS or not torch._C._has_mkldnn:
+        return F.linear(x, weight)
+    pixels = x.reshape(1, tokens, 1, -1).permute(0, 3, 1, 2)  # channels last
+    return F.conv2d(pixels, weight[:, :, None, None]).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 
 def max_out(y: Tensor, m: int, dim: int) -> Tensor:

@@ -193,6 +193,24 @@ def test_channels_last_changes_nothing():
         torch.testing.assert_close(answer, expected.detach(), **EXACT)
 
 
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize(
+    "kernel, options",
+    [(1, {}), (1, dict(stride=2)), (1, dict(padding=1)), (1, dict(groups=2)), (3, dict(padding=1))],
+)
+def test_long_rows_of_weights_over_few_pixels_change_nothing_in_channels_last(kernel, options, linear):
+    layer = BcosConv2d(256, 6, kernel, **options)
+    x = torch.rand(1, 256, 5, 4)
+    dense = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected, got = layer(x), layer(dense)
+    if linear:
+        with linear_mode():
+            got = layer(dense.requires_grad_()).detach()
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, expected)
+
+
 def test_a_response_is_never_longer_than_the_patch_and_shrinks_as_b_grows():
     x = random(2, 3, 6, 6)
     answers = [seeded(BcosConv2d(3, 8, 1, b=b, dtype=torch.float64))(x).abs() for b in (1, 1.5, 2, 3)]

@@ -188,3 +188,15 @@ def test_the_scale_written_in_place_is_the_same_in_one_piece_and_in_many(monkeyp
     for cached in (1, 100, 10**9):
         monkeypatch.setattr(BF, "CACHED", cached)
         torch.testing.assert_close(BF.scale_(linear.clone(), norm, 2.0), expected, **EXACT)
+
+
+@pytest.mark.parametrize("shape", [(2, 196, 12), (500, 12), (2, 8, 16, 12), (5, 12), (0, 12)])
+def test_many_tokens_give_what_few_do(shape):
+    x, weight = torch.rand(shape), torch.rand(7, 12) - 0.5
+    with torch.no_grad():
+        got = BF.linear(x, weight)
+        assert got.shape == (*shape[:-1], 7)
+        torch.testing.assert_close(got, x @ weight.T)
+        strided = x.mT.contiguous().mT if x.numel() else x
+        torch.testing.assert_close(BF.linear(strided, weight), x @ weight.T)
+    torch.testing.assert_close(BF.linear(x, weight.requires_grad_()), x @ weight.T)
