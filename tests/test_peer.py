@@ -5,6 +5,7 @@ It wants the six encoded channels, made outside. Differences are relative to the
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -55,14 +56,34 @@ def their_input(name: str, model: Any, x: torch.Tensor) -> torch.Tensor:
 SIZES = [pytest.param((33, 31), id="odd"), pytest.param((224, 224), id="224", marks=pytest.mark.slow)]
 
 
+def told(theirs: Any, x: torch.Tensor, targets: torch.Tensor) -> list[dict[str, Any]]:
+    """What the official package says of the first image's first target, and of the second's second."""
+    return [theirs.explain(encode(x[i : i + 1]).requires_grad_(), idx=int(targets[i, i])) for i in (0, 1)]
+
+
+def rounding(name: str, model: Any, theirs: Any, x: torch.Tensor) -> float:
+    """How far the official logits and linear maps in float32 are from theirs in float64, relative.
+
+    With random weights some deep networks amplify rounding so much that no two float32 programs agree better.
+    """
+    exact, x64 = copy.deepcopy(theirs).double(), x.double()
+    with torch.inference_mode():
+        pairs = [(theirs(their_input(name, model, x)), exact(their_input(name, model, x64)))]
+    if name in EXPLAINED:
+        targets = pairs[0][0].topk(2).indices
+        both = zip(told(theirs, x, targets), told(exact, x64, targets), strict=True)
+        pairs += [tuple(one["dynamic_linear_weights"] for one in two) for two in both]
+    return max(float((got - right).abs().max() / right.abs().max()) for got, right in pairs)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_logits_linear_map_and_picture_are_the_official_ones(name, dtype, size):
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-9
-    if dtype == torch.float32 and "_vitc_" in name:
-        tolerance = 5e-5  # both are that far from their own results in float64
     model, theirs = pair(name, dtype)
     x = images(2, *size, like=model).to(dtype)
+    tolerance = 1e-9
+    if dtype == torch.float32:
+        tolerance = max(1e-5, 3 * rounding(name, model, theirs, x))
     with torch.inference_mode():
         logits = theirs(their_input(name, model, x))
         assert_close(model(x), logits, tolerance)
@@ -71,17 +92,18 @@ def test_logits_linear_map_and_picture_are_the_official_ones(name, dtype, size):
     targets = logits.topk(2).indices  # with no pixel that speaks for a target, the official picture is white
     explanation = bcos_zoo.explain(model, x, targets)
     assert_close(explanation.logits, logits, tolerance)
-    pictures = explanation.rgba()
-    for n, t in ((0, 0), (1, 1)):
-        told = theirs.explain(encode(x[n : n + 1]).requires_grad_(), idx=int(targets[n, t]))
-        weights = told["dynamic_linear_weights"][0]
-        assert_close(explanation.weights[n, t], weights, tolerance)
-        assert_close(explanation.contributions[n, t], told["contribution_map"][0].detach(), tolerance)
-        picture = torch.from_numpy(told["explanation"]).permute(2, 0, 1)
-        assert_close(pictures[n, t, 3], picture[3], 100 * tolerance)
+    for i, official_one in enumerate(told(theirs, x, targets)):
+        weights = official_one["dynamic_linear_weights"][0]
+        assert_close(explanation.weights[i, i], weights, tolerance)
+        assert_close(explanation.contributions[i, i], official_one["contribution_map"][0].detach(), tolerance)
+        picture, own = (
+            torch.from_numpy(official_one["explanation"]).permute(2, 0, 1),
+            explanation.rgba()[i, i],
+        )
+        assert_close(own[3], picture[3], 100 * tolerance)
         # A colour is the ratio of a pair of weights, so it is as coarse as they are small.
         pairs = weights.clamp_min(0).unflatten(0, (2, 3)).sum(0)
-        assert_close(pictures[n, t, :3] * pairs, picture[:3] * pairs, 10 * tolerance)
+        assert_close(own[:3] * pairs, picture[:3] * pairs, 10 * tolerance)
 
 
 def test_the_bias_of_a_convolutional_network_is_its_logit_bias():
