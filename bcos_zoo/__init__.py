@@ -3,7 +3,8 @@
 from . import models  # registers every architecture with timm
 from .classifier import Classifier, Prediction, load
 from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
-from .explain import Explanation, ExplanationHead, explain
+from .explain import ExplanationHead, explain, explain_unit
+from .explanation import Explanation
 from .layers import linear_mode
 from .zoo import create_model, list_models
 
@@ -21,6 +22,7 @@ __all__ = [
     "__version__",
     "create_model",
     "explain",
+    "explain_unit",
     "linear_mode",
     "list_models",
     "load",

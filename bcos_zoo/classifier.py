@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from . import images, manifest, zoo
 from .errors import InputError
-from .explain import Explanation, ExplanationHead, Targets
+from .explain import ExplanationHead
+from .explanation import Explanation
+from .targets import Targets
 
 VIEW = 320  # pixels: the least size of what a person is shown
 Source = str | os.PathLike[str] | Image.Image

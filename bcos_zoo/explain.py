@@ -1,145 +1,24 @@
-"""The explanation of a B-cos network: the linear map `W(x)` it is for one image, and what each pixel adds."""
+"""Explanations of a B-cos network: of its outputs, or of any unit inside it."""
 
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from numbers import Integral
-from pathlib import Path
-from typing import Any
+import difflib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError
-from .files import replacing
-from .layers import linear_mode
-from .layers.functional import at_least_float32
+from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
+from .layers import add_constant, hold, linear_mode, recording
+from .targets import Targets, resolve_targets
 
-Target = int | str
-Targets = Target | Sequence[Target] | Tensor | None
-
-DEFAULT_SMOOTH = 15  # pixels; the published pictures, made at 224 px
-DEFAULT_PERCENTILE = 99.5
-TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """N images explained for T targets each. All is in logits and refers to the encoded channels [x, 1-x].
-
-    `contributions.sum((-1, -2)) + bias == logits.gather(1, targets)` up to rounding: nothing is left over.
-    """
-
-    logits: Tensor  # (N, C)
-    targets: Tensor  # (N, T) long
-    weights: Tensor  # (N, T, 2K, H, W): W(x), the row of the linear map that makes each target's logit
-    contributions: Tensor  # (N, T, H, W): encoded image times weights, summed over channels
-    bias: Tensor  # (N, T): what the network's constants add; for CNNs the logit bias
-    labels: tuple[tuple[str, ...], ...] | None = None  # names of the targets, per image
-    smooth: int = DEFAULT_SMOOTH  # what `rgba` smooths by unless told otherwise
-    percentile: float = DEFAULT_PERCENTILE
-
-    def completeness(self) -> Tensor:
-        """(N, T): logit less all that explains it, in logits: rounding, if the network is linear in x."""
-        return self.logits.gather(1, self.targets) - self.contributions.sum((-1, -2)) - self.bias
-
-    def rgba(self, smooth: int | None = None, percentile: float | None = None) -> Tensor:
-        """The explanation in colour, as published: (N, T, 4, H, W) in [0, 1], RGB and opacity.
-
-        A pixel's colour is the direction of its positive weights; its opacity is the length of all its
-        weights, averaged over `smooth` pixels and relative to the given percentile, and nil where the pixel
-        speaks against the target. Where nothing speaks for it the picture is transparent.
-        smooth: window in pixels, 1 or 0 for none. percentile: in (0, 100].
-        Raises InputError for other values, and for networks of other than one or three input channels.
-        Source: Boehle et al. 2022, section 4.
-        """
-        smooth = self.smooth if smooth is None else smooth
-        percentile = self.percentile if percentile is None else percentile
-        if smooth < 0 or not 0 < percentile <= 100:
-            raise InputError(
-                f"smooth={smooth}, percentile={percentile}: allowed are smooth >= 0 and 0 < percentile <= 100"
-            )
-        weights, half = at_least_float32(self.weights), self.weights.shape[2] // 2
-        if half not in (1, 3):
-            raise InputError(
-                f"a network of {half} input channels has no colours; rgba is for 1 (grey) and 3 (RGB)"
-            )
-        direction = (weights / (weights.abs().amax(2, keepdim=True) + TINY)).clamp_min(0)
-        colour = direction[:, :, :half] / (direction[:, :, :half] + direction[:, :, half:] + TINY)
-        alpha = torch.linalg.vector_norm(weights, dim=2) * (self.contributions >= 0)
-        if smooth > 1:
-            before, after = (
-                (smooth - 1) // 2,
-                smooth // 2,
-            )  # even windows reach one pixel further right and down
-            alpha = F.avg_pool2d(F.pad(alpha, (before, after, before, after)), smooth, stride=1)
-        flat = alpha.flatten(2)
-        top = torch.quantile(flat, percentile / 100, dim=2)
-        top = torch.where(
-            top > 0, top, flat.amax(2)
-        )  # fewer pixels speak for it than the percentile leaves out
-        alpha = (alpha / torch.where(top > 0, top, 1)[..., None, None]).clamp(0, 1)
-        return torch.cat([colour.expand(-1, -1, 3, -1, -1), alpha.unsqueeze(2)], dim=2)
-
-    def contrast(self, a: Target, b: Target) -> Explanation:
-        """What speaks for `a` rather than `b`: the explanation of the one logit `s_a - s_b`, just as exact.
-
-        a, b: two of the explained targets, as class indices or labels. Raises InputError for any other.
-        """
-        i, j = self._position(a), self._position(b)
-        image = torch.arange(len(self.logits), device=self.logits.device)
-
-        def difference(of: Tensor) -> Tensor:
-            return (of[image, i] - of[image, j]).unsqueeze(1)
-
-        return replace(
-            self,
-            logits=difference(self.logits.gather(1, self.targets)),
-            targets=torch.zeros_like(self.targets[:, :1]),
-            weights=difference(self.weights),
-            contributions=difference(self.contributions),
-            bias=difference(self.bias),
-            labels=((f"{a} - {b}",),) * len(self.logits),
-        )
-
-    def _position(self, target: Target) -> Tensor:
-        """(N,): where each image holds that target."""
-        if isinstance(target, str):
-            at = [row.index(target) if target in row else -1 for row in self.labels or ()]
-            found = torch.tensor(at or [-1], device=self.targets.device)
-        else:
-            hit = self.targets == target
-            found = torch.where(hit.any(1), hit.int().argmax(1), -1)
-        if (found < 0).any():
-            raise InputError(
-                f"{target!r} is not among the explained targets; name it in `targets` of explain()"
-            )
-        return found
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write all arrays to an `.npz` file, whole or not at all, and return its path.
-
-        Raises InputError for another ending, OSError if the place cannot be written.
-        """
-        path = Path(path)
-        if path.suffix != ".npz":
-            raise InputError(
-                f"{path}: an explanation's arrays are saved as .npz; pictures are made by bcos_zoo.render"
-            )
-        arrays: dict[str, Any] = {
-            name: at_least_float32(getattr(self, name).detach()).cpu().numpy()
-            for name in ("logits", "targets", "weights", "contributions", "bias")
-        }
-        if self.labels is not None:
-            arrays["labels"] = np.array(self.labels)
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        return path
+UNEXPLAINED = 1e-3  # share of the absolute contributions that rounding stays below, in float32 at least
+UNEXPLAINED_HALF = 0.05  # in half precision
+Forward = Callable[[nn.Module, Tensor], Tensor]  # -> (N, C)
 
 
 def explain(
@@ -147,60 +26,232 @@ def explain(
     x: Tensor,
     targets: Targets = None,
     *,
+    output: str = "logit",
     class_names: Sequence[str] | None = None,
     dtype: torch.dtype | None = None,
+    max_batch: int | None = None,
+    create_graph: bool = False,
 ) -> Explanation:
     """Explain a batch of images exactly, from one forward pass. Neither `x` nor the model is changed.
 
-    model: a network of `bcos_zoo.layers` in eval mode that gives logits (N, C); one from torch.compile is
-    explained uncompiled.
+    model: a network of `bcos_zoo.layers` in eval mode that gives logits (N, C); one from torch.compile, or
+    wrapped for several devices, is explained as the network inside.
     x: (N, K, H, W) in [0, 1], not normalised, on any device.
     targets: None for each image's predicted class; an index or label for all images; a list of them for T
     targets an image; a tensor (N,) with one index an image, or (N, T).
+    output: what of a class is explained, and what `logits` then holds: "logit"; "relative", the logit less
+    the mean of all classes'; "sigmoid", the probability, as 1/2 + factor * logit with the factor held.
     class_names: what labels refer to, one for each class; by default those of the model's card, if any.
     dtype: of the computation; by default the model's own, but float32 at least, whatever autocast says: half
     precision can underflow to zero.
+    max_batch: how many images are run at once; bounds the memory of large requests.
+    create_graph: leave the explanation in the graph of the weights, and of x if it asks for a gradient, to
+    train with it. It costs one more forward pass; the model must be of the dtype of the computation.
 
-    Raises InputError for a model in training mode or without a linear map, and for images or targets that do
-    not fit.
+    Raises InputError for a model in training mode or without a linear map, and for images, targets or options
+    that do not fit. Warns if a part of a logit remains unexplained, because the model has parts that are not
+    linear.
     Source: Boehle et al. 2022, section 3.3.
     """
-    model = getattr(model, "_orig_mod", model)
-    if any(module.training for module in model.modules()):
-        raise InputError(
-            "the model is in training mode, where the images of a batch mix; call model.eval() first"
-        )
-    check_images(x)
-    own = next((p for p in model.parameters() if p.is_floating_point()), None)
-    model_dtype, device = (torch.float32, x.device) if own is None else (own.dtype, own.device)
-    if dtype is None:
-        dtype = torch.promote_types(model_dtype, torch.float32)
+    if output not in _OUTPUTS:
+        raise InputError(f"output={output!r}: allowed are {', '.join(_OUTPUTS)}")
 
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        if own is not None and (dtype != own.dtype or own.is_inference()):
-            model = copy.deepcopy(model).to(dtype)  # a copy: other threads may be using the caller's
-        image = x.detach().to(device, dtype, copy=True)
-        with linear_mode(freeze_parameters=True) as tape:
-            logits = model(image)
-        if tape.encoded is None:
-            raise InputError(
-                f"{type(model).__name__} has no B-cos encoding layer, so no linear map to explain"
-            )
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        logits = network(images)
         if logits.ndim != 2:
             raise InputError(
                 f"the model gives {tuple(logits.shape)}; to explain it must give logits (N, C): "
                 "keep its pooling and classifier"
             )
-        names = class_names if class_names is not None else _card_names(model)
-        picked = resolve_targets(targets, logits, names)
-        weights, bias = _gradients(logits, picked, tape.encoded, tape.constants)
-        contributions = (tape.encoded.detach().unsqueeze(1) * weights).sum(2)
+        return _OUTPUTS[output](logits)
+
+    names = class_names if class_names is not None else _card_names(unwrapped(model))
+    return _explain(forward, model, x, targets, names, dtype, max_batch, create_graph)
+
+
+def explain_unit(
+    model: nn.Module,
+    x: Tensor,
+    layer: str,
+    unit: int,
+    *,
+    position: int | tuple[int, int] | None = None,
+    dtype: torch.dtype | None = None,
+    max_batch: int | None = None,
+    create_graph: bool = False,
+) -> Explanation:
+    """Explain one unit inside the network, by the linear map from the image to it, `W_{1->l}(x)`.
+
+    layer: a name in `model.named_modules()`, such as "layer3.1.conv2"; what that module gives is explained.
+    unit: a channel of its output. position: (row, column) in its map, or the index of a token; None for the
+    mean over all.
+    Returns an `Explanation` of one target, whose `logits` are the activations (N, 1).
+    All else as in `explain`. Raises InputError for a layer, unit or position that is not there.
+    """
+    network = unwrapped(model)
+    known = [name for name, _ in network.named_modules() if name]
+    if layer not in known:
+        close = difflib.get_close_matches(layer, known)
+        raise InputError(
+            f"no layer named {layer!r}; closest: {', '.join(close) or 'none'}. named_modules() has all"
+        )
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        return _activation(network, images, layer, unit, position)
+
+    explanation = _explain(forward, model, x, 0, None, dtype, max_batch, create_graph)
+    where = "" if position is None else f" at {position}"
+    return replace(explanation, labels=((f"{layer}[{unit}]{where}",),) * len(x))
+
+
+def activations(
+    model: nn.Module, x: Tensor, layer: str, unit: int, *, position: int | tuple[int, int] | None = None
+) -> Tensor:
+    """(N,): what `explain_unit` would explain. Raises InputError as it does."""
+    with torch.no_grad():
+        return _activation(unwrapped(model), x, layer, unit, position)[:, 0]
+
+
+def _activation(
+    network: nn.Module, images: Tensor, layer: str, unit: int, position: int | tuple[int, int] | None
+) -> Tensor:
+    """(N, 1): one unit of a layer, at one position or averaged over all."""
+    given: list[object] = []
+    handle = network.get_submodule(layer).register_forward_hook(lambda *args: given.append(args[2]))
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    if len(given) != 1 or not isinstance(given[0], Tensor) or given[0].ndim < 2:
+        raise InputError(
+            f"{layer} gave {len(given)} outputs in one pass, and not one tensor of units; name a layer that "
+            "is called once and gives (N, K), (N, K, H, W) or (N, L, D)"
+        )
+    units = given[0]
+    if units.ndim == 4 and not _units_last(network.get_submodule(layer)):
+        units = units.movedim(1, -1)
+    if not 0 <= unit < units.shape[-1]:
+        raise InputError(f"unit {unit} is not in {layer}; allowed are 0 to {units.shape[-1] - 1}")
+    places, chosen = units.shape[1:-1], units[..., unit]
+    if position is None:
+        return chosen.flatten(1).mean(1, keepdim=True)
+    at = position if isinstance(position, tuple) else (position,)
+    if len(at) != len(places) or not all(0 <= i < size for i, size in zip(at, places, strict=True)):
+        raise InputError(
+            f"position {position} is not in {layer}, a map of {tuple(places)}; None averages over it"
+        )
+    return chosen[(slice(None), *at)][:, None]
+
+
+def _units_last(module: nn.Module) -> bool:
+    """Whether a module's four-dimensional output is (N, H, W, D)."""
+    return type(module).__name__ in ("PatchEmbed", "BcosLinear", "Linear", "LayerNorm")
+
+
+def _relative(logits: Tensor) -> Tensor:
+    return logits - logits.mean(1, keepdim=True)
+
+
+def _sigmoid(logits: Tensor) -> Tensor:
+    def factor() -> Tensor:
+        slope = (logits.sigmoid() - 0.5) / torch.where(logits == 0, 1, logits)
+        return torch.where(logits == 0, 0.25, slope)  # its limit
+
+    return add_constant(logits * hold(factor), 0.5)
+
+
+_OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logit": lambda logits: logits,
+    "relative": _relative,
+    "sigmoid": _sigmoid,
+}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside what torch.compile, DataParallel and DistributedDataParallel make of it."""
+    model = getattr(model, "_orig_mod", model)
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return unwrapped(model.module) if isinstance(model, parallel) else model
+
+
+def _explain(
+    forward: Forward,
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets,
+    names: Sequence[str] | None,
+    dtype: torch.dtype | None,
+    max_batch: int | None,
+    create_graph: bool,
+) -> Explanation:
+    model = unwrapped(model)
+    if any(module.training for module in model.modules()):
+        raise InputError(
+            "the model is in training mode, where the images of a batch mix; call model.eval() first"
+        )
+    check_images(x)
+    if max_batch is not None and max_batch < 1:
+        raise InputError(f"max_batch={max_batch}: allowed are 1 and more, or None for all images at once")
+    own = next((p for p in model.parameters() if p.is_floating_point()), None)
+    model_dtype, device = (torch.float32, x.device) if own is None else (own.dtype, own.device)
+    if dtype is None:
+        dtype = torch.promote_types(model_dtype, torch.float32)
+    if create_graph and dtype != model_dtype:
+        raise InputError(
+            f"the model is of {model_dtype} and would be explained in a copy of {dtype}, whose weights have "
+            "no graph; with create_graph=True give a model of that dtype"
+        )
+
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        if own is not None and (dtype != own.dtype or own.is_inference()):
+            model = copy.deepcopy(model).to(dtype)  # a copy: other threads may be using the caller's
+        parts = []
+        for start in range(0, len(x), max_batch or len(x)):
+            some = slice(start, start + (max_batch or len(x)))
+            image = x[some] if create_graph else x[some].detach().clone()
+            parts.append(
+                _explain_batch(
+                    forward, model, image.to(device, dtype), _of(targets, some, len(x)), names, create_graph
+                )
+            )
+    explanation = parts[0] if len(parts) == 1 else Explanation.cat(parts)
+    _warn_of_the_unexplained(explanation)
+    return explanation
+
+
+def _of(targets: Targets, some: slice, n: int) -> Targets:
+    """What is asked of some images, where each has targets of its own."""
+    return targets[some] if isinstance(targets, Tensor) and targets.ndim and len(targets) == n else targets
+
+
+def _explain_batch(
+    forward: Forward,
+    model: nn.Module,
+    image: Tensor,
+    targets: Targets,
+    names: Sequence[str] | None,
+    create_graph: bool,
+) -> Explanation:
+    factors = None
+    if create_graph:
+        with recording() as factors:
+            forward(model, image)
+    with linear_mode(freeze_parameters=not create_graph, factors=factors) as tape:
+        logits = forward(model, image)
+    if tape.encoded is None:
+        raise InputError(f"{type(model).__name__} has no B-cos encoding layer, so no linear map to explain")
+    picked = resolve_targets(targets, logits, names)
+    weights, bias = _gradients(logits, picked, tape.encoded, tape.constants, create_graph)
+    encoded = tape.encoded if create_graph else tape.encoded.detach()
     labels = None if names is None else tuple(tuple(names[i] for i in row) for row in picked.tolist())
-    return Explanation(logits.detach(), picked, weights, contributions, bias, labels)
+    contributions = (encoded.unsqueeze(1) * weights).sum(2)
+    return Explanation(
+        logits if create_graph else logits.detach(), picked, weights, contributions, bias, labels
+    )
 
 
 def _gradients(
-    logits: Tensor, targets: Tensor, encoded: Tensor, constants: list[Tensor]
+    logits: Tensor, targets: Tensor, encoded: Tensor, constants: list[Tensor], create_graph: bool
 ) -> tuple[Tensor, Tensor]:
     """W(x) (N, T, 2K, H, W) and the constants' share (N, T), by one backward pass for each of the T targets.
 
@@ -210,12 +261,29 @@ def _gradients(
     for t in range(targets.shape[1]):
         chosen = logits.gather(1, targets[:, t : t + 1]).sum()
         first, *rest = torch.autograd.grad(
-            chosen, [encoded, *constants], retain_graph=t + 1 < targets.shape[1], materialize_grads=True
+            chosen,
+            [encoded, *constants],
+            retain_graph=create_graph or t + 1 < targets.shape[1],
+            create_graph=create_graph,
+            materialize_grads=True,
         )
         weights.append(first)
-        shares = [(g * c.detach()).flatten(1).sum(1) for g, c in zip(rest, constants, strict=True)]
+        shares = [(g * c).flatten(1).sum(1) for g, c in zip(rest, constants, strict=True)]
         bias.append(torch.stack(shares).sum(0) if shares else logits.new_zeros(len(logits)))
-    return torch.stack(weights, 1), torch.stack(bias, 1).detach()
+    shared = torch.stack(bias, 1)
+    return torch.stack(weights, 1), shared if create_graph else shared.detach()
+
+
+@torch.no_grad()
+def _warn_of_the_unexplained(explanation: Explanation) -> None:
+    total = explanation.contributions.abs().sum((-1, -2)) + explanation.bias.abs()
+    share = float((explanation.completeness().abs() / total.clamp_min(1e-30)).max())
+    if share > (UNEXPLAINED if explanation.logits.element_size() >= 4 else UNEXPLAINED_HALF):
+        warnings.warn(
+            f"up to {share:.1%} of an output is not explained: the model has parts that are not linear in "
+            "linear mode; completeness() gives the gap of each target. Use the layers of bcos_zoo.layers",
+            stacklevel=4,
+        )
 
 
 def check_images(x: Tensor) -> None:
@@ -239,58 +307,6 @@ def check_images(x: Tensor) -> None:
             f"the images hold values from {low:.3g} to {high:.3g}; allowed is [0, 1]: "
             "leave out mean/std normalisation"
         )
-
-
-def resolve_targets(targets: Targets, logits: Tensor, class_names: Sequence[str] | None) -> Tensor:
-    """(N, T) long class indices from any of the forms `explain` takes. Raises InputError for any other."""
-    n, c = logits.shape
-    if class_names is not None and len(class_names) != c:
-        raise InputError(f"{len(class_names)} class names for {c} classes; give one for each")
-    if targets is None:
-        return logits.argmax(1, keepdim=True)
-    if isinstance(targets, Tensor):
-        if targets.is_floating_point() or targets.dtype == torch.bool:
-            raise InputError(
-                f"targets are a tensor of {targets.dtype}; allowed are class indices, as integers"
-            )
-        if targets.shape[:1] != (n,) or targets.ndim > 2 or targets.numel() == 0:
-            raise InputError(
-                f"targets have shape {tuple(targets.shape)}; for {n} images allowed are ({n},) and ({n}, T)"
-            )
-        picked = targets.detach().to(logits.device, torch.long).reshape(n, -1)
-    else:
-        wanted = targets if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
-        if not wanted:
-            raise InputError(
-                "targets are an empty list; give at least one class, or None for the predicted one"
-            )
-        indices = [_index(target, class_names) for target in wanted]
-        picked = torch.tensor(indices, device=logits.device).expand(n, -1)
-    if (picked < 0).any() or (picked >= c).any():
-        wrong = picked[(picked < 0) | (picked >= c)][0].item()
-        raise InputError(f"target {wrong} is no class of this model; allowed are 0 to {c - 1}")
-    return picked
-
-
-def _index(target: Target, class_names: Sequence[str] | None) -> int:
-    if isinstance(target, str):
-        if class_names is None:
-            raise InputError(
-                f"target {target!r} is a label, but this model has no class names; give the class index"
-            )
-        indices = [index for index, name in enumerate(class_names) if name == target]
-        if not indices:
-            shown = ", ".join(class_names) if len(class_names) <= 20 else f"{', '.join(class_names[:5])}, ..."
-            raise InputError(f"no class named {target!r}; this model knows {shown}")
-        if len(indices) > 1:
-            raise InputError(f"{target!r} is the name of the classes {indices}; give the index of one")
-        return indices[0]
-    if isinstance(target, bool) or not isinstance(target, Integral):
-        raise InputError(
-            f"target {target!r} is a {type(target).__name__}; allowed are class indices and labels, "
-            "a list of them, or a tensor of indices"
-        )
-    return int(target)
 
 
 def _card_names(model: nn.Module) -> Sequence[str] | None:
@@ -318,8 +334,8 @@ class ExplanationHead(nn.Module):
         self.class_names = class_names
         self.smooth, self.percentile = smooth, percentile
 
-    def forward(self, x: Tensor, targets: Targets = None) -> Explanation:
-        explanation = explain(self.model, x, targets, class_names=self.class_names)
+    def forward(self, x: Tensor, targets: Targets = None, *, output: str = "logit") -> Explanation:
+        explanation = explain(self.model, x, targets, output=output, class_names=self.class_names)
         return replace(explanation, smooth=self.smooth, percentile=self.percentile)
 
     def extra_repr(self) -> str:

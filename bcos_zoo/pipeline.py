@@ -12,8 +12,9 @@ from PIL import Image
 from . import images, render
 from .classifier import Classifier, Prediction
 from .errors import InputError
-from .explain import Explanation, Targets, resolve_targets
+from .explanation import Explanation
 from .files import replacing
+from .targets import Targets, resolve_targets
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .errors import InputError
-from .explain import Explanation
+from .explanation import Explanation
 
 PANEL = 320  # pixels: the longer side of one picture in a figure
 MARGIN = 12

@@ -10,7 +10,7 @@ import torch
 from conftest import images, network
 
 from bcos_zoo import Explanation, InputError, explain
-from bcos_zoo.explain import DEFAULT_PERCENTILE, DEFAULT_SMOOTH
+from bcos_zoo.explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH
 
 LABELS = tuple("abcdefghij")
 

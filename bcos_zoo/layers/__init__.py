@@ -6,7 +6,7 @@ from .bcos import BcosConv2d, BcosLinear
 from .conv_norm import chain, conv_gain, conv_norm, fixed_gain, hooked
 from .functional import default_logit_bias, encode, v1_scale
 from .heads import Encode, LogitLayer, Normalize
-from .linear_mode import add_constant, hold, is_linear, linear_mode, parameter
+from .linear_mode import add_constant, hold, is_linear, linear_mode, parameter, recording
 from .norms import NORM_NAMES, BatchNorm2d, GroupNorm2d, LayerNorm, PositionNorm2d, make_norm2d
 from .positions import sincos_positions
 from .spec import V2, ConventionalSpec, LayerSpec
@@ -45,6 +45,7 @@ __all__ = [
     "make_activation",
     "make_norm2d",
     "parameter",
+    "recording",
     "sincos_positions",
     "v1_scale",
 ]

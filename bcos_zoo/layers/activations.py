@@ -10,7 +10,7 @@ from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .linear_mode import is_linear
+from .linear_mode import hold, is_linear
 
 
 @register_notrace_module
@@ -20,9 +20,7 @@ class GatedGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not is_linear():
             return F.gelu(x)
-        with torch.no_grad():
-            gate = torch.erf(x * math.sqrt(0.5)).add_(1).mul_(0.5)
-        return x * gate
+        return x * hold(lambda: (torch.erf(x * math.sqrt(0.5)) + 1) / 2)
 
 
 def make_activation(name: str | None) -> nn.Module:

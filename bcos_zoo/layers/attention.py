@@ -10,16 +10,14 @@ from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
 from .functional import linear
-from .linear_mode import is_linear, parameter
+from .linear_mode import hold, is_linear, parameter
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(D)) v, with the softmax held in linear mode. All (N, heads, L, D)."""
     if not is_linear():
         return F.scaled_dot_product_attention(q, k, v)
-    with torch.no_grad():
-        weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)
-    return weights @ v
+    return hold(lambda: torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)) @ v
 
 
 @register_notrace_module

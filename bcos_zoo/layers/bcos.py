@@ -30,15 +30,14 @@ def _check(b: float, max_out: int, scale: float) -> None:
         raise InputError(f"scale={scale}: the output is divided by it, so it must be positive; 1 is off")
 
 
-def _apply_bcos(linear: Tensor, norm: Tensor, b: float) -> Tensor:
-    """linear * |cos|^(b-1), written over `linear` where no gradient is wanted; the caller holds `norm`."""
+def _apply_bcos(linear: Tensor, norm: Callable[[], Tensor], b: float) -> Tensor:
+    """linear * |cos|^(b-1), written over `linear` where no gradient is wanted."""
     if is_linear():
-        with torch.no_grad():
-            scale = BF.bcos_scale(linear, norm, b)
-        return linear * scale
-    if not (linear.requires_grad or norm.requires_grad):
-        return BF.scale_(linear, norm, b)
-    return linear * BF.bcos_scale(linear, norm, b)
+        return linear * hold(lambda: BF.bcos_scale(linear, norm(), b))
+    length = norm()
+    if not (linear.requires_grad or length.requires_grad):
+        return BF.scale_(linear, length, b)
+    return linear * BF.bcos_scale(linear, length, b)
 
 
 def _divide(y: Tensor, scale: float) -> Tensor:
@@ -145,8 +144,7 @@ class BcosConv2d(nn.Module):
         y = _scaled_rows(self._convolve, x, weight, factors, self._positions(x), dim=-3)
         y = BF.max_out(y, self.max_out, dim=-3)
         if self.b != 1:
-            norm = self._patch_norm(hold(x)) if energy is None else (hold(energy) + BF.PATCH_EPS).sqrt()
-            y = self._scale_by_cosine(y, norm)
+            y = self._scale_by_cosine(y, x, energy)
         return _divide(y, self.scale)
 
     def _positions(self, x: Tensor) -> int:
@@ -163,11 +161,16 @@ class BcosConv2d(nn.Module):
             return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
         return conv._conv_forward(x.contiguous(), weight, None).contiguous(memory_format=dense)
 
-    def _scale_by_cosine(self, y: Tensor, norm: Tensor) -> Tensor:
+    def _scale_by_cosine(self, y: Tensor, x: Tensor, energy: Tensor | None) -> Tensor:
         groups = self.linear.groups
+
+        def norm() -> Tensor:
+            return self._patch_norm(x) if energy is None else (energy + BF.PATCH_EPS).sqrt()
+
         if groups in (1, self.out_channels):
             return _apply_bcos(y, norm, self.b)
-        return _apply_bcos(torch.unflatten(y, -3, (groups, -1)), norm.unsqueeze(-3), self.b).flatten(-4, -3)
+        grouped = torch.unflatten(y, -3, (groups, -1))
+        return _apply_bcos(grouped, lambda: norm().unsqueeze(-3), self.b).flatten(-4, -3)
 
     def _patch_norm(self, x: Tensor) -> Tensor:
         """sqrt(|patch|^2 + 1e-6), one patch an output position. (..., K, H, W) -> (..., groups, H', W')."""
@@ -217,7 +220,7 @@ class BcosLinear(nn.Module):
         y = _scaled_rows(BF.linear, x, weight, factors, outputs, dim=-1)
         y = BF.max_out(y, self.max_out, dim=-1)
         if self.b != 1:
-            y = _apply_bcos(y, BF.token_norm(hold(x)), self.b)
+            y = _apply_bcos(y, lambda: BF.token_norm(x), self.b)
         return _divide(y, self.scale)
 
     def extra_repr(self) -> str:

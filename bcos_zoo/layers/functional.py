@@ -142,7 +142,7 @@ def channel_energy(x: Tensor, groups: int = 1) -> Tensor:
     if groups == x.shape[-3]:
         return at_least_float32(x).square()
     grouped = torch.unflatten(x, -3, (groups, -1))
-    if x.requires_grad or _recorded() or x.numel() == 0:
+    if (x.requires_grad and torch.is_grad_enabled()) or _recorded() or x.numel() == 0:
         return at_least_float32(grouped).square().sum(-3)
     # Where no gradient is wanted, the squares of the batch need no memory of their own.
     if x.device.type == "cpu" and x.stride(-3) != 1 and x.ndim == 4:

@@ -2,8 +2,13 @@
 
 A B-cos layer computes `scale(x) * (w_hat . x)`. For one image the scale is a number, so the network is the
 product of its layers' matrices: exactly one linear map `W(x)` of that image, plus whatever constants its
-layers add. In linear mode the layers detach their scales, so autograd returns `W(x)` itself, and put the
+layers add. In linear mode the layers hold their scales, so autograd returns `W(x)` itself, and put the
 constants they add on a tape, so that their share in a logit can be read off in the same backward pass.
+
+A held scale has no graph, so `W(x)` has none either. Where it must have one (to train with explanations), the
+network runs twice: once in `recording`, with a gradient, which leaves the scales on a tape, and once in
+`linear_mode(factors=...)`, which plays them back. What is then linear in the second run's input is still a
+function of the first run's input and of the weights.
 
 The mode is a context variable. It therefore belongs to one thread (or task) alone, nests, is undone by
 exceptions, reaches layers that were put into the model after the block was entered, and costs one look-up a
@@ -12,7 +17,8 @@ layer when off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -28,19 +34,35 @@ class Tape:
     freeze_parameters: bool
     encoded: Tensor | None = None  # (N, 2K, H, W): the input of the linear map, set by the encoding layer
     constants: list[Tensor] = field(default_factory=list)  # what layers added, expanded to the shape added to
+    factors: deque[Tensor] | None = None  # with their graphs: being recorded, or to be played back
+    recording: bool = False
 
 
 _tape: ContextVar[Tape | None] = ContextVar("bcos_zoo_linear_mode", default=None)
 
 
 @contextmanager
-def linear_mode(*, freeze_parameters: bool = False) -> Iterator[Tape]:
+def linear_mode(*, freeze_parameters: bool = False, factors: deque[Tensor] | None = None) -> Iterator[Tape]:
     """Hold every dynamic factor constant inside the block; yields the tape of the block.
 
     freeze_parameters: also cut the weights out of the graph. It makes the backward pass leaner; leave it off
     where a gradient with respect to the weights is wanted.
+    factors: those of a `recording` of the same network on the same images, used in the place of new ones.
     """
-    tape = Tape(freeze_parameters)
+    with _on(Tape(freeze_parameters, factors=factors)) as tape:
+        yield tape
+
+
+@contextmanager
+def recording() -> Iterator[deque[Tensor]]:
+    """Run as in linear mode, but with every dynamic factor in the graph; yields the list they are put on."""
+    factors: deque[Tensor] = deque()
+    with _on(Tape(False, factors=factors, recording=True)):
+        yield factors
+
+
+@contextmanager
+def _on(tape: Tape) -> Iterator[Tape]:
     token = _tape.set(tape)
     try:
         yield tape
@@ -53,9 +75,18 @@ def is_linear() -> bool:
     return _tape.get() is not None
 
 
-def hold(x: Tensor) -> Tensor:
-    """`x`, as a constant in linear mode."""
-    return x if _tape.get() is None else x.detach()
+def hold(factor: Callable[[], Tensor]) -> Tensor:
+    """`factor()`, which depends on the input, as a constant in linear mode."""
+    tape = _tape.get()
+    if tape is None:
+        return factor()
+    if tape.factors is None:
+        with torch.no_grad():
+            return factor()
+    if tape.recording:
+        tape.factors.append(factor())
+        return tape.factors[-1]
+    return tape.factors.popleft()
 
 
 def parameter(p: Tensor) -> Tensor:

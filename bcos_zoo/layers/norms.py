@@ -32,7 +32,7 @@ def _standardize(
     var, mean = torch.var_mean(wide, dims, correction=0, keepdim=True)
     if centered:
         wide = wide - mean
-    return (wide * ((hold(var) + eps).rsqrt() * weight)).to(x.dtype), var.detach(), mean.detach()
+    return (wide * (hold(lambda: (var + eps).rsqrt()) * weight)).to(x.dtype), var.detach(), mean.detach()
 
 
 def _per_channel(weight: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ published v2 files.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class DenseBlock(nn.ModuleDict):
         features = [x]
         gains = [layer.input_gain(x) for layer in layers]
         # For a single image the passes spared are shorter than the calls that spare them.
-        if len(x) == 1 or any(gain is None for gain in gains):
+        if any(gain is None for gain in gains) or len(x) == 1:
             for layer in layers:
                 features.append(layer(features))
         else:
@@ -94,13 +95,19 @@ class DenseBlock(nn.ModuleDict):
         start, energies = 0, features[0].new_zeros(())
         squares = nn.utils.rnn.pad_sequence(gains, batch_first=True).square()[:, :, None, None]
         for index, layer in enumerate(layers):
-            new = at_least_float32(hold(features[-1])).square()
+            new = features[-1]
             end = start + new.shape[1]
-            with full_precision(new):
-                share = F.conv2d(new, squares[index:, start:end].to(new.dtype))
+            share = hold(partial(_energy_shares, new, squares[index:, start:end]))
             energies = share if index == 0 else energies[:, 1:] + share
             features.append(layer(features, gains[index], energies[:, :1]))
             start = end
+
+
+def _energy_shares(x: Tensor, squares: Tensor) -> Tensor:
+    """Weighted sums of squares over the channels, one a row of weights. (N, K, H, W) -> (N, L, H, W)."""
+    x = at_least_float32(x).square()
+    with full_precision(x):
+        return F.conv2d(x, squares.to(x.dtype))
 
 
 class Transition(nn.Module):

@@ -81,8 +81,8 @@ class AttentionPool2d(nn.Module):
     def each(self, x: Tensor) -> Tensor:
         """(N, K, H, W) -> (N, dim, H, W): the unit-length embedding of each position."""
         tokens = self.c_proj(F.linear(x.permute(0, 2, 3, 1), parameter(self.v_proj.weight)))
-        norm = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
-        return (tokens / hold(norm)).permute(0, 3, 1, 2)
+        norm = hold(lambda: torch.linalg.vector_norm(tokens, dim=-1, keepdim=True))
+        return (tokens / norm).permute(0, 3, 1, 2)
 
 
 class BcosResNetCLIP(ConvNetwork):

@@ -1,0 +1,159 @@
+"""An explanation: the linear map `W(x)` that a network is for one image, and what each pixel adds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import InputError
+from .files import replacing
+from .layers.functional import at_least_float32
+from .targets import Target
+
+DEFAULT_SMOOTH = 15  # pixels; the published pictures, made at 224 px
+DEFAULT_PERCENTILE = 99.5
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """N images explained for T targets each. All is in logits and refers to the encoded channels [x, 1-x].
+
+    `contributions.sum((-1, -2)) + bias == logits.gather(1, targets)` up to rounding: nothing is left over.
+    """
+
+    logits: Tensor  # (N, C)
+    targets: Tensor  # (N, T) long
+    weights: Tensor  # (N, T, 2K, H, W): W(x), the row of the linear map that makes each target's logit
+    contributions: Tensor  # (N, T, H, W): encoded image times weights, summed over channels
+    bias: Tensor  # (N, T): what the network's constants add; for CNNs the logit bias
+    labels: tuple[tuple[str, ...], ...] | None = None  # names of the targets, per image
+    smooth: int = DEFAULT_SMOOTH  # what `rgba` smooths by unless told otherwise
+    percentile: float = DEFAULT_PERCENTILE
+
+    @staticmethod
+    def cat(parts: Sequence[Explanation]) -> Explanation:
+        """One explanation of all the images of several, which must have the same number of targets."""
+        tensors = ("logits", "targets", "weights", "contributions", "bias")
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in tensors
+        }
+        labels = None if parts[0].labels is None else tuple(row for p in parts for row in p.labels or ())
+        return replace(parts[0], **joined, labels=labels)
+
+    def patches(self, size: int | tuple[int, int]) -> Tensor:
+        """(N, T, H / size, W / size): the contributions of each patch, such as a ViT's token, in logits.
+
+        size: pixels, of both sides or (rows, columns). Raises InputError if the image does not divide.
+        """
+        rows, columns = size if isinstance(size, tuple) else (size, size)
+        height, width = self.contributions.shape[-2:]
+        if min(rows, columns) < 1 or height % rows or width % columns:
+            raise InputError(f"{height}x{width} pixels do not divide into patches of {rows}x{columns}")
+        split = torch.unflatten(torch.unflatten(self.contributions, -1, (-1, columns)), -3, (-1, rows))
+        return split.sum((-3, -1))
+
+    def completeness(self) -> Tensor:
+        """(N, T): logit less all that explains it, in logits: rounding, if the network is linear in x."""
+        return self.logits.gather(1, self.targets) - self.contributions.sum((-1, -2)) - self.bias
+
+    def rgba(self, smooth: int | None = None, percentile: float | None = None) -> Tensor:
+        """The explanation in colour, as published: (N, T, 4, H, W) in [0, 1], RGB and opacity.
+
+        A pixel's colour is the direction of its positive weights; its opacity is the length of all its
+        weights, averaged over `smooth` pixels and relative to the given percentile, and nil where the pixel
+        speaks against the target. Where nothing speaks for it the picture is transparent.
+        smooth: window in pixels, 1 or 0 for none. percentile: in (0, 100].
+        Raises InputError for other values, and for networks of other than one or three input channels.
+        Source: Boehle et al. 2022, section 4.
+        """
+        smooth = self.smooth if smooth is None else smooth
+        percentile = self.percentile if percentile is None else percentile
+        if smooth < 0 or not 0 < percentile <= 100:
+            raise InputError(
+                f"smooth={smooth}, percentile={percentile}: allowed are smooth >= 0 and 0 < percentile <= 100"
+            )
+        weights, half = at_least_float32(self.weights), self.weights.shape[2] // 2
+        if half not in (1, 3):
+            raise InputError(
+                f"a network of {half} input channels has no colours; rgba is for 1 (grey) and 3 (RGB)"
+            )
+        direction = (weights / (weights.abs().amax(2, keepdim=True) + TINY)).clamp_min(0)
+        colour = direction[:, :, :half] / (direction[:, :, :half] + direction[:, :, half:] + TINY)
+        alpha = torch.linalg.vector_norm(weights, dim=2) * (self.contributions >= 0)
+        if smooth > 1:
+            before, after = (
+                (smooth - 1) // 2,
+                smooth // 2,
+            )  # even windows reach one pixel further right and down
+            alpha = F.avg_pool2d(F.pad(alpha, (before, after, before, after)), smooth, stride=1)
+        flat = alpha.flatten(2)
+        top = torch.quantile(flat, percentile / 100, dim=2)
+        top = torch.where(
+            top > 0, top, flat.amax(2)
+        )  # fewer pixels speak for it than the percentile leaves out
+        alpha = (alpha / torch.where(top > 0, top, 1)[..., None, None]).clamp(0, 1)
+        return torch.cat([colour.expand(-1, -1, 3, -1, -1), alpha.unsqueeze(2)], dim=2)
+
+    def contrast(self, a: Target, b: Target) -> Explanation:
+        """What speaks for `a` rather than `b`: the explanation of the one logit `s_a - s_b`, just as exact.
+
+        a, b: two of the explained targets, as class indices or labels. Raises InputError for any other.
+        """
+        i, j = self._position(a), self._position(b)
+        image = torch.arange(len(self.logits), device=self.logits.device)
+
+        def difference(of: Tensor) -> Tensor:
+            return (of[image, i] - of[image, j]).unsqueeze(1)
+
+        return replace(
+            self,
+            logits=difference(self.logits.gather(1, self.targets)),
+            targets=torch.zeros_like(self.targets[:, :1]),
+            weights=difference(self.weights),
+            contributions=difference(self.contributions),
+            bias=difference(self.bias),
+            labels=((f"{a} - {b}",),) * len(self.logits),
+        )
+
+    def _position(self, target: Target) -> Tensor:
+        """(N,): where each image holds that target."""
+        if isinstance(target, str):
+            at = [row.index(target) if target in row else -1 for row in self.labels or ()]
+            found = torch.tensor(at or [-1], device=self.targets.device)
+        else:
+            hit = self.targets == target
+            found = torch.where(hit.any(1), hit.int().argmax(1), -1)
+        if (found < 0).any():
+            raise InputError(
+                f"{target!r} is not among the explained targets; name it in `targets` of explain()"
+            )
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write all arrays to an `.npz` file, whole or not at all, and return its path.
+
+        Raises InputError for another ending, OSError if the place cannot be written.
+        """
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise InputError(
+                f"{path}: an explanation's arrays are saved as .npz; pictures are made by bcos_zoo.render"
+            )
+        arrays: dict[str, Any] = {
+            name: at_least_float32(getattr(self, name).detach()).cpu().numpy()
+            for name in ("logits", "targets", "weights", "contributions", "bias")
+        }
+        if self.labels is not None:
+            arrays["labels"] = np.array(self.labels)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        return path

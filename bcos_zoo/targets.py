@@ -1,0 +1,66 @@
+"""What is to be explained: class indices from any of the forms that people give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+Target = int | str
+Targets = Target | Sequence[Target] | Tensor | None
+
+
+def resolve_targets(targets: Targets, logits: Tensor, class_names: Sequence[str] | None) -> Tensor:
+    """(N, T) long class indices from any of the forms `explain` takes. Raises InputError for any other."""
+    n, c = logits.shape
+    if class_names is not None and len(class_names) != c:
+        raise InputError(f"{len(class_names)} class names for {c} classes; give one for each")
+    if targets is None:
+        return logits.argmax(1, keepdim=True)
+    if isinstance(targets, Tensor):
+        if targets.is_floating_point() or targets.dtype == torch.bool:
+            raise InputError(
+                f"targets are a tensor of {targets.dtype}; allowed are class indices, as integers"
+            )
+        if targets.shape[:1] != (n,) or targets.ndim > 2 or targets.numel() == 0:
+            raise InputError(
+                f"targets have shape {tuple(targets.shape)}; for {n} images allowed are ({n},) and ({n}, T)"
+            )
+        picked = targets.detach().to(logits.device, torch.long).reshape(n, -1)
+    else:
+        wanted = targets if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
+        if not wanted:
+            raise InputError(
+                "targets are an empty list; give at least one class, or None for the predicted one"
+            )
+        indices = [_index(target, class_names) for target in wanted]
+        picked = torch.tensor(indices, device=logits.device).expand(n, -1)
+    if (picked < 0).any() or (picked >= c).any():
+        wrong = picked[(picked < 0) | (picked >= c)][0].item()
+        raise InputError(f"target {wrong} is no class of this model; allowed are 0 to {c - 1}")
+    return picked
+
+
+def _index(target: Target, class_names: Sequence[str] | None) -> int:
+    if isinstance(target, str):
+        if class_names is None:
+            raise InputError(
+                f"target {target!r} is a label, but this model has no class names; give the class index"
+            )
+        indices = [index for index, name in enumerate(class_names) if name == target]
+        if not indices:
+            shown = ", ".join(class_names) if len(class_names) <= 20 else f"{', '.join(class_names[:5])}, ..."
+            raise InputError(f"no class named {target!r}; this model knows {shown}")
+        if len(indices) > 1:
+            raise InputError(f"{target!r} is the name of the classes {indices}; give the index of one")
+        return indices[0]
+    if isinstance(target, bool) or not isinstance(target, Integral):
+        raise InputError(
+            f"target {target!r} is a {type(target).__name__}; allowed are class indices and labels, "
+            "a list of them, or a tensor of indices"
+        )
+    return int(target)
