@@ -134,7 +134,7 @@ def _activation(
         raise InputError(f"unit {unit} is not in {layer}; allowed are 0 to {units.shape[-1] - 1}")
     places, chosen = units.shape[1:-1], units[..., unit]
     if position is None:
-        return chosen.flatten(1).mean(1, keepdim=True)
+        return chosen.reshape(len(chosen), -1).mean(1, keepdim=True)
     at = position if isinstance(position, tuple) else (position,)
     if len(at) != len(places) or not all(0 <= i < size for i, size in zip(at, places, strict=True)):
         raise InputError(
