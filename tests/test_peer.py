@@ -85,7 +85,7 @@ def test_logits_linear_map_and_picture_are_the_official_ones(name, dtype, size):
     model, theirs = pair(name, dtype)
     height, width = (33, 31) if size == "odd" else model.pretrained_cfg["input_size"][1:]
     x = images(2, height, width, like=model).to(dtype)
-    tolerance = 1e-9
+    tolerance = 1e-8  # a change of 1e-15 in an image moves the logits of DenseNet-201 by 1.7e-9
     if dtype == torch.float32:
         tolerance = max(1e-5, 3 * rounding(name, model, theirs, x))
     with torch.inference_mode():
