@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -256,3 +259,22 @@ def test_autocast_does_not_reach_explanations(shared: Any) -> None:
     expected = bcos_zoo.explain(shared, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(bcos_zoo.explain(shared, x).weights, expected.weights, 1e-6)
+
+
+def test_memory_stays_flat_over_many_explanations() -> None:
+    """Resident memory over 1,000 explanations, in a process of its own."""
+    code = (
+        "import resource, torch, timm, bcos_zoo\n"
+        "model = timm.create_model('bcos_resnet20').eval()\n"
+        "x = torch.rand(1, 3, 16, 16)\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for _ in range(100): bcos_zoo.explain(model, x, [0, 1])\n"
+        "before = peak()\n"
+        "for _ in range(900): bcos_zoo.explain(model, x, [0, 1])\n"
+        "print(peak() - before)\n"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert int(run.stdout) < 30_000  # KiB; one explanation's graph is about 2 MB
