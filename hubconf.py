@@ -1,28 +1,65 @@
 """torch.hub entry points. Made from the registry by tools/generate.py: do not edit.
 
 torch.hub.load("bcos-zoo/bcos_zoo", "bcos_resnet50", pretrained=True, trust_repo=True)
+torch.hub.load("bcos-zoo/bcos_zoo", "classifier", "bcos_resnet20.cifar10", trust_repo=True)
 """
 
-dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors", "numpy", "PIL"]
+dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors", "filelock", "numpy", "PIL"]
 
 
-def _create(name, pretrained, tag, kwargs):
+def _package():
+    """bcos_zoo of the version beside this file, from wherever it was imported first.
+
+    torch.hub has put this folder first on sys.path, so that the copy here is found before an installed one.
+    One that is imported already stays, for every version registers the same names with timm.
+    Raises RuntimeError if that is another version.
+    """
     import os
-    import warnings
+    import re
 
     import bcos_zoo  # not at the top: torch.hub checks the dependencies only after reading this file
 
-    here, used = (os.path.dirname(os.path.realpath(file)) for file in (__file__, bcos_zoo.__file__))
-    if os.path.dirname(used) != here:
-        message = f"using bcos_zoo {bcos_zoo.__version__} from {used}, not the one in {here}"
-        warnings.warn(message, stacklevel=3)
+    here = os.path.join(os.path.dirname(os.path.realpath(__file__)), "bcos_zoo")
+    with open(os.path.join(here, "__init__.py"), encoding="utf-8") as file:
+        version = re.search('^__version__ = "(.+)"', file.read(), re.MULTILINE)[1]
+    used = getattr(bcos_zoo, "__version__", "without a version")
+    if used != version:
+        raise RuntimeError(
+            f"bcos_zoo {used} is imported already, from {next(iter(bcos_zoo.__path__))}, but this copy for "
+            f"torch.hub, {here}, is {version}, and a process holds one version: call torch.hub.load in a new "
+            "process, before any import of bcos_zoo, or timm.create_model for the network of the imported one"
+        )
+    return bcos_zoo
+
+
+def _create(name, pretrained, tag, kwargs):
+    bcos_zoo = _package()
+    if isinstance(pretrained, str):  # it would count as True, and the default's weights be loaded
+        raise bcos_zoo.InputError(
+            f"pretrained={pretrained!r}: allowed are True and False; "
+            f"to name a checkpoint give pretrained=True, tag={pretrained!r}"
+        )
     return bcos_zoo.create_model(f"{name}.{tag}" if tag else name, pretrained=pretrained, **kwargs)
+
+
+def classifier(name):
+    """A checkpoint ready for use: network, preprocessing, class names and explanation head in one object.
+
+    name: "architecture.tag", as the entry of the architecture lists them, an architecture (its default
+    checkpoint), or timm's "hf-hub:org/name" and "local-dir:PATH". The weights are always loaded.
+
+    clf = torch.hub.load("bcos-zoo/bcos_zoo", "classifier", "bcos_resnet20.cifar10", trust_repo=True)
+    clf.predict("cat.jpg", top_k=5)  # [Prediction(label, index, probability, logit), ...]
+    clf.explain("cat.jpg", targets=["cat", "dog"])  # Explanation: contributions, weights, rgba(), save()
+    clf.model  # the network itself
+    """
+    return _package().load(name)
 
 
 def bcos_convnext_atto(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-A with position norm.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -32,7 +69,7 @@ def bcos_convnext_atto(pretrained=False, tag=None, **kwargs):
 def bcos_convnext_atto_bnu(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-A with uncentred batch norm.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -42,7 +79,8 @@ def bcos_convnext_atto_bnu(pretrained=False, tag=None, **kwargs):
 def bcos_convnext_base(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-B with position norm.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -52,7 +90,8 @@ def bcos_convnext_base(pretrained=False, tag=None, **kwargs):
 def bcos_convnext_base_bnu(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-B with uncentred batch norm.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -62,7 +101,7 @@ def bcos_convnext_base_bnu(pretrained=False, tag=None, **kwargs):
 def bcos_convnext_large(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-L with position norm.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -72,7 +111,7 @@ def bcos_convnext_large(pretrained=False, tag=None, **kwargs):
 def bcos_convnext_large_bnu(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-L with uncentred batch norm.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -82,7 +121,7 @@ def bcos_convnext_large_bnu(pretrained=False, tag=None, **kwargs):
 def bcos_convnext_small(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-S with position norm.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -92,7 +131,7 @@ def bcos_convnext_small(pretrained=False, tag=None, **kwargs):
 def bcos_convnext_small_bnu(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-S with uncentred batch norm.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -102,7 +141,8 @@ def bcos_convnext_small_bnu(pretrained=False, tag=None, **kwargs):
 def bcos_convnext_tiny(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-T with position norm.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -112,7 +152,8 @@ def bcos_convnext_tiny(pretrained=False, tag=None, **kwargs):
 def bcos_convnext_tiny_bnu(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-T with uncentred batch norm.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -122,7 +163,7 @@ def bcos_convnext_tiny_bnu(pretrained=False, tag=None, **kwargs):
 def bcos_densenet52(pretrained=False, tag=None, **kwargs):
     """DenseNet-BC-52 for 32x32 images, growth 12.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -132,7 +173,7 @@ def bcos_densenet52(pretrained=False, tag=None, **kwargs):
 def bcos_densenet100(pretrained=False, tag=None, **kwargs):
     """DenseNet-BC-100 for 32x32 images (Huang et al. 2017, table 2), growth 12.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -142,8 +183,9 @@ def bcos_densenet100(pretrained=False, tag=None, **kwargs):
 def bcos_densenet121(pretrained=False, tag=None, **kwargs):
     """DenseNet-121 (Huang et al. 2017, table 1).
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "v2_long_in1k", "v1_in1k",
-    "v1_cossched_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k", "v2_long_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "v1_in1k", "v1_cossched_in1k", "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -153,7 +195,8 @@ def bcos_densenet121(pretrained=False, tag=None, **kwargs):
 def bcos_densenet161(pretrained=False, tag=None, **kwargs):
     """DenseNet-161 (Huang et al. 2017): growth 48.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -163,7 +206,8 @@ def bcos_densenet161(pretrained=False, tag=None, **kwargs):
 def bcos_densenet169(pretrained=False, tag=None, **kwargs):
     """DenseNet-169 (Huang et al. 2017, table 1).
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -173,7 +217,7 @@ def bcos_densenet169(pretrained=False, tag=None, **kwargs):
 def bcos_densenet190(pretrained=False, tag=None, **kwargs):
     """DenseNet-BC-190 for 32x32 images (Huang et al. 2017, table 2), growth 40.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -183,7 +227,8 @@ def bcos_densenet190(pretrained=False, tag=None, **kwargs):
 def bcos_densenet201(pretrained=False, tag=None, **kwargs):
     """DenseNet-201 (Huang et al. 2017, table 1).
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -193,7 +238,7 @@ def bcos_densenet201(pretrained=False, tag=None, **kwargs):
 def bcos_densenet250(pretrained=False, tag=None, **kwargs):
     """DenseNet-BC-250 for 32x32 images (Huang et al. 2017, table 2), growth 24.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -203,7 +248,9 @@ def bcos_densenet250(pretrained=False, tag=None, **kwargs):
 def bcos_inception_v3(pretrained=False, tag=None, **kwargs):
     """Inception v3 (Szegedy et al. 2015) for 299x299 images, in the manner of the v2 networks.
 
-    pretrained: load the weights. tag: which checkpoint: "v1_in1k".
+    pretrained: load the weights; this takes a tag.
+    tag: which checkpoint, and so which form of the network: from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "v1_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -213,8 +260,10 @@ def bcos_inception_v3(pretrained=False, tag=None, **kwargs):
 def bcos_plain9(pretrained=False, tag=None, **kwargs):
     """Nine convolutions for 32x32 images, of B = 2 unless told otherwise (Boehle et al. 2022, section 4).
 
-    pretrained: load the weights. tag: which checkpoint: "v1_b1_cifar10", "v1_b1p25_cifar10",
-    "v1_b1p5_cifar10", "v1_b1p75_cifar10", "v1_b2_cifar10", "v1_b2p25_cifar10", "v1_b2p5_cifar10".
+    pretrained: load the weights; this takes a tag.
+    tag: which checkpoint, and so which form of the network: from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "v1_b1_cifar10", "v1_b1p25_cifar10", "v1_b1p5_cifar10",
+    "v1_b1p75_cifar10", "v1_b2_cifar10", "v1_b2p25_cifar10", "v1_b2p5_cifar10".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -224,7 +273,9 @@ def bcos_plain9(pretrained=False, tag=None, **kwargs):
 def bcos_resnet18(pretrained=False, tag=None, **kwargs):
     """ResNet-18 (He et al. 2015, table 1).
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -234,7 +285,8 @@ def bcos_resnet18(pretrained=False, tag=None, **kwargs):
 def bcos_resnet20(pretrained=False, tag=None, **kwargs):
     """ResNet-20 for 32x32 images (He et al. 2015, section 4.2, n = 3).
 
-    pretrained: load the weights. tag: which checkpoint: "cifar10".
+    pretrained: load the weights, without a tag those of "cifar10".
+    tag: which checkpoint, and so which form of the network: "cifar10".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -244,7 +296,7 @@ def bcos_resnet20(pretrained=False, tag=None, **kwargs):
 def bcos_resnet32(pretrained=False, tag=None, **kwargs):
     """ResNet-32 for 32x32 images (He et al. 2015, section 4.2, n = 5).
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -254,7 +306,9 @@ def bcos_resnet32(pretrained=False, tag=None, **kwargs):
 def bcos_resnet34(pretrained=False, tag=None, **kwargs):
     """ResNet-34 (He et al. 2015, table 1).
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "v1_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "v1_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -264,7 +318,7 @@ def bcos_resnet34(pretrained=False, tag=None, **kwargs):
 def bcos_resnet44(pretrained=False, tag=None, **kwargs):
     """ResNet-44 for 32x32 images (He et al. 2015, section 4.2, n = 7).
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -274,8 +328,9 @@ def bcos_resnet44(pretrained=False, tag=None, **kwargs):
 def bcos_resnet50(pretrained=False, tag=None, **kwargs):
     """ResNet-50 (He et al. 2015, table 1), the stride on the 3x3 convolution.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "v2_long_in1k", "bcosified_in1k",
-    "bcosified_tv1_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k", "v2_long_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k", "bcosified_tv1_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -285,7 +340,9 @@ def bcos_resnet50(pretrained=False, tag=None, **kwargs):
 def bcos_resnet50_clip(pretrained=False, tag=None, **kwargs):
     """CLIP's ResNet-50 (Radford et al. 2021), B-cosified: image to embedding.
 
-    pretrained: load the weights. tag: which checkpoint: "bcosified_in1k", "bcosified_cc3m".
+    pretrained: load the weights, without a tag those of "bcosified_in1k".
+    tag: which checkpoint, and so which form of the network: from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k", "bcosified_cc3m".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -295,7 +352,7 @@ def bcos_resnet50_clip(pretrained=False, tag=None, **kwargs):
 def bcos_resnet56(pretrained=False, tag=None, **kwargs):
     """ResNet-56 for 32x32 images (He et al. 2015, section 4.2, n = 9).
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -305,7 +362,8 @@ def bcos_resnet56(pretrained=False, tag=None, **kwargs):
 def bcos_resnet101(pretrained=False, tag=None, **kwargs):
     """ResNet-101 (He et al. 2015, table 1), the stride on the 3x3 convolution.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -315,7 +373,7 @@ def bcos_resnet101(pretrained=False, tag=None, **kwargs):
 def bcos_resnet110(pretrained=False, tag=None, **kwargs):
     """ResNet-110 for 32x32 images (He et al. 2015, section 4.2, n = 18).
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -325,7 +383,8 @@ def bcos_resnet110(pretrained=False, tag=None, **kwargs):
 def bcos_resnet152(pretrained=False, tag=None, **kwargs):
     """ResNet-152 (He et al. 2015, table 1), the stride on the 3x3 convolution.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "v2_long_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k", "v2_long_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -335,7 +394,8 @@ def bcos_resnet152(pretrained=False, tag=None, **kwargs):
 def bcos_resnext50_32x4d(pretrained=False, tag=None, **kwargs):
     """ResNeXt-50 (32x4d) (Xie et al. 2017, table 1).
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -345,7 +405,7 @@ def bcos_resnext50_32x4d(pretrained=False, tag=None, **kwargs):
 def bcos_resnext101_32x8d(pretrained=False, tag=None, **kwargs):
     """ResNeXt-101 (32x8d) (Xie et al. 2017; the width of Mahajan et al. 2018).
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -355,7 +415,9 @@ def bcos_resnext101_32x8d(pretrained=False, tag=None, **kwargs):
 def bcos_simple_vit_b_patch16_224(pretrained=False, tag=None, **kwargs):
     """Simple ViT-B with patches of 16 pixels.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -365,7 +427,9 @@ def bcos_simple_vit_b_patch16_224(pretrained=False, tag=None, **kwargs):
 def bcos_simple_vit_l_patch16_224(pretrained=False, tag=None, **kwargs):
     """Simple ViT-L with patches of 16 pixels.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -375,7 +439,9 @@ def bcos_simple_vit_l_patch16_224(pretrained=False, tag=None, **kwargs):
 def bcos_simple_vit_s_patch16_224(pretrained=False, tag=None, **kwargs):
     """Simple ViT-S with patches of 16 pixels.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -385,7 +451,9 @@ def bcos_simple_vit_s_patch16_224(pretrained=False, tag=None, **kwargs):
 def bcos_simple_vit_ti_patch16_224(pretrained=False, tag=None, **kwargs):
     """Simple ViT-Ti with patches of 16 pixels.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -395,7 +463,8 @@ def bcos_simple_vit_ti_patch16_224(pretrained=False, tag=None, **kwargs):
 def bcos_std_simple_vit_b_patch16_224(pretrained=False, tag=None, **kwargs):
     """Simple ViT-B with patches of 16 pixels; conventional: it has no exact explanation.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -405,7 +474,8 @@ def bcos_std_simple_vit_b_patch16_224(pretrained=False, tag=None, **kwargs):
 def bcos_std_simple_vit_l_patch16_224(pretrained=False, tag=None, **kwargs):
     """Simple ViT-L with patches of 16 pixels; conventional: it has no exact explanation.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -415,7 +485,8 @@ def bcos_std_simple_vit_l_patch16_224(pretrained=False, tag=None, **kwargs):
 def bcos_std_simple_vit_s_patch16_224(pretrained=False, tag=None, **kwargs):
     """Simple ViT-S with patches of 16 pixels; conventional: it has no exact explanation.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -425,7 +496,8 @@ def bcos_std_simple_vit_s_patch16_224(pretrained=False, tag=None, **kwargs):
 def bcos_std_simple_vit_ti_patch16_224(pretrained=False, tag=None, **kwargs):
     """Simple ViT-Ti with patches of 16 pixels; conventional: it has no exact explanation.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -435,7 +507,8 @@ def bcos_std_simple_vit_ti_patch16_224(pretrained=False, tag=None, **kwargs):
 def bcos_std_vitc_b_patch1_14(pretrained=False, tag=None, **kwargs):
     """Simple ViT-B with a convolutional stem; conventional: it has no exact explanation.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -445,7 +518,8 @@ def bcos_std_vitc_b_patch1_14(pretrained=False, tag=None, **kwargs):
 def bcos_std_vitc_l_patch1_14(pretrained=False, tag=None, **kwargs):
     """Simple ViT-L with a convolutional stem; conventional: it has no exact explanation.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -455,7 +529,8 @@ def bcos_std_vitc_l_patch1_14(pretrained=False, tag=None, **kwargs):
 def bcos_std_vitc_s_patch1_14(pretrained=False, tag=None, **kwargs):
     """Simple ViT-S with a convolutional stem; conventional: it has no exact explanation.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -465,7 +540,8 @@ def bcos_std_vitc_s_patch1_14(pretrained=False, tag=None, **kwargs):
 def bcos_std_vitc_ti_patch1_14(pretrained=False, tag=None, **kwargs):
     """Simple ViT-Ti with a convolutional stem; conventional: it has no exact explanation.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -475,7 +551,9 @@ def bcos_std_vitc_ti_patch1_14(pretrained=False, tag=None, **kwargs):
 def bcos_vgg11(pretrained=False, tag=None, **kwargs):
     """VGG-11 (Simonyan & Zisserman 2014, table 1, column A) without norms.
 
-    pretrained: load the weights. tag: which checkpoint: "v1_in1k".
+    pretrained: load the weights; this takes a tag.
+    tag: which checkpoint, and so which form of the network: from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "v1_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -485,7 +563,8 @@ def bcos_vgg11(pretrained=False, tag=None, **kwargs):
 def bcos_vgg11_bnu(pretrained=False, tag=None, **kwargs):
     """VGG-11 with uncentred batch norm.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -495,7 +574,7 @@ def bcos_vgg11_bnu(pretrained=False, tag=None, **kwargs):
 def bcos_vgg13(pretrained=False, tag=None, **kwargs):
     """VGG-13 (Simonyan & Zisserman 2014, table 1, column B) without norms.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -505,7 +584,7 @@ def bcos_vgg13(pretrained=False, tag=None, **kwargs):
 def bcos_vgg13_bnu(pretrained=False, tag=None, **kwargs):
     """VGG-13 with uncentred batch norm.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -515,7 +594,7 @@ def bcos_vgg13_bnu(pretrained=False, tag=None, **kwargs):
 def bcos_vgg16(pretrained=False, tag=None, **kwargs):
     """VGG-16 (Simonyan & Zisserman 2014, table 1, column D) without norms.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -525,7 +604,7 @@ def bcos_vgg16(pretrained=False, tag=None, **kwargs):
 def bcos_vgg16_bnu(pretrained=False, tag=None, **kwargs):
     """VGG-16 with uncentred batch norm.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -535,7 +614,7 @@ def bcos_vgg16_bnu(pretrained=False, tag=None, **kwargs):
 def bcos_vgg19(pretrained=False, tag=None, **kwargs):
     """VGG-19 (Simonyan & Zisserman 2014, table 1, column E) without norms.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -545,7 +624,7 @@ def bcos_vgg19(pretrained=False, tag=None, **kwargs):
 def bcos_vgg19_bnu(pretrained=False, tag=None, **kwargs):
     """VGG-19 with uncentred batch norm.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -555,7 +634,9 @@ def bcos_vgg19_bnu(pretrained=False, tag=None, **kwargs):
 def bcos_vitc_b_patch1_14(pretrained=False, tag=None, **kwargs):
     """Simple ViT-B with a convolutional stem.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -565,7 +646,9 @@ def bcos_vitc_b_patch1_14(pretrained=False, tag=None, **kwargs):
 def bcos_vitc_l_patch1_14(pretrained=False, tag=None, **kwargs):
     """Simple ViT-L with a convolutional stem.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -575,7 +658,9 @@ def bcos_vitc_l_patch1_14(pretrained=False, tag=None, **kwargs):
 def bcos_vitc_s_patch1_14(pretrained=False, tag=None, **kwargs):
     """Simple ViT-S with a convolutional stem.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -585,7 +670,9 @@ def bcos_vitc_s_patch1_14(pretrained=False, tag=None, **kwargs):
 def bcos_vitc_ti_patch1_14(pretrained=False, tag=None, **kwargs):
     """Simple ViT-Ti with a convolutional stem.
 
-    pretrained: load the weights. tag: which checkpoint: "v2_in1k", "bcosified_in1k".
+    pretrained: load the weights, without a tag those of "v2_in1k".
+    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -595,7 +682,7 @@ def bcos_vitc_ti_patch1_14(pretrained=False, tag=None, **kwargs):
 def bcos_wide_resnet50_2(pretrained=False, tag=None, **kwargs):
     """Wide ResNet-50-2 (Zagoruyko & Komodakis 2016, table 8): 3x3 convolutions of twice the width.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """
@@ -605,7 +692,7 @@ def bcos_wide_resnet50_2(pretrained=False, tag=None, **kwargs):
 def bcos_wide_resnet101_2(pretrained=False, tag=None, **kwargs):
     """Wide ResNet-101-2: as Wide ResNet-50-2, at the depths of ResNet-101.
 
-    pretrained: load the weights. tag: which checkpoint: there is none yet.
+    pretrained, tag: there are no weights yet.
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """

@@ -5,6 +5,7 @@ from .classifier import Classifier, Prediction, load
 from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
 from .explain import ExplanationHead, explain, explain_unit
 from .explanation import Explanation
+from .hub import export, push_to_hub
 from .layers import linear_mode
 from .zoo import create_model, list_models
 
@@ -23,8 +24,10 @@ __all__ = [
     "create_model",
     "explain",
     "explain_unit",
+    "export",
     "linear_mode",
     "list_models",
     "load",
     "models",
+    "push_to_hub",
 ]

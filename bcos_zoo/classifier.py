@@ -13,8 +13,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
-from . import images, manifest, zoo
-from .errors import InputError
+from . import configs, images, manifest, zoo
+from .errors import InputError, WeightsError
 from .explain import ExplanationHead
 from .explanation import Explanation
 from .targets import Targets
@@ -107,15 +107,33 @@ def load(name: str) -> Classifier:
     """A checkpoint ready for use: `bcos_zoo.load("bcos_resnet20.cifar10").explain("cat.jpg")`.
 
     name: a checkpoint of the manifest, an architecture (its default checkpoint), or timm's
-    `hf-hub:org/name` and `local-dir:PATH`. Raises UnknownModelError or WeightsError.
+    `hf-hub:org/name@revision` and `local-dir:PATH`: what `bcos_zoo.export` and `push_to_hub` wrote, or timm.
+    Raises UnknownModelError or WeightsError; InputError for an embedding, whose outputs are no classes.
     """
-    if name.startswith(zoo.ELSEWHERE):
-        model: Any = zoo.create_model(name, pretrained=True)
-        names = model.pretrained_cfg.get("label_names") or [str(i) for i in range(model.num_classes)]
-        return Classifier(model, names)
+    if name.startswith(configs.ELSEWHERE):
+        source = configs.read(name)
+        return of_source(zoo.create_model(source.name, pretrained=True), source)
     checkpoint = zoo.find_checkpoint(name)
     model = zoo.create_model(checkpoint.name, pretrained=True)
     names = manifest.class_names(checkpoint)
     if (settings := checkpoint.explanation) is None:  # a conventional network: it classifies, unexplained
         return Classifier(model, names)
     return Classifier(model, names, smooth=settings.smooth, percentile=settings.percentile)
+
+
+def of_source(model: Any, source: configs.Source) -> Classifier:
+    """The network of a folder or repository with the class names and settings of its config.json.
+
+    Raises InputError for an embedding, WeightsError if the names do not fit the outputs.
+    """
+    if source.embedding:
+        raise InputError(
+            f"the outputs of {source.name} are an embedding, without names; take bcos_zoo.create_model"
+        )
+    names = source.class_names or [str(i) for i in range(model.num_classes)]
+    if len(names) != model.num_classes:
+        raise WeightsError(
+            f"the config.json of {source.name} names {len(names)} classes for {model.num_classes} outputs; "
+            "give one that names each"
+        )
+    return Classifier(model, names, **source.explanation)

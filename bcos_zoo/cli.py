@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__, evaluate, images, pipeline, train, weights, zoo
+from . import __version__, checksums, evaluate, hub, images, pipeline, train, weights, zoo
 from .classifier import Classifier, load
 from .errors import BcosZooError, InputError
 
@@ -162,6 +162,111 @@ def evaluate_(
     typer.echo(f"{model} on {result.images} images: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %")
 
 
+Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph of the card's explanation.")]
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="What --model takes elsewhere.")],
+    folder: Annotated[Path, typer.Option("-o", help="Folder to write.")],
+    format_: Annotated[str, typer.Option("--format", help="hf: as the Hugging Face Hub has models.")] = "hf",
+    sample: Sample = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Write a checkpoint as a folder: weights, config, model card with a sample explanation."""
+    if format_ != "hf":
+        raise InputError(f"--format {format_}: allowed is hf")
+    typer.echo(hub.export(model, folder, sample=sample, force=force))
+
+
+@app.command()
+def push(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="What --model takes elsewhere.")],
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="organisation/name")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch; made if missing.")] = None,
+    sample: Sample = None,
+) -> None:
+    """Upload a checkpoint to the Hugging Face Hub, as `export` writes it."""
+    typer.echo(hub.push_to_hub(model, repo_id, private=private or None, revision=revision, sample=sample))
+
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Checkpoints, or architectures.")]
+Some = Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Checkpoints, or architectures.")]
+CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Another cache than the usual ones.")]
+
+
+@weights_app.command()
+def fetch(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Download the files of checkpoints, unless they are there, and verify them."""
+    records = [zoo.find_checkpoint(name) for name in names]
+    files = {record.name: str(weights.fetch(record, cache_dir)) for record in records}
+    if as_json:
+        return _print_json(files)
+    for file in files.values():
+        typer.echo(file)
+
+
+@weights_app.command()
+def path(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Say where the files of checkpoints are, or would be after a download."""
+    records = [zoo.find_checkpoint(name) for name in names]
+    files = {record.name: str(weights.location(record, cache_dir)) for record in records}
+    if as_json:
+        return _print_json(files)
+    for file in files.values():
+        typer.echo(file)
+
+
+@weights_app.command()
+def verify(names: Some = None, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Hash the files that are here, of all checkpoints or of some; exit with 2 if one is bad."""
+    records = [zoo.find_checkpoint(name) for name in names] if names else weights.cached(cache_dir)
+    verdicts = list(weights.verify(records, cache_dir))
+    wanted = ("ok",) if names else ("ok", "missing")  # one of them may go meanwhile
+    bad = [verdict for verdict in verdicts if verdict.state not in wanted]
+    if as_json:
+        _print_json([asdict(verdict) | {"path": str(verdict.path)} for verdict in verdicts])
+    else:
+        _print_verdicts(verdicts)
+    if bad:
+        typer.echo(
+            f"error: of {len(verdicts)} files {len(bad)} are not as they should be "
+            f"({', '.join(verdict.name for verdict in bad)}); `bcos-zoo weights fetch` gets them anew",
+            err=True,
+        )
+        raise typer.Exit(2)
+
+
+def _print_verdicts(verdicts: list[weights.Verdict]) -> None:
+    for verdict in verdicts:
+        hashes = f"expected {verdict.expected}, got {verdict.sha256}" if verdict.state == "bad" else ""
+        typer.echo(
+            f"{verdict.state:12} {_size(verdict.bytes)}  {verdict.name}  {verdict.path or ''}  {hashes}"
+        )
+
+
+def _size(count: int | None) -> str:
+    return "-".rjust(11) if count is None else f"{count / 1e6:8.1f} MB"
+
+
+@weights_app.command("list")
+def list_weights(
+    cached: Annotated[bool, typer.Option("--cached", help="Only those whose files are here.")] = False,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """List the checkpoints, with the sizes of the files that are here."""
+    here = {record.name: weights.location(record, cache_dir) for record in weights.cached(cache_dir)}
+    sizes = {name: file.stat().st_size for name, file in here.items()}
+    names = list(here) if cached else zoo.list_models(pretrained=True)
+    if as_json:
+        files = {name: str(file) for name, file in here.items()}
+        return _print_json([{"name": n, "bytes": sizes.get(n), "file": files.get(n)} for n in names])
+    for name in names:
+        typer.echo(f"{_size(sizes.get(name))}  {name}")
+
+
 @weights_app.command()
 def convert(
     source: Annotated[
@@ -179,7 +284,7 @@ def convert(
     """Turn a published file, in whatever layout it has its weights, into a .safetensors file of our own."""
     path = zoo.convert(source, name, target, force=force)
     if as_json:
-        document = {"name": name, "source": str(source), "file": str(path), "sha256": weights.sha256(path)}
+        document = {"name": name, "source": str(source), "file": str(path), "sha256": checksums.sha256(path)}
         return _print_json(document | {"bytes": path.stat().st_size})
     typer.echo(path)
 

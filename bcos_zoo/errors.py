@@ -10,6 +10,9 @@ Every message is one line: what came, what is allowed, what to do.
 
 from __future__ import annotations
 
+import os
+import re
+
 
 class BcosZooError(Exception):
     """Base of all errors that name a fault in the input; the command line turns them into exit code 2."""
@@ -25,3 +28,19 @@ class UnknownModelError(BcosZooError, ValueError):
 
 class WeightsError(BcosZooError, RuntimeError):
     """A checkpoint that is missing, damaged, or of another network."""
+
+
+def redact(text: str, *secrets: str | bool | None) -> str:
+    """`text` without secrets: credentials and queries of urls, Hugging Face tokens, and those given."""
+    text = re.sub(r"(?<=://)[^/\s'\"@]+@", "", text)
+    text = re.sub(r"(://[^\s'\"?]*)\?[^\s'\"]*", r"\1", text)
+    text = re.sub(r"\bhf_[A-Za-z0-9]{8,}", "hf_***", text)
+    for secret in (os.environ.get("HF_TOKEN"), *secrets):
+        if isinstance(secret, str) and secret:
+            text = text.replace(secret, "***")
+    return text
+
+
+def reason(error: BaseException, *secrets: str | bool | None) -> str:
+    """The error's text in one line of at most 200 characters, without secrets, as `redact`."""
+    return redact(" ".join(str(error).split()) or type(error).__name__, *secrets)[:200]

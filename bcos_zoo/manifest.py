@@ -19,10 +19,12 @@ from typing import Any
 
 from timm.data import ImageNetInfo
 
-from .errors import InputError, UnknownModelError, WeightsError
+from .errors import InputError, UnknownModelError, WeightsError, reason
 
 PACKAGE = Path(__file__).resolve().parent
 FILENAME = "weights_manifest.json"
+SCHEMA = "weights_manifest.schema.json"
+MORE = "BCOS_ZOO_MANIFEST"
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,20 @@ class Packaged:
 
 
 @dataclass(frozen=True)
+class LocalFile:
+    """A file on this machine."""
+
+    path: Path  # relative to the manifest, where it is not absolute
+
+
+Place = Url | HubFile | Packaged | LocalFile
+
+
+@dataclass(frozen=True)
 class WeightsFile:
     """One file that holds the weights of a checkpoint."""
 
-    where: Url | HubFile | Packaged | None
+    where: Place | None
     format: str  # "pth", "ckpt" or "safetensors"
     layout: str  # of the keys: "flat", "sequential" or "lightning"
     sha256: str | None  # 64 hex digits
@@ -150,10 +162,26 @@ class Checkpoint:
 def load(path: str | os.PathLike[str] | None = None) -> Mapping[str, Checkpoint]:
     """All records by name, in the order of the file, which is read once.
 
-    path: another manifest than the one that comes with bcos_zoo.
-    Raises InputError if the file is no manifest, WeightsError if bcos_zoo's own is missing.
+    path: another manifest than the one that comes with bcos_zoo. Unless given, the records of the file that
+    BCOS_ZOO_MANIFEST names stand beside bcos_zoo's own, and in the place of those of the same name.
+    Raises InputError if the file is no manifest that fits the schema, WeightsError if bcos_zoo's own is
+    missing.
     """
-    return _read(_own_path() if path is None else Path(path))
+    if path is not None:
+        return _read(Path(path))
+    own, more = _own_path(), os.environ.get(MORE)
+    return _read(own) if not more else _both(own, Path(more).expanduser())
+
+
+def registered() -> Mapping[str, Checkpoint]:
+    """`load()`, or bcos_zoo's own records alone if what BCOS_ZOO_MANIFEST names is no manifest.
+
+    For the import of bcos_zoo, where an error would be a traceback; whoever asks for a checkpoint gets it.
+    """
+    try:
+        return load()
+    except InputError:
+        return _read(_own_path())
 
 
 def checkpoints(architecture: str | None = None) -> tuple[Checkpoint, ...]:
@@ -223,7 +251,7 @@ def timm_card(checkpoint: Checkpoint) -> dict[str, Any]:
         card["url"] = where.url
     elif isinstance(where, HubFile):
         card |= dict(hf_hub_id=f"{where.repo}@{where.revision}", hf_hub_filename=where.filename)
-    elif isinstance(where, Packaged):
+    elif isinstance(where, (Packaged, LocalFile)):
         card["file"] = str(where.path)
     return {key: value for key, value in card.items() if value is not None}
 
@@ -251,33 +279,60 @@ def _own_path() -> Path:
 
 
 @functools.cache
+def _both(own: Path, more: Path) -> Mapping[str, Checkpoint]:
+    return MappingProxyType({**_read(own), **_read(more)})
+
+
+@functools.cache
 def _read(path: Path) -> Mapping[str, Checkpoint]:
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))["checkpoints"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not a manifest ({error!r}); see weights_manifest.schema.json") from error
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a manifest ({reason(error)}); give JSON that fits {PACKAGE / SCHEMA}"
+        ) from error
+    if path != _own_path():  # ours is checked by the tests
+        _check(document, path)
+    records = document["checkpoints"].items()
     return MappingProxyType({name: _checkpoint(name, record, path) for name, record in records})
 
 
-def _checkpoint(name: str, record: dict[str, Any], path: Path) -> Checkpoint:
-    try:
-        pre, classes = record["preprocessing"], record["classes"]
-        labels, explanation = classes["labels"], record["explanation"]
-        parsed = dict(
-            arguments={key: _tuple(value) for key, value in record["arguments"].items()},
-            files=tuple(WeightsFile(**file | {"where": _where(file["where"])}) for file in record["files"]),
-            preprocessing=Preprocessing(**pre | {"input_size": tuple(pre["input_size"])}),
-            classes=Classes(**classes | {"labels": _tuple(labels)}),
-            metrics=tuple(Metric(**metric) for metric in record["metrics"]),
-            explanation=None if explanation is None else ExplanationDefaults(**explanation),
-            licence=Licence(**record["licence"]),
-            origin=Origin(**record["origin"]),
-        )
-        return Checkpoint(**{"name": name} | record | parsed)
-    except (KeyError, TypeError, AttributeError) as error:
+def _check(document: Any, path: Path) -> None:
+    """Raise InputError unless a manifest from elsewhere fits the schema."""
+    import jsonschema  # here, for few ever need it
+
+    schema = json.loads((PACKAGE / SCHEMA).read_text(encoding="utf-8"))
+    fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(document))
+    if fault is not None:
+        at = "/".join(map(str, fault.absolute_path)) or "the top"
         raise InputError(
-            f"{path}: the record {name!r} does not fit ({error!r}); see weights_manifest.schema.json"
-        ) from error
+            f"{path} is not a manifest (at {at}: {fault.message[:200]}); see {PACKAGE / SCHEMA}"
+        )
+    for name, record in document["checkpoints"].items():
+        if record["architecture"] != name.partition(".")[0]:
+            raise InputError(
+                f"{path}: {name} is said to be of {record['architecture']}; its name must begin with its "
+                "architecture's"
+            )
+
+
+def _checkpoint(name: str, record: dict[str, Any], path: Path) -> Checkpoint:
+    def file(raw: dict[str, Any]) -> WeightsFile:
+        return WeightsFile(**raw | {"where": _where(raw["where"], path)})
+
+    pre, classes = record["preprocessing"], record["classes"]
+    labels, explanation = classes["labels"], record["explanation"]
+    parsed = dict(
+        arguments={key: _tuple(value) for key, value in record["arguments"].items()},
+        files=tuple(map(file, record["files"])),
+        preprocessing=Preprocessing(**pre | {"input_size": tuple(pre["input_size"])}),
+        classes=Classes(**classes | {"labels": _tuple(labels)}),
+        metrics=tuple(Metric(**metric) for metric in record["metrics"]),
+        explanation=None if explanation is None else ExplanationDefaults(**explanation),
+        licence=Licence(**record["licence"]),
+        origin=Origin(**record["origin"]),
+    )
+    return Checkpoint(**{"name": name} | record | parsed)
 
 
 def _tuple(value: Any) -> Any:
@@ -285,11 +340,13 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _where(raw: dict[str, str] | None) -> Url | HubFile | Packaged | None:
+def _where(raw: dict[str, str] | None, manifest: Path) -> Place | None:
     if raw is None:
         return None
     if "url" in raw:
         return Url(**raw)
+    if "path" in raw:
+        return LocalFile(manifest.parent / Path(raw["path"]).expanduser())
     return Packaged(**raw) if "packaged" in raw else HubFile(**raw)
 
 

@@ -19,7 +19,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
-from . import data, weights
+from . import data, state_dicts
 from .errors import InputError
 from .files import replacing
 
@@ -195,7 +195,7 @@ def train(
             saved = time.monotonic()
 
     final = ema.module if ema is not None else model
-    weights.save_state_dict(final.state_dict(), run / "model.safetensors")
+    state_dicts.save(final.state_dict(), run / "model.safetensors")
     return run / "model.safetensors"
 
 

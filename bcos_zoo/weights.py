@@ -1,31 +1,45 @@
-"""Weights as files: fetch a checkpoint's file and verify it, read it, write one.
+"""The file of a checkpoint: fetched through whatever door leads to it, and verified.
 
 Nothing is given out before its hash was checked; nothing stands under its final name before it is complete.
 """
 
 from __future__ import annotations
 
-import hashlib
-import http.client
+import logging
 import os
-import pickle
-import tempfile
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 
 from . import manifest
-from .errors import InputError, WeightsError
-from .files import replacing
-from .manifest import Checkpoint, HubFile, Packaged, Url
+from .checksums import sha256, stamped_sha256
+from .download import download, offline, patiently, shown
+from .errors import WeightsError, reason
+from .files import locked
+from .manifest import Checkpoint, HubFile, LocalFile, Packaged, Place, Url
 
+MIRROR = "BCOS_ZOO_MIRROR"
 Folder = str | os.PathLike[str] | None
+_log = logging.getLogger(__name__)
+_REMEDY = {Packaged: "reinstall bcos-zoo", LocalFile: "put the right file there, or correct the manifest"}
+
+
+class _Placed(NamedTuple):
+    """A `WeightsFile` with a place and a hash."""
+
+    where: Place
+    digest: str
+    format: str
+    bytes: int | None
 
 
 def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
@@ -33,12 +47,98 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
 
     checkpoint: a full name, `architecture.tag`, or a record of the manifest.
     cache_dir: where downloads go. Unless given, `torch.hub.get_dir()/checkpoints` for urls (TORCH_HOME moves
-    it) and the cache of huggingface_hub for its repositories.
+    it) and the cache of huggingface_hub (HF_HOME moves it) for its repositories.
+
+    A file that was verified before and has not changed since is not hashed again. One in the cache that is
+    damaged gets another name, ending in ".damaged", and is downloaded anew. BCOS_ZOO_MIRROR, a folder or a
+    base url, stands for all places on the network; its files are called as `filename` says.
+    With HF_HUB_OFFLINE nothing is downloaded.
 
     Raises UnknownModelError for a name not in the manifest; WeightsError if the record has no place or no
     hash, if the download fails, or if the hash is not the expected one.
     """
     record = manifest.get(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    file = _file(record)
+    where, digest = file.where, file.digest
+    if isinstance(where, (Packaged, LocalFile)):
+        return _verified(where.path, digest, _REMEDY[type(where)])
+    cached = location(record, cache_dir)
+    mirror = os.environ.get(MIRROR)
+    if mirror and "://" not in mirror:
+        return _from_folder(Path(mirror).expanduser(), record, cached, digest)
+    if mirror:
+        url = f"{mirror.rstrip('/')}/{quote(filename(record))}"
+        return _from_url(url, _url_cache(cache_dir) / filename(record), digest, file.bytes)
+    if isinstance(where, Url):
+        return _from_url(where.url, cached, digest, file.bytes)
+    return _from_hub(where, record, digest, cache_dir)
+
+
+def location(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
+    """Where `fetch` has the file of a checkpoint, or would put it. No network is asked.
+
+    Raises UnknownModelError, and WeightsError if the record has no place or no hash.
+    """
+    record = manifest.get(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    where = _file(record).where
+    if isinstance(where, (Packaged, LocalFile)):
+        return where.path
+    if isinstance(where, Url):
+        return _url_cache(cache_dir) / filename(record)
+    folder = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser()
+    repo = repo_folder_name(repo_id=where.repo, repo_type="model")
+    return folder / repo / "snapshots" / where.revision / where.filename
+
+
+def filename(checkpoint: Checkpoint) -> str:
+    """What the file of a checkpoint is called in the cache and in a mirror.
+
+    The last part of its url, if that is the name of a file of weights; else the name of the checkpoint.
+    """
+    file = _file(checkpoint)
+    if isinstance(file.where, Url):
+        name = PurePosixPath(urlsplit(file.where.url).path).name
+        if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.(pth|pt|pkl|ckpt|safetensors)", name):
+            return name
+    return f"{checkpoint.name}.{file.format}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found of one checkpoint."""
+
+    name: str
+    path: Path | None
+    state: str  # "ok", "bad", "missing" (not in the cache) or "unverifiable" (no place or no hash is known)
+    expected: str | None  # what the sha256 begins with
+    sha256: str | None  # of the file
+    bytes: int | None
+
+
+def verify(checkpoints: Iterable[Checkpoint], cache_dir: Folder = None) -> Iterator[Verdict]:
+    """Hash the cached file of each checkpoint, from its first byte to its last. No network is asked."""
+    for record in checkpoints:
+        digest = next((file.digest for file in record.files if file.where is not None), None)
+        if digest is None:
+            yield Verdict(record.name, None, "unverifiable", None, None, None)
+            continue
+        path = location(record, cache_dir)
+        if not path.exists():
+            yield Verdict(record.name, path, "missing", digest, None, None)
+            continue
+        got = sha256(path)
+        state = "ok" if got.startswith(digest) else "bad"
+        yield Verdict(record.name, path, state, digest, got, path.stat().st_size)
+
+
+def cached(cache_dir: Folder = None) -> list[Checkpoint]:
+    """The checkpoints whose files are here: in the package or in a cache."""
+    placed = [r for r in manifest.checkpoints() if any(f.where is not None and f.digest for f in r.files)]
+    return [record for record in placed if location(record, cache_dir).exists()]
+
+
+def _file(record: Checkpoint) -> _Placed:
+    """The first file of a checkpoint that has a place. Raises WeightsError if none has, or it has no hash."""
     for file in record.files:
         if file.where is None:
             continue
@@ -47,118 +147,10 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
                 f"the manifest has no sha256 of {record.name}, so its file is not trusted; "
                 + _by_hand(record, file.where.url if isinstance(file.where, Url) else record.origin.url)
             )
-        return _local(file.where, file.digest, cache_dir)
+        return _Placed(file.where, file.digest, file.format, file.bytes)
     raise WeightsError(
         f"no place is known that holds the weights of {record.name}; {_by_hand(record, record.origin.url)}"
     )
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """The file's sha256, 64 hex digits. Raises WeightsError if it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    except OSError as error:
-        raise WeightsError(f"cannot read {path} ({_reason(error)}); give a file that can be read") from error
-    return digest.hexdigest()
-
-
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or, with any other ending, one of `torch.save`; on the CPU.
-
-    Of a Lightning checkpoint, those under "state_dict". A pickle is read with `weights_only=True`: it cannot
-    run code. Raises WeightsError if the file is missing, is damaged, or holds anything else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no file at {path}; give a .safetensors or .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own text is a page and advises to trust the file
-        raise WeightsError(
-            f"{path} is damaged, or holds objects that could run code and were not loaded; "
-            "give a file of tensors only"
-        ) from error
-    except Exception as error:  # the readers raise anything from EOFError to KeyError, as the damage has it
-        reason = _reason(error)
-        raise WeightsError(f"{path} is damaged or of another format ({reason}); get the file anew") from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if fault := _not_flat(content):
-        raise WeightsError(f"{path} holds {fault}; give a flat dict of tensors, a network's state_dict()")
-    return dict(content)
-
-
-def unwrap(state_dict: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """The tensors of a published file under the names of its network, whatever the file wraps them in.
-
-    names: the network's own keys. As long as the file has none of them, "model." is taken off (a Lightning
-    module, and the wrapper of the B-cosified networks inside it), then "0." (v1 networks and the v2 ViTs were
-    the first element of a Sequential). "clip_model.", the teacher of the B-cosified CLIP, is left out.
-    """
-    flat = dict(state_dict)
-    for prefix in ("model.", "model.", "0."):
-        if flat.keys().isdisjoint(names) and any(key.startswith(prefix) for key in flat):
-            flat = {k.removeprefix(prefix): v for k, v in flat.items() if not k.startswith("clip_model.")}
-    return flat
-
-
-def check_fit(
-    state_dict: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    name: str,
-    *,
-    spare: Collection[str] = (),
-    most: int | None = 10,
-) -> None:
-    """Raise WeightsError unless the tensors are those of a network, by name and shape.
-
-    own: the network's state dict. name: what the error calls the network.
-    spare: names that may be missing, and of any shape. most: how many names of each fault it lists, or all.
-    """
-    missing = sorted(own.keys() - state_dict.keys() - set(spare))
-    surplus = sorted(state_dict.keys() - own.keys() - set(spare))
-    shapes = [
-        f"{key} {tuple(state_dict[key].shape)} for {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in state_dict and key not in spare and state_dict[key].shape != value.shape
-    ]
-    faults = []
-    if missing or surplus:
-        faults += [_count(missing, "missing", most), _count(surplus, "surplus", most)]
-    if shapes:
-        faults += [_count(shapes, "of another shape", most)]
-    if faults:
-        raise WeightsError(f"the file is not of {name}: {', '.join(faults)}; give a file of this network")
-
-
-def save_state_dict(
-    state_dict: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write tensors to a .safetensors file, which gets its name only when complete and replaces an older one.
-
-    Tensors are written contiguous and each by itself, those that share memory too.
-    metadata: texts for the file's header.
-
-    Raises InputError for another ending or no flat dict of tensors, WeightsError if it cannot be written.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path}: weights are written as .safetensors only; give a name that ends so")
-    if fault := _not_flat(state_dict):
-        raise InputError(f"{path} would hold {fault}; give a flat dict of tensors, a network's state_dict()")
-    dense = torch.contiguous_format
-    tensors = {name: value.detach().cpu().clone(memory_format=dense) for name, value in state_dict.items()}
-    try:
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, {"format": "pt", **(metadata or {})})
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"cannot write {path} ({_reason(error)}); give a writable folder") from error
 
 
 def _by_hand(record: Checkpoint, url: str | None) -> str:
@@ -170,84 +162,118 @@ def _by_hand(record: Checkpoint, url: str | None) -> str:
     )
 
 
-def _local(where: Url | HubFile | Packaged, digest: str, cache_dir: Folder) -> Path:
-    """The verified file of one place."""
-    if isinstance(where, Url):
-        return _from_url(where.url, digest, cache_dir)
-    if isinstance(where, HubFile):
-        return _from_hub(where, digest, cache_dir)
-    return _verified(where.path, digest, "reinstall bcos-zoo")
+def _url_cache(cache_dir: Folder) -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints") if cache_dir is None else Path(cache_dir).expanduser()
 
 
-def _from_url(url: str, digest: str, cache_dir: Folder) -> Path:
-    """The file of that url in the cache, downloaded if it is not there."""
-    folder = Path(torch.hub.get_dir(), "checkpoints") if cache_dir is None else Path(cache_dir).expanduser()
-    target = folder / PurePosixPath(urlsplit(url).path).name
-    if target.exists():
-        return _verified(target, digest, "delete it, then it is downloaded again")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A folder of our own beside the target: whatever stops us, it goes with all that is in it.
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=folder) as private:
-            partial = Path(private, target.name)
-            torch.hub.download_url_to_file(url, str(partial))
-            got = sha256(partial)
-            if not got.startswith(digest):
-                raise WeightsError(
-                    f"{target.name} from {url} is not the file expected: sha256 expected {digest}, "
-                    f"got {got}; nothing was kept, try again"
-                )
-            os.replace(partial, target)
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, HTTPError):
-            error.close()  # it holds the connection, and our own error holds it
+def _from_folder(folder: Path, record: Checkpoint, cached: Path, digest: str) -> Path:
+    """The file of a mirror that is a folder, or the cached one."""
+    if _holds(cached, digest):
+        return cached
+    path = folder / filename(record)
+    if not path.is_file():
         raise WeightsError(
-            f"cannot download {target.name} from {url} ({_reason(error)}); "
-            f"try again, or put the file at {target} by hand"
+            f"no file {path} for {record.name}, and {MIRROR} allows no other place; put it there, "
+            f"with the sha256 {digest}"
+        )
+    return _verified(path, digest, f"put the right file there, or unset {MIRROR}")
+
+
+def _from_url(url: str, target: Path, digest: str, size: int | None) -> Path:
+    """The file of that url in the cache, downloaded if it is not there."""
+    if _holds(target, digest):
+        return target
+    try:
+        if not target.exists():
+            _check_online(target, shown(url))
+        with locked(target):
+            if _holds(target, digest):  # another process was faster
+                return target
+            if target.exists():
+                _set_aside(target, digest)
+            _check_online(target, shown(url))
+            download(url, target, digest, size)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot write {target} ({reason(error)}); free or name a writable folder: TORCH_HOME moves the "
+            "cache"
         ) from error
     return target
 
 
-def _from_hub(where: HubFile, digest: str, cache_dir: Folder) -> Path:
-    """The file of that repository in the cache of huggingface_hub, downloaded if it is not there."""
-    from huggingface_hub import hf_hub_download
+def _set_aside(path: Path, digest: str) -> None:
+    """Take the name from a damaged file. Its bytes are kept: somebody may have put them there by hand."""
+    aside = path.with_name(f"{path.name}.damaged")
+    os.replace(path, aside)
+    _log.warning("%s does not have the sha256 %s: it is called %s now", path, digest, aside.name)
 
-    folder = None if cache_dir is None else Path(cache_dir).expanduser()
+
+def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: Folder) -> Path:
+    """The file of that repository in the cache of huggingface_hub, downloaded if it is not there."""
+    target = location(record, cache_dir)
+    if _holds(target, digest):
+        return target
+    source = f"{where.repo} at {where.revision}"
+    if not target.exists():
+        _check_online(target, source)
+    folder = target.parents[where.filename.count("/") + 3]  # below it: repository, "snapshots", revision
+    lock = folder / ".locks" / target.relative_to(folder).parts[0] / f"{where.revision}.{target.name}"
+    ask = partial(hf_hub_download, where.repo, where.filename, revision=where.revision, cache_dir=folder)
     try:
-        path = Path(hf_hub_download(where.repo, where.filename, revision=where.revision, cache_dir=folder))
-    except Exception as error:  # its errors, and those of the client beneath it, have no common base
+        with locked(lock):
+            for again in (False, True):
+                if _holds(target, digest):  # another process was faster, or the first try did it
+                    return target
+                _remove(target, folder)
+                _check_online(target, source)
+                patiently(partial(ask, force_download=again))
+            got = stamped_sha256(target)
+            if got.startswith(digest):
+                return target
+            _remove(target, folder)
+    except WeightsError:
+        raise
+    except Exception as error:  # those of the client, and of the one beneath it, have no common base
+        cause = error.__cause__ if isinstance(error, (LocalEntryNotFoundError, ValueError)) else None
         raise WeightsError(
-            f"cannot download {where.filename} from {where.repo} at {where.revision} ({_reason(error)}); try "
-            "again, or get it by hand and pass pretrained_cfg_overlay={'file': PATH} to timm.create_model"
+            f"cannot download {where.filename} from {source} ({reason(cause or error)}); try again, "
+            f"or put it into a folder as {filename(record)} and name the folder in {MIRROR}"
         ) from error
-    # The cache holds links to files: deleting the link alone would bring the same damaged file back.
-    return _verified(path, digest, f"delete {path.resolve()}, then it is downloaded again")
+    raise WeightsError(
+        f"{where.filename} from {source} is not the file expected: sha256 expected {digest}, got {got}; "
+        "nothing was kept, tell its authors"
+    )
+
+
+def _remove(link: Path, folder: Path) -> None:
+    """Delete a link and the file behind it, which would bring the same bytes back; in the cache only."""
+    for path in (link.resolve(), link):
+        if folder.resolve() in path.parent.resolve().parents:
+            path.unlink(missing_ok=True)
+
+
+def _check_online(target: Path, source: str) -> None:
+    if offline():
+        raise WeightsError(
+            f"{target.name} is not in the cache and HF_HUB_OFFLINE is set; put the file at {target}, "
+            f"or unset HF_HUB_OFFLINE to download it from {source}"
+        )
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether the file is there and has that sha256. Raises WeightsError if it cannot be read."""
+    try:
+        return path.exists() and stamped_sha256(path).startswith(digest)
+    except WeightsError:
+        if path.exists():
+            raise
+        return False  # another process took it away at this moment
+    except OSError as error:
+        raise WeightsError(f"cannot read {path} ({reason(error)}); give a folder that can be read") from error
 
 
 def _verified(path: Path, digest: str, remedy: str) -> Path:
-    got = sha256(path)
+    got = stamped_sha256(path)
     if not got.startswith(digest):
         raise WeightsError(f"{path} is not the file expected: sha256 expected {digest}, got {got}; {remedy}")
     return path
-
-
-def _not_flat(content: object) -> str | None:
-    """What is wrong with something that should be a flat dict of tensors; None if nothing is."""
-    if not isinstance(content, Mapping):
-        return f"a {type(content).__name__}"
-    if not content:
-        return "an empty dict"
-    others = [repr(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if not others:
-        return None
-    return f"entries that are not named tensors ({', '.join(others[:3])}{', ...' if others[3:] else ''})"
-
-
-def _count(keys: list[str], fault: str, most: int | None) -> str:
-    more = ", ..." if most is not None and keys[most:] else ""
-    return f"{len(keys)} {fault}" + (f" ({', '.join(keys[:most])}{more})" if keys else "")
-
-
-def _reason(error: BaseException) -> str:
-    """The error's text in one line of at most 200 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

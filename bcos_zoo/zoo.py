@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,11 @@ import timm
 from timm.models import split_model_name_tag
 from torch import nn
 
-from . import manifest, weights
+from . import checksums, configs, manifest, state_dicts
 from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
 from .models._build import SOURCES, own_names
 
 PREFIX = "bcos_"
-ELSEWHERE = (
-    "hf-hub:",
-    "hf_hub:",
-    "local-dir:",
-)  # timm's own schemes: the part behind them is no name of ours
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
@@ -88,7 +84,7 @@ def create_model(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Mo
     kwargs: whatever timm.create_model and the network take (num_classes, in_chans, drop_path_rate, ...).
     Raises UnknownModelError, and WeightsError if the checkpoint cannot be had or does not fit.
     """
-    if name.startswith(ELSEWHERE):
+    if name.startswith(configs.ELSEWHERE):
         return _create_from_elsewhere(name, pretrained, kwargs)
     check_name(name)
     own_source = SOURCES & (kwargs.get("pretrained_cfg_overlay") or {}).keys()
@@ -99,15 +95,21 @@ def create_model(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Mo
 
 
 def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+    source = configs.read(name, kwargs.get("cache_dir"))
+    if source.architecture not in list_models():
+        raise WeightsError(
+            f"{name} is of {source.architecture!r}, no network of this zoo: `bcos-zoo list` shows all; "
+            "timm.create_model loads those of timm"
+        )
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
-    except (BcosZooError, TypeError):  # ours, or an unknown keyword
+        model: nn.Module = timm.create_model(source.name, pretrained=pretrained, **kwargs)
+    except BcosZooError:
         raise
     except Exception as error:  # those of timm, the hub's client and the readers have no common base
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise WeightsError(
-            f"cannot load {name} ({reason}); give a repository or folder that holds config.json and weights"
-        ) from error
+        unknown = re.search(r"argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
+        if unknown and unknown[1] in kwargs:
+            raise  # the caller's
+        raise configs.unloadable(name, error) from None
     return model.eval()
 
 
@@ -116,7 +118,7 @@ def convert(
 ) -> Path:
     """Write the weights of a published file, in whatever layout it has them, as our own .safetensors file.
 
-    source: a file that `weights.read_state_dict` reads. name: the checkpoint, or the architecture, whose
+    source: a file that `state_dicts.read` reads. name: the checkpoint, or the architecture, whose
     weights it holds. target: the file to write, or a folder, where it is called `<name>.safetensors`.
     force: replace a file that is there.
 
@@ -124,7 +126,7 @@ def convert(
     says which network, the sha256 of the source, and the version of bcos_zoo.
     Raises UnknownModelError; InputError for a target that is there, or that does not end in .safetensors;
     WeightsError, with the names of all that is missing, surplus or of another shape, if the file is of
-    another network, and as `weights.read_state_dict` and `weights.save_state_dict` do.
+    another network, and as `state_dicts.read` and `state_dicts.save` do.
     """
     from . import __version__  # not at the top: the package imports this file before it says its version
 
@@ -135,8 +137,8 @@ def convert(
     if path.exists() and not force:
         raise InputError(f"{path} is there already; give another name, or --force to replace it")
     model = timm.create_model(name, device="meta")
-    own, state_dict = model.state_dict(), own_names(weights.read_state_dict(source), model)
-    weights.check_fit(state_dict, own, name, most=None)
-    header = {"name": name, "source_sha256": weights.sha256(source), "bcos_zoo": __version__}
-    weights.save_state_dict({key: state_dict[key] for key in own}, path, header)
+    own, state_dict = model.state_dict(), own_names(state_dicts.read(source), model)
+    state_dicts.check_fit(state_dict, own, name, most=None)
+    header = {"name": name, "source_sha256": checksums.sha256(source), "bcos_zoo": __version__}
+    state_dicts.save({key: state_dict[key] for key in own}, path, header)
     return path

@@ -12,6 +12,8 @@ PACKAGE = Path(bcos_zoo.__file__).parent
 ORDER = [
     {"errors"},
     {"layers", "manifest", "images", "files"},
+    {"checksums", "state_dicts", "configs"},
+    {"download"},
     {"weights"},
     {"models"},
     {"zoo"},
@@ -20,6 +22,10 @@ ORDER = [
     {"explain"},
     {"render"},
     {"classifier"},
+    {"units"},
+    {"modelcard"},
+    {"hub_folder"},
+    {"hub"},
     {"data"},
     {"train", "evaluate"},
     {"pipeline"},
@@ -88,10 +94,12 @@ def test_the_public_names_are_these():
         "create_model",
         "explain",
         "explain_unit",
+        "export",
         "linear_mode",
         "list_models",
         "load",
         "models",
+        "push_to_hub",
     ]
 
 

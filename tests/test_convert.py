@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import bcos_zoo
-from bcos_zoo import InputError, UnknownModelError, WeightsError, cli, manifest, weights, zoo
+from bcos_zoo import InputError, UnknownModelError, WeightsError, checksums, cli, manifest, state_dicts, zoo
 
 State = dict[str, Tensor]
 NAME = "bcos_resnet20"  # small
@@ -100,7 +100,7 @@ def test_a_file_of_the_official_package_converts(tmp_path):
     official = resnet.cifar10_resnet20(in_chans=6, norm_layer=norms.NoBias(norms.BatchNormUncentered2d))
     torch.save(official.state_dict(), tmp_path / "w.pth")
     path = zoo.convert(tmp_path / "w.pth", NAME, tmp_path)
-    got = weights.read_state_dict(path)
+    got = state_dicts.read(path)
     assert got.keys() == official.state_dict().keys()
     assert all(torch.equal(got[key], value) for key, value in official.state_dict().items())
 
@@ -120,14 +120,14 @@ def test_the_header_tells_where_the_weights_are_from(tmp_path):
     assert header == {
         "format": "pt",
         "name": NAME,
-        "source_sha256": weights.sha256(source),
+        "source_sha256": checksums.sha256(source),
         "bcos_zoo": bcos_zoo.__version__,
     }
 
 
 def test_tensors_keep_their_dtype(tmp_path):
     state = {key: value.bfloat16() for key, value in timm.create_model(NAME).state_dict().items()}
-    got = weights.read_state_dict(zoo.convert(saved(tmp_path, **state), NAME, tmp_path))
+    got = state_dicts.read(zoo.convert(saved(tmp_path, **state), NAME, tmp_path))
     assert {value.dtype for value in got.values()} == {torch.bfloat16}
 
 
@@ -140,7 +140,7 @@ def test_a_converted_file_has_the_permissions_of_any_new_file(tmp_path):
 def test_a_converted_file_can_be_converted_again(tmp_path):
     first = zoo.convert(saved(tmp_path), NAME, tmp_path)
     second = zoo.convert(first, NAME, tmp_path / "again.safetensors")
-    assert weights.read_state_dict(second).keys() == weights.read_state_dict(first).keys()
+    assert state_dicts.read(second).keys() == state_dicts.read(first).keys()
 
 
 def test_every_fault_of_a_file_of_another_network_is_listed(tmp_path):
@@ -191,7 +191,7 @@ def test_a_file_that_is_there_is_replaced_by_force_only(tmp_path):
         zoo.convert(source, NAME, tmp_path)
     assert path.read_bytes() == b"older"
     assert zoo.convert(source, NAME, path, force=True) == path
-    assert weights.read_state_dict(path)
+    assert state_dicts.read(path)
 
 
 def test_a_write_that_fails_keeps_the_older_file_and_leaves_nothing_else(tmp_path, monkeypatch):
@@ -201,7 +201,7 @@ def test_a_write_that_fails_keeps_the_older_file_and_leaves_nothing_else(tmp_pat
 
     source, path = saved(tmp_path), tmp_path / "ours.safetensors"
     path.write_bytes(b"older")
-    monkeypatch.setattr(weights, "save_file", fail)
+    monkeypatch.setattr(state_dicts, "save_file", fail)
     with pytest.raises(WeightsError, match="cannot write .*ours.safetensors .No space left on device"):
         zoo.convert(source, NAME, path, force=True)
     assert path.read_bytes() == b"older" and content(tmp_path) == ["ours.safetensors", "w.pth"]
@@ -230,7 +230,7 @@ def test_the_command_writes_the_file_of_that_name_and_says_where(run, tmp_path, 
         "name": NAME,
         "source": str(source),
         "file": "x.safetensors",
-        "sha256": weights.sha256(path),
+        "sha256": checksums.sha256(path),
         "bytes": path.stat().st_size,
     }
 

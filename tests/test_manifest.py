@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -22,12 +25,14 @@ import bcos_zoo
 from bcos_zoo import manifest
 from bcos_zoo.errors import InputError, UnknownModelError
 from bcos_zoo.layers import ConventionalSpec
-from bcos_zoo.manifest import Classes, HubFile, Packaged, Preprocessing, Url
+from bcos_zoo.manifest import Classes, HubFile, LocalFile, Packaged, Preprocessing, Url
 
+ROOT = manifest.PACKAGE.parent
 TEXT = (manifest.PACKAGE.parent / manifest.FILENAME).read_text(encoding="utf-8")
 RAW = json.loads(TEXT)
 SCHEMA = json.loads((manifest.PACKAGE / "weights_manifest.schema.json").read_text(encoding="utf-8"))
 NAMES = list(RAW["checkpoints"])
+HEAD = {"$schema": RAW["$schema"], "version": 1}
 EMBEDDINGS = [name for name in NAMES if RAW["checkpoints"][name]["classes"]["labels"] is None]
 
 
@@ -76,7 +81,7 @@ def test_every_object_of_the_schema_refuses_other_keys_and_requires_its_own():
         lambda record: record.update(extra=1),
         lambda record: record.pop("licence"),
         lambda record: record["files"][0].update(sha256="68b4160fff"),
-        lambda record: record["files"][0]["where"].update(url="http://example.org/unencrypted.pth"),
+        lambda record: record["files"][0]["where"].update(url="ftp://example.org/w.pth"),
         lambda record: record["files"][0].update(where={"repo": "a/b", "revision": "main", "filename": "c"}),
         lambda record: record["preprocessing"].update(input_size=[6, 224, 224]),
         lambda record: record["metrics"][0].update(kind="measured"),
@@ -271,15 +276,17 @@ def test_an_unknown_list_of_classes_is_refused():
 def test_another_manifest_can_be_read(tmp_path):
     raw = json.loads(json.dumps(RAW["checkpoints"][NAMES[0]]))
     raw["files"][0]["where"] = {"repo": "a/b", "revision": "0" * 40, "filename": "c.safetensors"}
-    path = write(tmp_path, {"checkpoints": {"bcos_mine.tag": raw}})
-    assert manifest.load(path)["bcos_mine.tag"].files[0].where == HubFile("a/b", "0" * 40, "c.safetensors")
+    path = write(tmp_path, {**HEAD, "checkpoints": {"bcos_resnet18.mine": raw}})
+    assert manifest.load(path)["bcos_resnet18.mine"].files[0].where == HubFile(
+        "a/b", "0" * 40, "c.safetensors"
+    )
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"checkpoints": []}'])
 def test_a_file_that_is_no_manifest_is_refused(tmp_path, text):
     path = tmp_path / "other.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"other\.json is not a manifest .*see weights_manifest\.schema"):
+    with pytest.raises(InputError, match=r"other\.json is not a manifest .*schema"):
         manifest.load(path)
 
 
@@ -301,6 +308,61 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_a_record_that_does_not_fit_is_named(tmp_path, spoil):
     raw = json.loads(json.dumps(RAW["checkpoints"][NAMES[0]]))
     spoil(raw)
-    path = write(tmp_path, {"checkpoints": {"bcos_odd.tag": raw}})
-    with pytest.raises(InputError, match="manifest.json: the record 'bcos_odd.tag' does not fit"):
+    path = write(tmp_path, {**HEAD, "checkpoints": {"bcos_odd.tag": raw}})
+    with pytest.raises(
+        InputError, match="manifest.json is not a manifest .at checkpoints/bcos_odd.tag.*see "
+    ):
         manifest.load(path)
+
+
+def mine(folder: Path, **changes) -> Path:
+    """A manifest with one record of one's own."""
+    raw = json.loads(json.dumps(RAW["checkpoints"]["bcos_resnet20.cifar10"]))
+    raw |= changes
+    return write(folder, {**HEAD, "checkpoints": {"bcos_resnet20.mine": raw}})
+
+
+def test_records_of_ones_own_stand_beside_ours(tmp_path, monkeypatch):
+    file = RAW["checkpoints"]["bcos_resnet20.cifar10"]["files"][0]
+    place = {"path": "weights/mine.safetensors"}
+    monkeypatch.setenv(manifest.MORE, str(mine(tmp_path, files=[file | {"where": place}])))
+    known = manifest.load()
+    assert list(known) == [*NAMES, "bcos_resnet20.mine"]
+    assert known["bcos_resnet20.mine"].files[0].where == LocalFile(tmp_path / "weights" / "mine.safetensors")
+
+
+def test_a_name_that_is_not_its_architectures_is_refused(tmp_path):
+    with pytest.raises(InputError, match="bcos_resnet20.mine is said to be of bcos_vgg11; its name must"):
+        manifest.load(mine(tmp_path, architecture="bcos_vgg11"))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"packaged": "checkpoints/../errors.py"},
+        {"packaged": "/etc/passwd"},
+        {"repo": "a/b", "revision": "0" * 40, "filename": "../c.safetensors"},
+        {"repo": "a/b", "revision": "main", "filename": "c.safetensors"},
+        {"repo": "../b", "revision": "0" * 40, "filename": "c.safetensors"},
+    ],
+)
+def test_a_place_outside_its_folder_is_refused(tmp_path, where):
+    file = RAW["checkpoints"]["bcos_resnet20.cifar10"]["files"][0]
+    with pytest.raises(InputError, match="is not a manifest .at checkpoints/bcos_resnet20.mine/files/0"):
+        manifest.load(mine(tmp_path, files=[file | {"where": where}]))
+
+
+def test_a_file_that_is_no_manifest_is_one_line_of_the_command(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text("{}", encoding="utf-8")
+    command = [sys.executable, "-m", "bcos_zoo", "info", "bcos_resnet20.cifar10"]
+    run = subprocess.run(
+        command, env=os.environ | {manifest.MORE: str(path)}, capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"error: {path} is not a manifest") and run.stderr.count("\n") == 1
+
+
+def test_our_own_urls_are_encrypted():
+    places = [file.where for record in manifest.checkpoints() for file in record.files]
+    assert all(place.url.startswith("https://") for place in places if isinstance(place, Url))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bcos_zoo import InputError, data, train, weights
+from bcos_zoo import InputError, data, state_dicts, train
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_network_learns_two_colours(folder, tmp_path):
 @pytest.mark.parametrize("optimizer", ["nmuon", "adam"])
 def test_a_run_stopped_anywhere_resumes_to_the_same_bits(folder, tmp_path, optimizer):
     config = replace(CONFIG, optimizer=optimizer, epochs=2, clip=0.01)
-    whole = weights.read_state_dict(train.train(config, folder, tmp_path / "whole", log=quiet))
+    whole = state_dicts.read(train.train(config, folder, tmp_path / "whole", log=quiet))
 
     class Stop(Exception):
         pass
@@ -78,7 +78,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(folder, tmp_path, optim
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
             patch.setattr(data, "shift_and_flip", interrupted)
             train.train(config, folder, run, log=quiet)
-        resumed = weights.read_state_dict(train.train(config, folder, run, resume=True, log=quiet))
+        resumed = state_dicts.read(train.train(config, folder, run, resume=True, log=quiet))
         assert all(torch.equal(resumed[key], value) for key, value in whole.items())
 
 
@@ -97,9 +97,7 @@ def test_a_killed_process_resumes_to_the_same_bits(folder, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     subprocess.run([*command, str(tmp_path / "killed"), "--resume"], check=True)
-    whole, killed = (
-        weights.read_state_dict(tmp_path / run / "model.safetensors") for run in ("whole", "killed")
-    )
+    whole, killed = (state_dicts.read(tmp_path / run / "model.safetensors") for run in ("whole", "killed"))
     assert all(torch.equal(killed[key], value) for key, value in whole.items())
 
 

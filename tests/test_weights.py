@@ -1,281 +1,270 @@
-"""Weights fetched from a real server, the package or a cache: verified; after a failure nothing is left."""
+"""Weights fetched from a url, the Hub, the package or a folder; where they are; and whether they are right.
+
+What happens when something fails is in test_faults*.py.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fetching
 import pytest
+from fetching import DATA, FILE, REPO, SHA, fetched, record
+from huggingface_hub import constants
+from servers import HubServer, ReleaseServer, Stall
 
-from bcos_zoo import manifest, weights
+from bcos_zoo import checksums, manifest, weights
 from bcos_zoo.errors import UnknownModelError, WeightsError
-from bcos_zoo.manifest import Checkpoint, HubFile, Packaged, Url
+from bcos_zoo.manifest import Checkpoint, HubFile, LocalFile, Packaged, Url
 
-GOOD = bytes(range(256)) * 2000
-SHA = hashlib.sha256(GOOD).hexdigest()
-
-
-class Server(ThreadingHTTPServer):
-    """Answers by the first folder of the path: good, wrong, missing, truncated, or interrupt (by Ctrl-C)."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[str] = []
-        self.folder = Path()  # where `interrupt` waits for the first bytes
-        self.released = threading.Event()
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
+SCHEMA = Packaged("weights_manifest.schema.json")
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        case = self.path.split("/")[1]
-        if case == "missing":
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(GOOD)))
-        self.end_headers()
-        if case == "good":
-            self.wfile.write(GOOD)
-        elif case == "wrong":
-            self.wfile.write(GOOD[::-1])
-        else:
-            self.wfile.write(GOOD[: len(GOOD) // 2])
-        if case == "interrupt":
-            while not any(path.stat().st_size for path in self.server.folder.rglob("*.partial")):
-                time.sleep(0.01)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            self.server.released.wait(10)
-        self.close_connection = True
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: Any, tmp_path: Path) -> Iterator[None]:
+    with fetching.surroundings(monkeypatch, tmp_path / "home"):
+        yield
 
 
 @pytest.fixture
-def server():
-    with Server() as server:
-        thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.01))
-        thread.start()
+def server() -> Iterator[ReleaseServer]:
+    with ReleaseServer({"w.pth": DATA}) as server:
         yield server
-        server.released.set()
-        server.shutdown()
-        thread.join()
 
 
-def checkpoint(where, *, sha256: str | None = SHA, prefix: str | None = None) -> Checkpoint:
-    known = manifest.get("bcos_resnet50.v2_in1k")
-    file = dataclasses.replace(known.files[0], where=where, sha256=sha256, sha256_prefix=prefix)
-    return dataclasses.replace(known, files=(file,))
+@pytest.fixture
+def hub(monkeypatch: Any) -> Iterator[HubServer]:
+    with HubServer() as hub:
+        fetching.use_hub(monkeypatch, hub.endpoint)
+        yield hub
 
 
-def content(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "new" / "cache"
 
 
-def test_a_download_has_the_right_bytes_and_stands_alone(server, tmp_path):
-    path = weights.fetch(checkpoint(Url(server.url("/good/w.pth"))), tmp_path / "new" / "cache")
-    assert path == tmp_path / "new" / "cache" / "w.pth"
-    assert path.read_bytes() == GOOD
-    assert content(path.parent) == ["w.pth"]
+def at(server: ReleaseServer, path: str = "w.pth", **options: Any) -> Checkpoint:
+    return record(Url(server.url(path)), **options)
 
 
-def test_a_downloaded_file_has_the_permissions_of_any_new_file(server, tmp_path):
-    path = weights.fetch(checkpoint(Url(server.url("/good/w.pth"))), tmp_path)
-    (tmp_path / "other").touch()
-    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+def on_the_hub(hub: HubServer, filename: str = FILE) -> HubFile:
+    return HubFile(REPO, hub.create(REPO, {filename: DATA}), filename)
 
 
-def test_the_prefix_of_a_hash_is_enough(server, tmp_path):
-    url = Url(server.url("/good/w.pth?download=true"))
-    assert weights.fetch(checkpoint(url, sha256=None, prefix=SHA[:10]), tmp_path) == tmp_path / "w.pth"
+def test_a_download_stands_alone(server: ReleaseServer, cache: Path) -> None:
+    """But for its lock, which has a hidden name."""
+    path = fetched(at(server), cache)
+    assert path == cache / "w.pth"
+    assert {name for name in os.listdir(cache) if not name.startswith(".")} == {"w.pth"}
+    assert set(os.listdir(cache)) <= {"w.pth", ".w.pth.lock"}
 
 
-def test_a_cached_file_is_not_downloaded_again(server, tmp_path):
+def test_a_partial_file_lies_beside_the_target_under_a_hidden_name_and_nothing_else(
+    server: ReleaseServer, cache: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+    server.faults, server.always = [Stall(256_000)], Stall(None)
+    fetching.refused(at(server), cache)
+    left = [name for name in os.listdir(cache) if name != ".w.pth.lock"]
+    assert left == [f".w.pth.{SHA[:16]}.partial"]
+    assert (cache / left[0]).read_bytes() == DATA[:256_000]
+
+
+def test_a_downloaded_file_has_the_permissions_of_any_new_file(server: ReleaseServer, cache: Path) -> None:
+    path = fetched(at(server), cache)
+    (cache / "other").touch()
+    assert path.stat().st_mode == (cache / "other").stat().st_mode
+
+
+def test_the_prefix_of_a_hash_is_enough(server: ReleaseServer, cache: Path) -> None:
+    checkpoint = at(server, "w.pth?download=true", sha256=None, prefix=SHA[:10])
+    assert fetched(checkpoint, cache) == cache / "w.pth"
+
+
+def test_a_wrong_prefix_is_refused(server: ReleaseServer, cache: Path) -> None:
+    line = fetching.refused(at(server, sha256=None, prefix="0123456789"), cache)
+    assert f"sha256 expected 0123456789, got {SHA}" in line
+
+
+def test_a_known_size_is_no_hindrance(server: ReleaseServer, cache: Path) -> None:
+    fetched(at(server, size=len(DATA)), cache)
+
+
+def test_a_cached_file_is_not_downloaded_again(server: ReleaseServer, cache: Path) -> None:
     for _ in range(2):
-        weights.fetch(checkpoint(Url(server.url("/good/w.pth"))), tmp_path)
-    assert server.asked == ["/good/w.pth"]
+        fetched(at(server), cache)
+    assert [request.path for request in server.requests] == ["/w.pth"]
 
 
-def test_downloads_go_where_torch_home_says(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    path = weights.fetch(checkpoint(Url(server.url("/good/w.pth"))))
-    assert path == tmp_path / "hub" / "checkpoints" / "w.pth"
+def test_a_file_put_there_by_hand_is_taken(server: ReleaseServer, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    (cache / "w.pth").write_bytes(DATA)
+    fetched(at(server), cache)
+    assert server.requests == []
 
 
-def test_a_file_url_works(tmp_path):
-    source = tmp_path / "source.pth"
-    source.write_bytes(GOOD)
-    path = weights.fetch(checkpoint(Url(source.as_uri())), tmp_path / "cache")
-    assert path.read_bytes() == GOOD and path != source
+def test_downloads_go_where_torch_home_says(server: ReleaseServer, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "elsewhere"))
+    path = weights.fetch(at(server))
+    assert path == weights.location(at(server)) == tmp_path / "elsewhere" / "hub" / "checkpoints" / "w.pth"
 
 
-def test_wrong_bytes_name_both_hashes_and_leave_nothing(server, tmp_path):
-    wrong = hashlib.sha256(GOOD[::-1]).hexdigest()
-    with pytest.raises(WeightsError, match=f"w.pth from http.* expected {SHA}, got {wrong}; nothing"):
-        weights.fetch(checkpoint(Url(server.url("/wrong/w.pth"))), tmp_path)
-    assert content(tmp_path) == []
+def test_the_cache_may_be_named_with_a_tilde(
+    server: ReleaseServer, hub: HubServer, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert weights.fetch(at(server), "~/cache") == tmp_path / "cache" / "w.pth"
+    assert tmp_path / "cache" in weights.fetch(record(on_the_hub(hub)), "~/cache").parents
 
 
-def test_a_wrong_prefix_is_refused_too(server, tmp_path):
-    with pytest.raises(WeightsError, match=f"sha256 expected 0123456789, got {SHA}"):
-        weights.fetch(checkpoint(Url(server.url("/good/w.pth")), sha256=None, prefix="0123456789"), tmp_path)
-    assert content(tmp_path) == []
+def test_the_first_place_that_is_known_is_used(server: ReleaseServer, cache: Path) -> None:
+    checkpoint = at(server)
+    nowhere = dataclasses.replace(checkpoint.files[0], where=None)
+    fetched(dataclasses.replace(checkpoint, files=(nowhere, *checkpoint.files)), cache)
 
 
-def test_a_truncated_body_is_refused_and_leaves_nothing(server, tmp_path):
-    with pytest.raises(WeightsError, match="w.pth from http.*try again"):
-        weights.fetch(checkpoint(Url(server.url("/truncated/w.pth"))), tmp_path)
-    assert content(tmp_path) == []
-
-
-def test_a_missing_file_names_the_url_and_the_place_to_put_it(server, tmp_path):
-    url = server.url("/missing/w.pth")
-    with pytest.raises(WeightsError, match=f"w.pth from {url} .*404.* put the file at {tmp_path}/w.pth") as e:
-        weights.fetch(checkpoint(Url(url)), tmp_path)
-    assert "\n" not in str(e.value)
-    assert content(tmp_path) == []
-
-
-def test_no_server_is_one_clear_line(server, tmp_path):
-    url = server.url("/good/w.pth")
-    server.shutdown()
-    server.server_close()  # the port is free again: connections to it are refused
-    with pytest.raises(WeightsError, match="cannot download w.pth from http.*refused.*try again") as e:
-        weights.fetch(checkpoint(Url(url)), tmp_path)
-    assert "\n" not in str(e.value)
-    assert content(tmp_path) == []
-
-
-def test_an_interrupted_download_leaves_nothing(server, tmp_path):
-    server.folder = tmp_path
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            weights.fetch(checkpoint(Url(server.url("/interrupt/w.pth"))), tmp_path)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert content(tmp_path) == []
-
-
-def test_a_cache_folder_that_is_a_file_is_named(server, tmp_path):
-    (tmp_path / "cache").touch()
-    with pytest.raises(WeightsError, match="cannot download w.pth .*cache"):
-        weights.fetch(checkpoint(Url(server.url("/good/w.pth"))), tmp_path / "cache")
-    assert server.asked == []
-
-
-def test_a_damaged_cached_file_is_named_and_kept(server, tmp_path):
-    path = tmp_path / "w.pth"
-    path.write_bytes(b"damaged")
-    got = hashlib.sha256(b"damaged").hexdigest()
-    with pytest.raises(WeightsError, match=f"{path} is not .* expected {SHA}, got {got}; delete it"):
-        weights.fetch(checkpoint(Url(server.url("/good/w.pth"))), tmp_path)
-    assert path.read_bytes() == b"damaged"
-    assert server.asked == []
-
-
-def test_the_first_place_that_is_known_is_used(server, tmp_path):
-    record = checkpoint(Url(server.url("/good/w.pth")))
-    nowhere = dataclasses.replace(record.files[0], where=None)
-    record = dataclasses.replace(record, files=(nowhere, *record.files))
-    assert weights.fetch(record, tmp_path).read_bytes() == GOOD
-
-
-def test_without_a_place_the_message_says_how_to_give_a_file(tmp_path):
+def test_without_a_place_the_message_says_how_to_give_a_file(cache: Path) -> None:
     with pytest.raises(WeightsError, match="no place .*bcos_resnet50.v2_in1k; .*B-cos-v2 .*{'file': PATH}"):
-        weights.fetch(checkpoint(None), tmp_path)
+        weights.fetch(record(None), cache)
 
 
 @pytest.mark.parametrize(
-    "where",
-    [Url("http://127.0.0.1:9/w.pth"), HubFile("a/b", "0" * 40, "c"), Packaged("errors.py")],
+    "where", [Url("http://127.0.0.1:9/w.pth"), HubFile("a/b", "0" * 40, "c"), SCHEMA, LocalFile(Path("c"))]
 )
-def test_without_a_hash_nothing_is_trusted(where, tmp_path):
+def test_without_a_hash_nothing_is_trusted(where: manifest.Place, cache: Path) -> None:
     with pytest.raises(WeightsError, match="no sha256 of bcos_resnet50.v2_in1k, .* --to bcos_resnet50.v2_"):
-        weights.fetch(checkpoint(where, sha256=None), tmp_path)
-    assert content(tmp_path) == []
+        weights.fetch(record(where, sha256=None), cache)
+    assert not cache.exists()
 
 
-def test_an_unknown_name_is_refused():
-    with pytest.raises(UnknownModelError, match="no checkpoint named 'bcos_nothing.tag'"):
-        weights.fetch("bcos_nothing.tag")
+def test_an_unknown_name_is_refused() -> None:
+    for call in weights.fetch, weights.location:
+        with pytest.raises(UnknownModelError, match="no checkpoint named 'bcos_nothing.tag'"):
+            call("bcos_nothing.tag")
 
 
-def test_a_packaged_file_is_verified():
-    where = Packaged("weights_manifest.schema.json")
-    digest = weights.sha256(where.path)
-    assert weights.fetch(checkpoint(where, sha256=digest)) == where.path
+def test_a_packaged_file_is_verified() -> None:
+    digest = checksums.sha256(SCHEMA.path)
+    assert weights.fetch(record(SCHEMA, sha256=digest)) == weights.location(record(SCHEMA)) == SCHEMA.path
     with pytest.raises(WeightsError, match=f"is not .* expected {SHA}, got {digest}; reinstall bcos-zoo"):
-        weights.fetch(checkpoint(where))
+        weights.fetch(record(SCHEMA))
 
 
-def test_a_packaged_file_that_is_not_there_is_named():
+def test_a_packaged_file_that_is_not_there_is_named() -> None:
     with pytest.raises(WeightsError, match="cannot read .*absent.safetensors .*No such file"):
-        weights.fetch(checkpoint(Packaged("checkpoints/absent.safetensors")))
+        weights.fetch(record(Packaged("checkpoints/absent.safetensors")))
 
 
-def hub_cache(folder: Path, where: HubFile, data: bytes) -> Path:
-    """A cache as huggingface_hub leaves it after a download of `where`."""
-    repo = folder / f"models--{where.repo.replace('/', '--')}"
-    (repo / "blobs").mkdir(parents=True)
-    (repo / "blobs" / "b10b").write_bytes(data)
-    link = repo / "snapshots" / where.revision / where.filename
-    link.parent.mkdir(parents=True)
-    link.symlink_to(repo / "blobs" / "b10b")
-    return link
+def test_a_local_file_is_verified_where_it_is(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "mine.pth"
+    path.write_bytes(DATA)
+    assert weights.fetch(record(LocalFile(path)), cache) == path
+    path.write_bytes(DATA[::-1])
+    with pytest.raises(WeightsError, match=f"{path} is not .*; put the right file there, or correct the man"):
+        weights.fetch(record(LocalFile(path)), cache)
+    assert path.exists() and not cache.exists()
 
 
-def test_a_file_of_the_hub_comes_from_its_cache_verified(tmp_path):
-    where = HubFile("someone/net", "0123456789" * 4, "model.safetensors")
-    link = hub_cache(tmp_path, where, GOOD)
-    assert weights.fetch(checkpoint(where), tmp_path) == link
+@pytest.mark.parametrize("name", [FILE, "a/b/w.safetensors"])
+def test_a_file_of_the_hub_is_fetched_once(hub: HubServer, cache: Path, name: str) -> None:
+    checkpoint = record(on_the_hub(hub, name))
+    for _ in range(2):
+        assert fetched(checkpoint, cache) == weights.location(checkpoint, cache)
+    assert len(hub.cdn.requests) == 1
 
 
-def test_a_damaged_file_of_the_hub_names_the_file_behind_the_link(tmp_path):
-    where = HubFile("someone/net", "0123456789" * 4, "model.safetensors")
-    hub_cache(tmp_path, where, b"damaged")
-    with pytest.raises(WeightsError, match=f"expected {SHA}, got .*; delete .*blobs/b10b, then"):
-        weights.fetch(checkpoint(where), tmp_path)
+def test_a_file_of_the_hub_goes_where_its_client_has_its_cache(hub: HubServer, tmp_path: Path) -> None:
+    checkpoint = record(on_the_hub(hub))
+    assert weights.fetch(checkpoint) == weights.location(checkpoint)
+    assert tmp_path / "home" / "hub" in weights.location(checkpoint).parents
 
 
-def test_a_hub_out_of_reach_is_one_clear_line(tmp_path):
-    code = (
-        "import dataclasses, sys\n"
-        "from bcos_zoo import manifest, weights\n"
-        "known = manifest.get('bcos_resnet50.v2_in1k')\n"
-        "where = manifest.HubFile('someone/net', '0' * 40, 'model.safetensors')\n"
-        "file = dataclasses.replace(known.files[0], where=where)\n"
-        "try:\n"
-        "    weights.fetch(dataclasses.replace(known, files=(file,)), sys.argv[1])\n"
-        "except weights.WeightsError as error:\n"
-        "    print(error)\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},  # read once, at import: hence the process
-        cwd=manifest.PACKAGE.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    lines = run.stdout.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith(f"cannot download model.safetensors from someone/net at {'0' * 40} (")
-    assert lines[0].endswith("pass pretrained_cfg_overlay={'file': PATH} to timm.create_model")
+def test_a_hub_cache_without_links_works(hub: HubServer, cache: Path) -> None:
+    """As some file systems have it: then the file itself stands where the link would."""
+    checkpoint = record(on_the_hub(hub))
+    path = weights.location(checkpoint, cache)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(DATA)
+    assert fetched(checkpoint, cache) == path
+    path.write_bytes(DATA[::-1])
+    assert fetched(checkpoint, cache) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a/resnet_18-68b4160fff.pth", "resnet_18-68b4160fff.pth"),
+        ("w.safetensors?download=1", "w.safetensors"),
+        ("s/8qPBoKCEyfPkHAk/download", f"{fetching.NETWORK}.pth"),
+        ("", f"{fetching.NETWORK}.pth"),
+        ("page.html", f"{fetching.NETWORK}.pth"),
+    ],
+)
+def test_a_file_is_called_as_its_url_or_as_its_checkpoint(path: str, name: str) -> None:
+    assert weights.filename(record(Url(f"https://host/{path}"))) == name
+
+
+def placed() -> list[Checkpoint]:
+    """Those of our own manifest that can be fetched."""
+    checkpoints = manifest.load(manifest._own_path()).values()
+    return [r for r in checkpoints if any(f.where is not None and f.digest for f in r.files)]
+
+
+def test_names_in_the_cache_are_unique() -> None:
+    digests: dict[str, set[str]] = {}
+    for checkpoint in placed():
+        file = next(f for f in checkpoint.files if f.where is not None)
+        digests.setdefault(weights.filename(checkpoint), set()).add(str(file.digest))
+    assert len(digests) > 30
+    assert [name for name, found in digests.items() if len(found) > 1] == []
+    counts = Counter(weights.location(checkpoint, "cache") for checkpoint in placed())
+    assert set(counts.values()) == {1}
+
+
+def test_urls_that_end_in_download_are_called_by_their_checkpoint() -> None:
+    for checkpoint in manifest.load(manifest._own_path()).values():
+        for file in checkpoint.files:
+            if isinstance(file.where, Url) and re.search("/download$", file.where.url):
+                known = dataclasses.replace(file, sha256=SHA, sha256_prefix=None)
+                named = dataclasses.replace(checkpoint, files=(known,))
+                assert weights.filename(named) == f"{checkpoint.name}.{file.format}"
+
+
+def test_verify_says_what_is_right(server: ReleaseServer, hub: HubServer, cache: Path) -> None:
+    good, bad = at(server), record(on_the_hub(hub))
+    missing, unknown = at(server, "other.pth"), at(server, sha256=None)
+    fetched(good, cache)
+    fetched(bad, cache).resolve().write_bytes(DATA[::-1])
+    asked = len(server.requests), len(hub.requests)
+    verdicts = list(weights.verify([good, bad, missing, record(None), unknown], cache))
+    assert [v.state for v in verdicts] == ["ok", "bad", "missing", "unverifiable", "unverifiable"]
+    assert verdicts[0] == weights.Verdict(fetching.NETWORK, cache / "w.pth", "ok", SHA, SHA, len(DATA))
+    assert verdicts[1].sha256 == hashlib.sha256(DATA[::-1]).hexdigest()
+    assert verdicts[2].path == cache / "other.pth"
+    assert (len(server.requests), len(hub.requests)) == asked
+
+
+def test_verify_believes_no_stamp(server: ReleaseServer, cache: Path, monkeypatch: Any) -> None:
+    path = fetched(at(server), cache)
+    monkeypatch.setattr(weights, "stamped_sha256", None)
+    assert [v.state for v in weights.verify([at(server)], cache)] == ["ok"]
+    path.write_bytes(b"")
+    assert [v.state for v in weights.verify([at(server)], cache)] == ["bad"]
+
+
+def test_cached_lists_what_is_here(cache: Path) -> None:
+    packaged = [r for r in placed() if isinstance(r.files[0].where, Packaged)]
+    assert weights.cached(cache) == packaged != []
+    checkpoint = manifest.get(fetching.NETWORK)
+    cache.mkdir(parents=True)
+    weights.location(checkpoint, cache).touch()  # whether it is right, `verify` says
+    assert checkpoint in weights.cached(cache)
+    assert len(weights.cached(cache)) == len(packaged) + 1

@@ -14,7 +14,7 @@ from conftest import NAMES, images
 from timm.models import save_for_hf
 
 import bcos_zoo
-from bcos_zoo import InputError, UnknownModelError, WeightsError, manifest, weights, zoo
+from bcos_zoo import InputError, UnknownModelError, WeightsError, manifest, state_dicts, weights, zoo
 
 RESNETS = (18, 20, 32, 34, 44, 50, 56, 101, 110, 152)
 
@@ -63,7 +63,7 @@ def test_the_embedded_checkpoint_is_created_with_its_weights():
     if not record.files[0].where.path.exists():
         pytest.skip("the checkpoint is not embedded yet")
     model = bcos_zoo.create_model("bcos_resnet20", pretrained=True)
-    state = weights.read_state_dict(weights.fetch(record))
+    state = state_dicts.read(weights.fetch(record))
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key])
 
@@ -147,6 +147,6 @@ def test_folders_that_hold_no_network_are_refused(folder, tmp_path):
         WeightsError, match=r"cannot load local-dir:.*saved \(.+\); give a repository or folder"
     ):
         bcos_zoo.create_model(f"local-dir:{folder}", pretrained=True)
-    weights.save_state_dict({"x": torch.ones(1)}, folder / "model.safetensors")
+    state_dicts.save({"x": torch.ones(1)}, folder / "model.safetensors")
     with pytest.raises(WeightsError, match="the file is not of bcos_resnet20: .* missing .*, 1 surplus"):
         bcos_zoo.create_model(f"local-dir:{folder}", pretrained=True)

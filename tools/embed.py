@@ -14,7 +14,7 @@ from pathlib import Path
 
 import timm
 
-from bcos_zoo import Classifier, weights
+from bcos_zoo import Classifier, state_dicts
 from bcos_zoo.evaluate import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,12 +26,12 @@ def main(run: str, name: str, data: str, dataset: str) -> None:
     record = manifest["checkpoints"][name]
     (file,) = record["files"]
     target = ROOT / "bcos_zoo" / file["where"]["packaged"]
-    state_dict = weights.read_state_dict(Path(run) / "model.safetensors")
+    state_dict = state_dicts.read(Path(run) / "model.safetensors")
     model = timm.create_model(record["architecture"], num_classes=record["classes"]["count"]).eval()
     model.load_state_dict(state_dict)
 
     score = evaluate(Classifier(model, record["classes"]["labels"]), data)
-    weights.save_state_dict(state_dict, target)
+    state_dicts.save(state_dict, target)
     content = target.read_bytes()
     file |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     record["params"] = sum(p.numel() for p in model.parameters())

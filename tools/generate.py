@@ -25,26 +25,64 @@ from bcos_zoo.layers import BcosConv2d, BcosLinear, ConventionalSpec
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- models: made by tools/generate.py -->", "<!-- end of models -->"
 INEXACT = "no exact explanation"
+BY_HAND = "by hand"  # of a checkpoint whose file is not fetched
 
 HUBCONF_HEAD = '''"""torch.hub entry points. Made from the registry by tools/generate.py: do not edit.
 
 torch.hub.load("bcos-zoo/bcos_zoo", "bcos_resnet50", pretrained=True, trust_repo=True)
+torch.hub.load("bcos-zoo/bcos_zoo", "classifier", "bcos_resnet20.cifar10", trust_repo=True)
 """
 
-dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors", "numpy", "PIL"]
+dependencies = ["torch", "torchvision", "timm", "huggingface_hub", "safetensors", "filelock", "numpy", "PIL"]
 
 
-def _create(name, pretrained, tag, kwargs):
+def _package():
+    """bcos_zoo of the version beside this file, from wherever it was imported first.
+
+    torch.hub has put this folder first on sys.path, so that the copy here is found before an installed one.
+    One that is imported already stays, for every version registers the same names with timm.
+    Raises RuntimeError if that is another version.
+    """
     import os
-    import warnings
+    import re
 
     import bcos_zoo  # not at the top: torch.hub checks the dependencies only after reading this file
 
-    here, used = (os.path.dirname(os.path.realpath(file)) for file in (__file__, bcos_zoo.__file__))
-    if os.path.dirname(used) != here:
-        message = f"using bcos_zoo {bcos_zoo.__version__} from {used}, not the one in {here}"
-        warnings.warn(message, stacklevel=3)
+    here = os.path.join(os.path.dirname(os.path.realpath(__file__)), "bcos_zoo")
+    with open(os.path.join(here, "__init__.py"), encoding="utf-8") as file:
+        version = re.search('^__version__ = "(.+)"', file.read(), re.MULTILINE)[1]
+    used = getattr(bcos_zoo, "__version__", "without a version")
+    if used != version:
+        raise RuntimeError(
+            f"bcos_zoo {used} is imported already, from {next(iter(bcos_zoo.__path__))}, but this copy for "
+            f"torch.hub, {here}, is {version}, and a process holds one version: call torch.hub.load in a new "
+            "process, before any import of bcos_zoo, or timm.create_model for the network of the imported one"
+        )
+    return bcos_zoo
+
+
+def _create(name, pretrained, tag, kwargs):
+    bcos_zoo = _package()
+    if isinstance(pretrained, str):  # it would count as True, and the default's weights be loaded
+        raise bcos_zoo.InputError(
+            f"pretrained={pretrained!r}: allowed are True and False; "
+            f"to name a checkpoint give pretrained=True, tag={pretrained!r}"
+        )
     return bcos_zoo.create_model(f"{name}.{tag}" if tag else name, pretrained=pretrained, **kwargs)
+
+
+def classifier(name):
+    """A checkpoint ready for use: network, preprocessing, class names and explanation head in one object.
+
+    name: "architecture.tag", as the entry of the architecture lists them, an architecture (its default
+    checkpoint), or timm's "hf-hub:org/name" and "local-dir:PATH". The weights are always loaded.
+
+    clf = torch.hub.load("bcos-zoo/bcos_zoo", "classifier", "bcos_resnet20.cifar10", trust_repo=True)
+    clf.predict("cat.jpg", top_k=5)  # [Prediction(label, index, probability, logit), ...]
+    clf.explain("cat.jpg", targets=["cat", "dog"])  # Explanation: contributions, weights, rgba(), save()
+    clf.model  # the network itself
+    """
+    return _package().load(name)
 '''
 
 HUBCONF_ENTRY = '''
@@ -63,12 +101,31 @@ def {name}(pretrained=False, tag=None, **kwargs):
 def hubconf() -> str:
     entries = []
     for name in list_models():
-        tags = ", ".join(f'"{checkpoint.tag}"' for checkpoint in manifest.checkpoints(name))
-        options = f"pretrained: load the weights. tag: which checkpoint: {tags or 'there is none yet'}."
-        options = textwrap.fill(options, 110, initial_indent=" " * 4, subsequent_indent=" " * 4)
+        options = "\n".join(
+            textwrap.fill(option, 110, initial_indent=" " * 4, subsequent_indent=" " * 4)
+            for option in _hub_options(name)
+        )
         title = (timm.model_entrypoint(name).__doc__ or "").strip()
         entries.append(HUBCONF_ENTRY.format(name=name, title=title, options=options))
     return HUBCONF_HEAD + "".join(entries)
+
+
+def _hub_options(name: str) -> list[str]:
+    """What `pretrained` and `tag` may be for an architecture, one line each."""
+    default, tags, by_hand = manifest.default(name), [], []
+    for checkpoint in manifest.checkpoints(name):
+        (by_hand if _source(checkpoint) == BY_HAND else tags).append(f'"{checkpoint.tag}"')
+    if not tags + by_hand:
+        return ["pretrained, tag: there are no weights yet."]
+    listed = [", ".join(tags)] if tags else []
+    if by_hand:
+        listed.append(f"from a file at hand, pretrained_cfg_overlay=dict(file=PATH): {', '.join(by_hand)}")
+    return [
+        f'pretrained: load the weights, without a tag those of "{default.tag}".'
+        if default
+        else "pretrained: load the weights; this takes a tag.",
+        f"tag: which checkpoint, and so which form of the network: {'; '.join(listed)}.",
+    ]
 
 
 MODELS_HEAD = """# Models
@@ -160,7 +217,7 @@ def _model_row(name: str, checkpoint: manifest.Checkpoint | None) -> str:
 def _source(checkpoint: manifest.Checkpoint) -> str:
     file = next((file for file in checkpoint.files if file.where is not None), None)
     if file is None or file.digest is None:
-        return "by hand"
+        return BY_HAND
     return "package" if isinstance(file.where, manifest.Packaged) else "download"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
@@ -16,13 +18,18 @@ from timm.models import (
     generate_default_cfgs,
     resolve_pretrained_cfg,
 )
+from timm.models._input import update_model_args
 from torch import Tensor, nn
 
-from .. import manifest, weights
+from .. import manifest, state_dicts, weights
 from ..errors import WeightsError
 from ..layers import LayerSpec
 
 SOURCES = {"file", "url", "hf_hub_id", "state_dict"}  # keys of a card that say where the weights are
+RUNTIME = {  # keywords that say nothing about the network itself
+    *inspect.signature(build_model_with_cfg).parameters,
+    *("features_only", "out_indices", "feature_cls", "pruned", "device", "dtype"),
+}
 Entrypoint = TypeVar("Entrypoint", bound=Callable[..., nn.Module])
 
 
@@ -42,17 +49,19 @@ def cards(architectures: Mapping[str, Mapping[str, Any]], *, classifier: str) ->
     """
     base = dict(interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), classifier=classifier)
     out: dict[str, dict[str, Any]] = {}
+    defaults: dict[str, str] = {}
     for name, card in architectures.items():
-        for checkpoint in manifest.checkpoints(name):
+        known = [record for record in manifest.registered().values() if record.architecture == name]
+        for checkpoint in known:
             out[checkpoint.name] = base | dict(card) | manifest.timm_card(checkpoint)
-        if manifest.default(name) is None:
+        defaults[name] = next((record.tag for record in known if not record.arguments), "")
+        if not defaults[name]:
             out[name] = base | dict(card)
     made: Mapping[str, Any] = generate_default_cfgs(out)
     for name in architectures:
-        default, tags = manifest.default(name), made[name].tags  # timm would put the first with a url there
-        tag = default.tag if default else ""
-        tags.remove(tag)
-        tags.appendleft(tag)
+        tags = made[name].tags  # timm would put the first with a url there
+        tags.remove(defaults[name])
+        tags.appendleft(defaults[name])
     return made
 
 
@@ -72,29 +81,56 @@ def build(
     timm's caller asked for, which wins. Those that are fields of `spec` reach the class in one such object.
     levels: how many feature maps features_only gives unless out_indices are asked for.
     spec: how the layers are made, a dataclass.
+
+    The network's `build_arguments` say what it was built with beyond `arch`, as plain JSON data (but for what
+    is none, such as a class): they make it again, and timm writes them into a config.json. What it became
+    later is not in them: its own num_classes and global_pool are. Its `pretrained_from` names the checkpoint,
+    or the `hf-hub:org/name@revision`, whose weights it began with; None if random, or from the caller's file.
     Raises WeightsError if the checkpoint is missing, damaged or does not fit; TypeError for unknown keywords.
     """
-    kwargs = dict(kwargs)
+    kwargs = {key: value if key in RUNTIME else _tuple(value) for key, value in kwargs.items()}
     features = {"feature_cls": "getter", "out_indices": tuple(range(levels))}
     kwargs["feature_cfg"] = features | kwargs.get("feature_cfg", {})
     card = kwargs.get("pretrained_cfg")
     arguments: Mapping[str, Any] = {}
-    if not isinstance(card, (dict, PretrainedCfg)):  # a ready card is the hub's or a caller's
+    began: str | None = None
+    if isinstance(card, (dict, PretrainedCfg)):  # a ready card is the hub's or a caller's
+        ready = card if isinstance(card, dict) else card.to_dict()
+        began = f"hf-hub:{ready['hf_hub_id']}" if pretrained and ready.get("source") == "hf-hub" else None
+    else:
         tag = resolve_pretrained_cfg(name, card).tag
         full = f"{name}.{tag}" if tag else name
         arguments = manifest.load()[full].arguments if tag else {}
         overlay = kwargs.get("pretrained_cfg_overlay") or {}
         if pretrained and overlay.get("file"):
-            weights.read_state_dict(overlay["file"])  # timm raises anything, as the damage has it
+            state_dicts.read(overlay["file"])  # timm raises anything, as the damage has it
         elif pretrained and not overlay.keys() & SOURCES:
-            file = weights.fetch(full, kwargs.get("cache_dir"))
+            began, file = full, weights.fetch(full, kwargs.get("cache_dir"))
             kwargs["pretrained_cfg_overlay"] = overlay | {"file": str(file)}
     options = {**arch, **arguments, **kwargs}
     shared = {field.name: options.pop(field.name) for field in fields(spec) if field.name in options}
     fit = partial(_fit, name=name, headless=bool(kwargs.get("features_only")))
-    return build_model_with_cfg(
+    model = build_model_with_cfg(
         cls, name, pretrained, pretrained_filter_fn=fit, spec=spec(**shared), **options
     )
+    asked = {**arguments, **kwargs}.items()
+    own = {k: _plain(v) for k, v in asked if k not in RUNTIME and (k not in arch or arch[k] != v)}
+    model.build_arguments, model.pretrained_from = own, began
+    update_model_args(model, **own)  # timm adds its caller's keywords, but knows no checkpoint's arguments
+    return model
+
+
+def _tuple(value: Any) -> Any:
+    """What JSON, and so a config.json, can only say as a list."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    """A value as it comes back from JSON; itself if it cannot be written there."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):
+        return value
 
 
 def own_names(state_dict: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
@@ -103,7 +139,7 @@ def own_names(state_dict: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]
     Those of an auxiliary head are left out where the network has none.
     """
     own = model.state_dict()
-    named = weights.unwrap(state_dict, own.keys())
+    named = state_dicts.unwrap(state_dict, own.keys())
     rename = getattr(model, "rename", None)
     if rename is not None:
         named = {key if rename(key) in named else rename(key): value for key, value in named.items()}
@@ -137,7 +173,7 @@ def _fit(state_dict: dict[str, Tensor], model: Any, *, name: str, headless: bool
         channels = model.spec.encoded_channels(model.in_chans)
         parts = model.spec.encoded_channels(1)
         state_dict[stem] = _adapt_stem(state_dict[stem], own[stem], channels, parts)
-    weights.check_fit(state_dict, own, name, spare=spare)
+    state_dicts.check_fit(state_dict, own, name, spare=spare)
     return {key: value for key, value in state_dict.items() if key not in spare}
 
 

@@ -11,7 +11,7 @@ import timm
 import torch
 from conftest import random_state
 
-from bcos_zoo import weights
+from bcos_zoo import state_dicts, weights
 from bcos_zoo.layers import LogitLayer
 
 VITS = "bcos_*vit*"  # their features are tokens: "non-standard" to timm
@@ -106,7 +106,7 @@ def _ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
 
     def fetch(checkpoint: str, cache_dir: object = None) -> Path:
         path = tmp_path / "published.safetensors"
-        weights.save_state_dict(timm.create_model(checkpoint).state_dict(), path)
+        state_dicts.save(timm.create_model(checkpoint).state_dict(), path)
         return path
 
     monkeypatch.setattr(request.module, "create_model", create_model)

@@ -11,7 +11,7 @@ import torch
 from conftest import images, network
 from timm.models import adapt_input_conv
 
-from bcos_zoo import UnknownModelError, WeightsError, weights
+from bcos_zoo import UnknownModelError, WeightsError, state_dicts, weights
 
 NAME = "bcos_resnet20"
 
@@ -19,7 +19,7 @@ NAME = "bcos_resnet20"
 @pytest.fixture(scope="module")
 def file(shared: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    weights.save_state_dict(shared.state_dict(), path)
+    state_dicts.save(shared.state_dict(), path)
     return path
 
 
@@ -30,7 +30,7 @@ def load(path: Path, name: str = NAME, **options: Any) -> Any:
 
 def saved(state: dict[str, torch.Tensor], folder: Path) -> Path:
     path = folder / "other.safetensors"
-    weights.save_state_dict(state, path)
+    state_dicts.save(state, path)
     return path
 
 
@@ -170,9 +170,10 @@ def test_an_architecture_without_weights_has_none():
 
 
 def test_downloaded_weights_are_verified_before_they_are_loaded(monkeypatch, file, tmp_path):
-    """The manifest's file of that name, damaged in the cache, does not get as far as timm."""
+    """The manifest's file of that name, damaged in a mirror, does not get as far as timm."""
     name = next(name for name in timm.list_models("bcos_*", pretrained=True) if name.endswith("v2_in1k"))
     url = timm.get_pretrained_cfg(name).url
     (tmp_path / Path(url).name).write_bytes(file.read_bytes())
+    monkeypatch.setenv(weights.MIRROR, str(tmp_path))
     with pytest.raises(WeightsError, match="is not the file expected: sha256 expected"):
-        timm.create_model(name, pretrained=True, cache_dir=str(tmp_path))
+        timm.create_model(name, pretrained=True, cache_dir=str(tmp_path / "cache"))

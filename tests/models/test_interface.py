@@ -11,7 +11,7 @@ import torch
 from conftest import EXPLAINED, assert_close, gap, images, network, random_state, smallest_of_each_family
 
 import bcos_zoo
-from bcos_zoo import InputError, weights
+from bcos_zoo import InputError, state_dicts
 
 SMALLEST = [*smallest_of_each_family(), "bcos_simple_vit_ti_patch16_224", "bcos_std_vitc_ti_patch1_14"]
 
@@ -133,7 +133,7 @@ def test_other_channels_are_encoded_and_explained(name, in_chans):
 @pytest.fixture(scope="module")
 def file(model: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("file") / "model.safetensors"
-    weights.save_state_dict(model.state_dict(), path)
+    state_dicts.save(model.state_dict(), path)
     return str(path)
 
 

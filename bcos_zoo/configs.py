@@ -1,0 +1,119 @@
+"""config.json of a folder or a Hugging Face repository: timm's form, with an object of ours beside its card.
+
+Ours is called "bcos_zoo" and says what timm's card has no place for; a config.json without it is read too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import errors as hub
+from huggingface_hub import hf_hub_download
+from timm.models import PretrainedCfg
+
+from .errors import WeightsError, reason, redact
+
+ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own schemes: what follows is no name of ours
+OURS = "bcos_zoo"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network is to be had, and what its config.json says."""
+
+    name: str  # as timm takes it; of a repository at the commit that was read, though a branch was asked for
+    architecture: str
+    class_names: tuple[str, ...] | None  # None if it has none
+    embedding: bool  # the outputs are no classes
+    explanation: Mapping[str, Any]  # "smooth" and "percentile", as Classifier takes them; maybe empty
+
+
+def read(name: str, cache_dir: Any = None) -> Source:
+    """The config.json of `hf-hub:org/name@revision` or `local-dir:PATH`.
+
+    cache_dir: of huggingface_hub, unless its own.
+    Raises WeightsError if it cannot be had, is damaged, or is not of timm's form.
+    """
+    scheme, _, place = name.partition(":")
+    try:
+        if scheme == "local-dir":
+            path = Path(place, "config.json")
+        else:
+            repo, _, revision = place.partition("@")
+            path = Path(hf_hub_download(repo, "config.json", revision=revision or None, cache_dir=cache_dir))
+            if re.fullmatch("[0-9a-f]{40}", path.parent.name):  # weights and explanations of one commit
+                name = f"{scheme}:{repo}@{path.parent.name}"
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except Exception as error:  # those of the hub's client and of what is beneath it have no common base
+        raise unloadable(name, error) from None  # its own traceback could show what ours hides
+    return _checked(name, config)
+
+
+def unloadable(name: str, error: BaseException) -> WeightsError:
+    """The error of a folder or repository that gives no network, in one line without secrets."""
+    return WeightsError(
+        f"cannot load {name} ({why(error)}); give a repository or folder that holds config.json and weights"
+    )
+
+
+def why(error: BaseException, *secrets: str | bool | None) -> str:
+    """What an error of the hub's client means, in one line; secrets: what must not show in it."""
+    if isinstance(error, hub.GatedRepoError):
+        return "its owner grants access: ask for it on its page, then set HF_TOKEN or `hf auth login`"
+    if isinstance(error, hub.RepositoryNotFoundError):
+        return "no such repository, or a private one and no token for it: set HF_TOKEN or `hf auth login`"
+    if isinstance(error, hub.RevisionNotFoundError):
+        return "the repository has no such branch, tag or commit"
+    if isinstance(error, hub.LocalEntryNotFoundError):
+        return "not in the cache, and the Hub cannot be reached"
+    if isinstance(error, hub.HfHubHTTPError) and (response := getattr(error, "response", None)) is not None:
+        if response.status_code == 401:
+            return "no token was given, or the Hub does not know it: set HF_TOKEN or `hf auth login`"
+        said = redact(" ".join((error.server_message or "").split()), *secrets)[:160]
+        return f"the Hub answers {response.status_code}: {said or response.reason_phrase}"
+    return reason(error, *secrets)
+
+
+def _checked(name: str, config: Any) -> Source:
+    """Raises WeightsError where the config.json is not of timm's form, or our part of it is damaged."""
+
+    def refuse(fault: str) -> WeightsError:
+        return WeightsError(f"the config.json of {name} {fault}; give one that bcos_zoo or timm wrote")
+
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise refuse("names no architecture of timm")
+    card = config.get("pretrained_cfg", {})
+    ours = config.get(OURS, {})
+    for key, value in {
+        "pretrained_cfg": card,
+        "model_args": config.get("model_args", {}),
+        OURS: ours,
+    }.items():
+        if not isinstance(value, dict):
+            raise refuse(f"has {key}={value!r:.50}, where an object belongs")
+    if unknown := sorted(card.keys() - {field.name for field in fields(PretrainedCfg)}):
+        raise refuse(f"has unknown keys in pretrained_cfg ({', '.join(unknown)[:100]})")
+    explanation = ours.get("explanation") or {}
+    if explanation:
+        smooth, percentile = explanation.get("smooth"), explanation.get("percentile")
+        whole = isinstance(smooth, int) and smooth >= 0
+        if not whole or not (isinstance(percentile, (int, float)) and 0 < percentile <= 100):
+            raise refuse(f"has explanation={explanation!r:.80}: smooth is 0 and more, percentile in (0, 100]")
+        explanation = {"smooth": smooth, "percentile": percentile}
+    names = config.get("label_names") or card.get("label_names") or config.get("labels")
+    if isinstance(names, dict):  # by index, as timm allows
+        names = [names.get(str(i)) for i in range(len(names))]
+    if names and not (isinstance(names, list) and all(isinstance(one, str) for one in names)):
+        raise refuse("has label_names that are no list of texts")
+    return Source(
+        name,
+        config["architecture"],
+        tuple(names) if names else None,
+        ours.get("outputs") == "embedding",
+        explanation,
+    )

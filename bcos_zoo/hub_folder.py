@@ -1,0 +1,287 @@
+"""A network as a folder in the form of the Hugging Face Hub: weights, timm's config.json, card and picture.
+
+`prepare` looks at all that can be wrong, `write` fills a folder and loads it again: it must give the same
+network to the last bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from PIL import Image
+from timm.data import resolve_model_data_config
+from timm.models import get_model_args
+from timm.models._hub import save_config_for_hf
+from torch import Tensor
+
+from . import configs, images, manifest, modelcard, render, state_dicts, zoo
+from .classifier import Classifier, Source, load, of_source
+from .errors import InputError, WeightsError
+from .explain import explain, unwrapped
+from .explanation import Explanation
+from .files import replacing
+from .layers import Encode
+
+SAMPLE = manifest.PACKAGE / "samples" / "chelsea.jpg"
+WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md", "explanation.png"
+FILES = {WEIGHTS, CONFIG, CARD, PICTURE}
+FROM_MODEL = {"num_classes", "global_pool", "in_chans", "img_size"}  # timm writes them as they are now
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is written, on the CPU and apart from the caller's, and what it gives for one image."""
+
+    classifier: Classifier
+    embedding: bool
+    record: manifest.Checkpoint | None  # if the weights are its own
+    base: manifest.Checkpoint | None  # the one they were trained on from, if they are not
+    photograph: Image.Image | None  # None if the network takes no photograph
+    credit: str  # of the photograph
+    x: Tensor  # (1, K, H, W)
+    logits: Tensor
+    explanation: Explanation | None
+    reason: str | None  # why there is no picture
+
+    @property
+    def model(self) -> Any:
+        return self.classifier.model
+
+    @property
+    def architecture(self) -> str:
+        name: str = self.model.pretrained_cfg["architecture"]
+        return name
+
+
+def prepare(source: Classifier | str, sample: Source | None) -> Network:
+    """Look at all that can be wrong before anything is written."""
+    if not isinstance(source, (Classifier, str)):
+        raise InputError(
+            f"got a {type(source).__name__}; allowed are a name and a Classifier: for a network of your own "
+            "give bcos_zoo.Classifier(model, class_names)"
+        )
+    embedding = isinstance(source, str) and _is_embedding(source)
+    given = source if isinstance(source, Classifier) else _embedding(source) if embedding else load(source)
+    _check(given.model)
+    classifier = Classifier(
+        _on_cpu(given.model),
+        given.class_names,
+        smooth=given.head.smooth,
+        percentile=given.head.percentile,
+    )
+    model: Any = classifier.model
+    photograph, credit = None, "" if sample is not None else " (Stefan van der Walt, CC0)"
+    if sample is not None or model.in_chans in (1, 3):
+        photograph = images.load_rgb(SAMPLE if sample is None else sample)
+        x = classifier.preprocess(photograph)
+    else:
+        size = (1, model.in_chans, *resolve_model_data_config(model)["input_size"][-2:])
+        x = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model(x)
+    explanation, reason = None, None
+    if not any(isinstance(module, Encode) for module in model.modules()):
+        reason = "a conventional network has no exact one"
+    elif logits.ndim != 2:
+        reason = "the network gives a map of logits, not pooled"
+    else:
+        explanation = classifier.head(x)
+        if embedding:
+            reason = "the outputs are an embedding, not classes"
+        elif photograph is None:
+            reason = f"the network takes {model.in_chans} channels, a photograph has 3"
+    record, base = _known(model, unchanged=isinstance(source, str))
+    return Network(classifier, embedding, record, base, photograph, credit, x, logits, explanation, reason)
+
+
+def _is_embedding(name: str) -> bool:
+    return not name.startswith(configs.ELSEWHERE) and zoo.find_checkpoint(name).classes.labels is None
+
+
+def _embedding(name: str) -> Classifier:
+    model: Any = zoo.create_model(name, pretrained=True)
+    return Classifier(model, [str(i) for i in range(model.num_classes)])
+
+
+def _check(model: Any) -> None:
+    """Raise InputError for a network that a config.json cannot make again."""
+    model = unwrapped(model)
+    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
+    if architecture not in zoo.list_models() or not hasattr(model, "build_arguments"):
+        raise InputError(
+            f"{type(model).__name__} was not made by timm from an architecture of this zoo, so no "
+            "config.json can name it; create it with bcos_zoo.create_model and give it your weights"
+        )
+    if not model.num_classes:
+        raise InputError(
+            "the network has no classifier (num_classes=0), so there is nothing to load with bcos_zoo.load; "
+            "give it one with reset_classifier, or save the features with timm.models.save_for_hf"
+        )
+    for key, value in model.build_arguments.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{key}={value!r:.80} cannot be written as JSON; build the network without it"
+            ) from None
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise InputError(f"{key} is {tensor.dtype}; timm loads float32 only: call model.float() first")
+        if not tensor.isfinite().all():
+            raise InputError(f"{key} holds NaN or infinite values; export weights that are finite")
+
+
+def _on_cpu(model: Any) -> Any:
+    """A copy as it will be when it is loaded: in eval mode, its tensors in the usual order."""
+    twin = copy.deepcopy(unwrapped(model)).cpu().eval()
+    for tensor in (*twin.parameters(), *twin.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return twin
+
+
+def _known(model: Any, unchanged: bool) -> tuple[manifest.Checkpoint | None, manifest.Checkpoint | None]:
+    """The checkpoint that the weights are, and the one that they began as."""
+    record = manifest.load().get(model.pretrained_from or "")
+    if record is None or unchanged:
+        return record, None
+    try:
+        original: Any = zoo.create_model(record.name, pretrained=True)
+    except WeightsError:  # its file has gone since
+        return None, record
+    pools = {get_model_args(one).get("global_pool") for one in (model, original)}
+    same = _arguments(model) == _arguments(original) and len(pools) == 1
+    if same and not _differences(model.state_dict(), original.state_dict()):
+        return record, None
+    return None, record
+
+
+def _arguments(model: Any) -> dict[str, Any]:
+    """What config.json says of the architecture, beside what the network says as it is now."""
+    return {k: v for k, v in model.build_arguments.items() if k not in FROM_MODEL and "drop_" not in k}
+
+
+def write(network: Network, folder: Path, repo: str | None = None) -> None:
+    """All files of a network, and the proof that they give it back. repo: where it goes, if that is known."""
+    model, classifier = network.model, network.classifier
+    repo = repo or f"ORGANISATION/{network.record.name if network.record else network.architecture}"
+    header = {"name": network.record.name} if network.record else {}
+    state_dicts.save(model.state_dict(), folder / WEIGHTS, header | {"bcos_zoo": version()})
+    resize = _write_config(network, folder / CONFIG)
+    caption = None
+    if network.reason is None and network.explanation is not None and network.photograph is not None:
+        best = classifier.rank(network.logits[0], 1)[0]
+        title = f"{best.label}, probability {best.probability:.3g}"
+        gap = network.explanation.completeness().abs().max()
+        caption = (
+            f"A photograph{network.credit}, what its pixels contribute, and W(x) in colour: {title}. "
+            f"Contributions and bias sum to the logit up to {gap:.1g}."
+        )
+        view = classifier.view(network.photograph)
+        sheet = render.figure(view, network.explanation, titles=[title])
+        with replacing(folder / PICTURE) as temporary:
+            sheet.save(temporary, format="PNG", optimize=True)
+    facts = modelcard.Facts(
+        model=model,
+        repo=repo,
+        version=version(),
+        class_names=None if network.embedding else classifier.class_names,
+        record=network.record,
+        base=network.base,
+        resize=resize,
+        explained=network.explanation is not None,
+        picture=caption,
+        reason=network.reason,
+    )
+    with replacing(folder / CARD) as temporary:
+        temporary.write_text(str(modelcard.make(facts)), encoding="utf-8")
+    _verify(network, folder)
+
+
+def _write_config(network: Network, path: Path) -> int:
+    """Write config.json; returns the pixels that the shorter side is resized to."""
+    model, head = network.model, network.classifier.head
+    config = resolve_model_data_config(model)
+    resize = math.floor(min(config["input_size"][-2:]) / config["crop_pct"])
+    encoding = {1: "grey", 3: "rgb"}.get(model.in_chans, f"{model.in_chans} channels")
+    if any(isinstance(module, Encode) for module in model.modules()):
+        encoding += "+inverse"
+    card: dict[str, Any] = {"label_names": None}  # they stand beside it
+    if not network.record:
+        card["tag"] = None
+    if not model.pretrained_from:  # the card is that of the architecture's checkpoint, and these are its
+        card |= dict(license=None, origin_url=None, paper_ids=None)
+    ours = {
+        "version": version(),
+        "checkpoint": network.record and network.record.name,
+        "outputs": "embedding" if network.embedding else "classes",
+        "preprocessing": {"resize": resize, "encoding": encoding},
+        "explanation": network.explanation and {"smooth": head.smooth, "percentile": head.percentile},
+    }
+    names = {} if network.embedding else {"label_names": network.classifier.class_names}
+    # One mean and std for each channel, as in Classifier; timm would warn of the three of a grey network.
+    data = {key: config[key][: model.in_chans] for key in ("mean", "std")}
+    data = {key: value if len(value) == model.in_chans else value[:1] for key, value in data.items()}
+    with replacing(path) as temporary:
+        save_config_for_hf(
+            model,
+            temporary,
+            model_config={"pretrained_cfg": card, configs.OURS: ours, **names},
+            model_args=_arguments(model),
+            data_config=data,
+        )
+    return resize
+
+
+def _verify(network: Network, folder: Path) -> None:
+    """Raise WeightsError, with all that differs, unless the folder gives the same network."""
+    name, own = f"local-dir:{folder}", network.classifier
+    try:
+        model: Any = timm.create_model(name, pretrained=True).eval()
+        source = configs.read(name)
+        settings = None if source.embedding else of_source(model, source)
+    except Exception as error:  # timm's and the readers' have no common base
+        raise WeightsError(
+            f"the folder written does not load ({configs.why(error)}); nothing was kept"
+        ) from error
+    faults = _differences(own.model.state_dict(), model.state_dict())
+    with torch.no_grad():
+        if not faults and not torch.equal(model(network.x), network.logits):
+            faults.append("the logits of the sample")
+    if (e := network.explanation) is not None and not faults:
+        again = explain(model, network.x, e.targets)
+        if not torch.equal(again.weights, e.weights) or not torch.equal(again.bias, e.bias):
+            faults.append("the explanation of the sample")
+    if settings is not None:
+        if settings.class_names != own.class_names:
+            faults.append("the class names")
+        mine, theirs = (c.head for c in (own, settings))
+        if e is not None and (mine.smooth, mine.percentile) != (theirs.smooth, theirs.percentile):
+            faults.append("the settings of explanations")
+        if network.photograph is not None:
+            if not torch.equal(settings.preprocess(network.photograph), network.x):
+                faults.append("the preprocessing")
+    if faults:
+        raise WeightsError(
+            f"the folder written gives another network: {', '.join(faults)}; nothing was kept. A network "
+            "that was changed by hand, not by arguments, cannot be made again from a config.json"
+        )
+
+
+def _differences(own: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that differ, or that only one has; five of them, and how many more."""
+    wrong = [key for key in own if key not in theirs or not torch.equal(own[key], theirs[key])]
+    wrong += [key for key in theirs if key not in own]
+    return wrong[:5] + ([f"{len(wrong) - 5} more tensors"] if wrong[5:] else [])
+
+
+def version() -> str:
+    from . import __version__  # not at the top: the package imports this file before it says its version
+
+    return __version__
