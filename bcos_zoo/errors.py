@@ -32,7 +32,7 @@ class WeightsError(BcosZooError, RuntimeError):
 
 def redact(text: str, *secrets: str | bool | None) -> str:
     """`text` without secrets: credentials and queries of urls, Hugging Face tokens, and those given."""
-    text = re.sub(r"(?<=://)[^/\s'\"@]+@", "", text)
+    text = re.sub(r"(?<=://)[^/\s'\"]+@", "", text)
     text = re.sub(r"(://[^\s'\"?]*)\?[^\s'\"]*", r"\1", text)
     text = re.sub(r"\bhf_[A-Za-z0-9]{8,}", "hf_***", text)
     for secret in (os.environ.get("HF_TOKEN"), *secrets):

@@ -305,9 +305,7 @@ def _check(document: Any, path: Path) -> None:
     fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(document))
     if fault is not None:
         at = "/".join(map(str, fault.absolute_path)) or "the top"
-        raise InputError(
-            f"{path} is not a manifest (at {at}: {fault.message[:200]}); see {PACKAGE / SCHEMA}"
-        )
+        raise InputError(f"{path} is not a manifest (at {at}: {fault.message[:200]}); see {PACKAGE / SCHEMA}")
     for name, record in document["checkpoints"].items():
         if record["architecture"] != name.partition(".")[0]:
             raise InputError(

@@ -20,6 +20,8 @@ ORDER = [
     {"targets"},
     {"explanation"},
     {"explain"},
+    {"neighbours"},
+    {"posthoc"},
     {"render"},
     {"classifier"},
     {"units"},

@@ -249,6 +249,7 @@ def test_secrets_are_taken_out_of_texts(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "plain")
     text = "see https://me:pass@host/a?token=1&b=2 or hf_abcdefgh12 (plain, other)"
     assert redact(text, "other", None, True, "") == "see https://host/a or hf_*** (***, ***)"
+    assert redact("http://me:p@ss@host/x@1") == "http://host/x@1"
 
 
 def test_the_tests_reach_no_other_hub(pushed):
