@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
-from . import __version__, checksums, evaluate, hub, images, pipeline, train, weights, zoo
+from . import __version__, bundle, checksums, evaluate, hub, images, pipeline, train, weights, zoo
 from .classifier import Classifier, load
 from .errors import BcosZooError, InputError
+from .posthoc import EXPLAINERS
 
 DEFAULT_MODEL = "bcos_resnet20.cifar10"  # the best embedded checkpoint
 
@@ -102,33 +104,61 @@ def explain(
         list[str] | None, typer.Option("--target", help="Class label or index; give it again for more.")
     ] = None,
     folder: Folder = Path("."),
+    picture: Annotated[str, typer.Option("--picture", help=", ".join(pipeline.PICTURES))] = "figure",
+    format_: Annotated[str, typer.Option("--format", help=", ".join(pipeline.FORMATS))] = "png",
+    contrast: Annotated[
+        tuple[str, str] | None, typer.Option("--contrast", metavar="A B", help="Why A rather than B.")
+    ] = None,
+    shared_scale: Annotated[
+        bool, typer.Option("--shared-scale", help="One colour means the same in all pictures.")
+    ] = False,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Of clips: how much.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Explain images: image, contribution map and colour explanation side by side, as PNG."""
+    """Explain images and clips: image, contribution map and colour explanation side by side, or as chosen."""
+    if contrast and target:
+        raise InputError("--contrast names its two classes itself; leave out --target")
     sources = images.find_images(paths)
     classifier = load(model)
+    pair = (_target(classifier, contrast[0]), _target(classifier, contrast[1])) if contrast else None
+    order = pipeline.Order(picture, format_, pair, shared_scale, seconds)
     targets = [_target(classifier, one) for one in target] if target else None
-    pipeline.check_targets(classifier, targets)
+    pipeline.check_targets(classifier, list(pair) if pair else targets)
     documents, errors = [], []
-    for path, answer in pipeline.explain_files(classifier, sources, targets, folder):
+    for path, answer in pipeline.explain_files(classifier, sources, targets, folder, order, model=model):
         if isinstance(answer, InputError):
             errors.append(answer)
             continue
-        explained, picture = answer
-        document = {
-            "image": str(path),
-            "picture": str(picture),
-            "targets": [classifier.class_names[i] for i in explained.explanation.targets[0].tolist()],
-            "completeness_gap": explained.explanation.completeness().abs().max().item(),
-            "predictions": [asdict(prediction) for prediction in explained.predictions[:5]],
-        }
-        documents.append(document)
+        documents.append({"image": str(path)} | asdict(answer) | {"picture": str(answer.picture)})
         if not as_json:
-            best = explained.predictions[0]
-            typer.echo(f"{path}: {best.label}, probability {best.probability:.3g} -> {picture}")
+            best = answer.predictions[0]
+            typer.echo(f"{path}: {best.label}, probability {best.probability:.3g} -> {answer.picture}")
     if as_json:
         _print_json({"model": model, "images": documents, "errors": [str(error) for error in errors]})
     _report(errors)
+
+
+@app.command("verify")
+def verify_bundle(
+    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What explain --format bundle wrote.")],
+    image: Annotated[Path, typer.Argument(help="The image it should be of.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="To recompute with; by default the one it names.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Relative to the largest value of an array.")
+    ] = bundle.TOLERANCE,
+    as_json: Json = False,
+) -> None:
+    """Recompute an explanation from its image and network; exit with 2 unless all of it holds."""
+    checks = bundle.verify(file, image, model=model, tolerance=tolerance)
+    if as_json:
+        _print_json([asdict(check) for check in checks])
+    for check in checks if not as_json else []:
+        typer.echo(f"{'holds' if check.holds else 'FAILS'}  {check.what:14} {check.detail}")
+    if failed := [check.what for check in checks if not check.holds]:
+        typer.echo(f"error: {file} does not hold for {image}: {', '.join(failed)}", err=True)
+        raise typer.Exit(2)
 
 
 def _target(classifier: Classifier, text: str) -> int | str:
@@ -154,12 +184,46 @@ def evaluate_(
     data: Annotated[Path, typer.Argument(help="Folder with a sub-folder of images for each class.")],
     model: Model = DEFAULT_MODEL,
     as_json: Json = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help=f"accuracy, or of explanations: {', '.join(evaluate.METRICS)}."),
+    ] = None,
+    explainer: Annotated[
+        list[str] | None, typer.Option("--explainer", help=f"{', '.join(EXPLAINERS)}; all if not given.")
+    ] = None,
+    grid: Annotated[int, typer.Option("--grid", min=2, help="Cells a side of the grid pointing game.")] = 3,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Grids, or images.")] = 250,
+    fewer: Annotated[
+        list[str] | None, typer.Option("--fewer", metavar="EXPLAINER=N", help="Samples of a slow one.")
+    ] = None,
+    smooth: Annotated[int, typer.Option("--smooth", min=0, help="Window of the maps, pixels.")] = 1,
+    seed: Annotated[int, typer.Option("--seed")] = 42,
+    folder: Annotated[Path, typer.Option("-o", help="Folder of the run; continued if it is there.")] = Path(
+        "runs/evaluate"
+    ),
 ) -> None:
-    """Measure top-1 and top-5 accuracy on a folder of labelled images."""
-    result = evaluate.evaluate(load(model), data)
+    """Measure accuracy, or explanations beside those of other methods, on a folder of labelled images."""
+    wanted = metric or ["accuracy"]
+    if wanted == ["accuracy"]:
+        result = evaluate.evaluate(load(model), data)
+        if as_json:
+            return _print_json({"model": model, "data": str(data)} | asdict(result))
+        return typer.echo(
+            f"{model} on {result.images} images: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
+            f"calibration error {result.calibration_error:.3f}, Brier score {result.brier_score:.3f}"
+        )
+    settings = evaluate.Settings(
+        explainers=tuple(explainer or EXPLAINERS), metrics=tuple(wanted), grid=grid, samples=samples,
+        fewer=evaluate.parse_counts(fewer or []), smooth=smooth, seed=seed,
+    )  # fmt: skip
+    summary = evaluate.run(load(model), data, folder, settings, progress=Progress(console=err))
     if as_json:
-        return _print_json({"model": model, "data": str(data)} | asdict(result))
-    typer.echo(f"{model} on {result.images} images: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %")
+        return _print_json({"model": model, "data": str(data), "folder": str(folder), "summary": summary})
+    table = Table("metric", "explainer", "samples", "maps", "mean", "p25", "median", "p75", box=None)
+    for line in summary:
+        scores = [f"{line[key]:.3f}" for key in ("mean", "p25", "p50", "p75")]
+        table.add_row(line["metric"], line["explainer"], str(line["samples"]), str(line["maps"]), *scores)
+    out.print(table)
 
 
 Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph of the card's explanation.")]

@@ -2,19 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .errors import InputError
 from .explanation import Explanation
+from .layers.functional import at_least_float32
 
 PANEL = 320  # pixels: the longer side of one picture in a figure
+SMALL = 160  # the same in a contact sheet
 MARGIN = 12
 CAPTION = 26
 BLACK, GREY, WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
+FAINT = 0.5  # what is left of a photograph's contrast under a map
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What full colour stands for. One scale for several explanations makes their pictures comparable."""
+
+    logits: float  # the contribution of a pixel, in logits, that is full red, or less it full blue
+    length: float  # the length of a pixel's weights, in logits, that is opaque
+
+    @staticmethod
+    def of(explanation: Explanation) -> Scale:
+        """The smallest scale on which no image or target of an explanation is paler than by itself."""
+        targets = explanation.contributions.flatten(0, 1)
+        limit = max(color_limit(one, explanation.percentile) for one in targets)
+        return Scale(limit, float(_opaque(lengths(explanation), explanation.percentile).max()))
+
+    @staticmethod
+    def shared(scales: Iterable[Scale]) -> Scale:
+        """The one scale of several, of which there is at least one: the largest of each number."""
+        several = list(scales)
+        return Scale(max(one.logits for one in several), max(one.length for one in several))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a figure with the line under it. sharp: its pixels are shown as squares."""
+
+    picture: Image.Image
+    caption: str = ""
+    sharp: bool = False
+    title: bool = False  # the caption names the row
+
+
+def lengths(explanation: Explanation) -> Tensor:
+    """(N, T, H, W): the length of each pixel's weights, 0 where it speaks against the target, smoothed.
+
+    `Explanation.rgba` makes its opacity of the same numbers, each picture relative to its own percentile.
+    """
+    found = torch.linalg.vector_norm(at_least_float32(explanation.weights), dim=2)
+    found = found * (explanation.contributions >= 0)
+    if (window := explanation.smooth) > 1:
+        before, after = (window - 1) // 2, window // 2
+        found = F.avg_pool2d(F.pad(found, (before, after, before, after)), window, stride=1)
+    return found
+
+
+def _opaque(found: Tensor, percentile: float) -> Tensor:
+    """(N, T): the length that is opaque in a picture by itself."""
+    flat = found.flatten(2)
+    top = torch.quantile(flat, percentile / 100, dim=2)
+    return torch.where(top > 0, top, flat.amax(2))
+
+
+def in_colour(explanation: Explanation, scale: Scale | None = None) -> Tensor:
+    """(N, T, 4, H, W): `explanation.rgba()`, or its colours with the opacity of a scale."""
+    rgba = explanation.rgba()
+    if scale is not None:
+        alpha = lengths(explanation) / (scale.length or 1.0)
+        rgba = torch.cat([rgba[:, :, :3], alpha.clamp(0, 1).unsqueeze(2)], dim=2)
+    return rgba
 
 
 def color_limit(contributions: Tensor, percentile: float = 99.5) -> float:
@@ -35,18 +101,46 @@ def contribution_map(
     contributions: (H, W) in logits. limit: the value of full colour, by default the
     `color_limit` of that percentile; give one limit to several maps to compare them.
     """
+    strength = _strength(contributions, limit, percentile)[..., None]
+    toward = np.where(
+        strength >= 0, np.array([0.0, 1.0, 1.0]), np.array([1.0, 1.0, 0.0])
+    )  # what is taken from white
+    return Image.fromarray(np.round(255 * (1 - np.abs(strength) * toward)).astype(np.uint8))
+
+
+def overlay(
+    photograph: Image.Image,
+    contributions: Tensor,
+    *,
+    limit: float | None = None,
+    percentile: float = 99.5,
+) -> Image.Image:
+    """The contribution map on the photograph, which is grey and faint where pixels add nothing.
+
+    photograph: what the network saw, in any size, which the picture then has; the rest as in
+    `contribution_map`.
+    """
+    strength = _strength(contributions, limit, percentile)
+    colour = np.where(strength[..., None] >= 0, np.array([255, 0, 0]), np.array([0, 0, 255]))
+    alpha = np.round(255 * np.abs(strength))[..., None]
+    ink = Image.fromarray(np.concatenate([colour, alpha], axis=2).astype(np.uint8), "RGBA")
+    faint = photograph.convert("L").point([round(255 - FAINT * (255 - v)) for v in range(256)])
+    on_top = ink.resize(photograph.size, Image.Resampling.NEAREST)
+    return Image.alpha_composite(faint.convert("RGBA"), on_top).convert("RGB")
+
+
+def _strength(contributions: Tensor, limit: float | None, percentile: float) -> np.ndarray:
+    """(H, W) in [-1, 1]: contributions relative to the limit."""
     if contributions.ndim != 2:
         raise InputError(
             f"a contribution map is (H, W), got {tuple(contributions.shape)}; "
             "index the image and target first"
         )
+    if limit is not None and not 0 <= limit < float("inf"):
+        raise InputError(f"limit={limit}: allowed are finite logits from 0 on, or None for the map's own")
     limit = color_limit(contributions, percentile) if limit is None else limit
     signed = contributions.detach().cpu().numpy() / limit if limit else np.zeros(contributions.shape)
-    strength = np.clip(signed, -1, 1)[..., None]
-    toward = np.where(
-        strength >= 0, np.array([0.0, 1.0, 1.0]), np.array([1.0, 1.0, 0.0])
-    )  # what is taken from white
-    return Image.fromarray(np.round(255 * (1 - np.abs(strength) * toward)).astype(np.uint8))
+    return np.clip(signed, -1, 1)
 
 
 def rgba_image(rgba: Tensor) -> Image.Image:
@@ -73,46 +167,153 @@ def input_image(x: Tensor) -> Image.Image:
 
 
 def figure(
-    image: Image.Image, explanation: Explanation, index: int = 0, *, titles: Sequence[str]
+    image: Image.Image,
+    explanation: Explanation,
+    index: int = 0,
+    *,
+    titles: Sequence[str],
+    scale: Scale | None = None,
 ) -> Image.Image:
     """Image, contribution map and colour explanation side by side, one row a target, each under its title.
 
     image: the photograph, or what the network saw of it; it is scaled to the panel.
     index: which of the explained images. titles: T lines, such as "cat 0.93".
+    scale: of a set of figures; by default the maps of this one share the `color_limit` of them all.
     Raises InputError if there is not one title for each target.
     """
-    count = explanation.targets.shape[1]
-    if len(titles) != count:
-        raise InputError(f"{len(titles)} titles for {count} targets; give one for each")
-    rgba = explanation.rgba()[index]
     height, width = explanation.contributions.shape[-2:]
-    scale = PANEL / max(height, width)
-    size = (round(width * scale), round(height * scale))
-    limit = color_limit(explanation.contributions[index])
-    row_height = CAPTION + size[1] + CAPTION
-    sheet = Image.new("RGB", (3 * size[0] + 4 * MARGIN, count * row_height + MARGIN), WHITE)
-    draw = ImageDraw.Draw(sheet)
-    for t, title in enumerate(titles):
-        panels = (
-            (image.convert("RGB").resize(size, Image.Resampling.LANCZOS), title),
-            (
-                contribution_map(explanation.contributions[index, t], limit=limit).resize(
-                    size, Image.Resampling.NEAREST
-                ),
-                f"contributions, up to ±{limit:.2g} logits a pixel",
+    return lay_out(figure_panels(image, explanation, index, titles=titles, scale=scale), (width, height))
+
+
+def figure_panels(
+    image: Image.Image,
+    explanation: Explanation,
+    index: int = 0,
+    *,
+    titles: Sequence[str],
+    scale: Scale | None = None,
+) -> list[list[Panel]]:
+    """The rows of `figure`, not yet laid out."""
+    _check_titles(explanation, titles)
+    rgba = in_colour(explanation, scale)[index]
+    limit = color_limit(explanation.contributions[index]) if scale is None else scale.logits
+    opaque = "" if scale is None else f", opaque at {scale.length:.2g}"
+    return [
+        [
+            Panel(image.convert("RGB"), title, title=True),
+            Panel(
+                contribution_map(contributions, limit=limit),
+                f"contributions, up to {limit_text(limit, scale)}",
+                sharp=True,
             ),
-            (on_white(rgba_image(rgba[t])).resize(size, Image.Resampling.BICUBIC), "W(x), in colour"),
+            Panel(on_white(rgba_image(colours)), f"W(x), in colour{opaque}"),
+        ]
+        for title, contributions, colours in zip(titles, explanation.contributions[index], rgba, strict=True)
+    ]
+
+
+def map_panels(
+    explanation: Explanation,
+    index: int = 0,
+    *,
+    titles: Sequence[str],
+    on: Image.Image | None = None,
+    scale: Scale | None = None,
+) -> list[list[Panel]]:
+    """One row of contribution maps, one a target, with title and scale; `on` a photograph, as `overlay`."""
+    _check_titles(explanation, titles)
+    limit = color_limit(explanation.contributions[index]) if scale is None else scale.logits
+    panels = []
+    for title, contributions in zip(titles, explanation.contributions[index], strict=True):
+        drawn = (
+            contribution_map(contributions, limit=limit)
+            if on is None
+            else overlay(on, contributions, limit=limit)
         )
-        top = t * row_height + CAPTION
-        for k, (panel, caption) in enumerate(panels):
+        panels.append(Panel(drawn, f"{title}, {limit_text(limit, scale)}", sharp=on is None, title=True))
+    return [panels]
+
+
+def limit_text(limit: float, scale: Scale | None) -> str:
+    """What full colour stands for, as the captions say it."""
+    return f"±{limit:.2g} logits a pixel" + ("" if scale is None else ", shared")
+
+
+def sheet_panels(
+    photograph: Image.Image,
+    explanation: Explanation,
+    index: int = 0,
+    *,
+    name: str,
+    titles: Sequence[str],
+    scale: Scale | None = None,
+) -> list[Panel]:
+    """One row of a contact sheet: the photograph over its name, and W(x) for each target over its title."""
+    _check_titles(explanation, titles)
+    small = photograph.convert("RGB")
+    small.thumbnail((2 * SMALL, 2 * SMALL), Image.Resampling.BICUBIC)
+    opaque = "" if scale is None else f", opaque at {scale.length:.2g}"
+    rgba = in_colour(explanation, scale)[index]
+    pictures = (on_white(rgba_image(one)) for one in rgba)
+    explained = [Panel(one, f"{title}{opaque}") for one, title in zip(pictures, titles, strict=True)]
+    return [Panel(small, name, title=True), *explained]
+
+
+def in_columns(rows: Sequence[list[Panel]], columns: int = 3, *, tall: int = 6) -> list[list[Panel]]:
+    """Several rows next to each other where there are more than `tall`, so that a sheet is no ribbon."""
+    if len(rows) <= tall:
+        return list(rows)
+    return [[p for row in rows[i : i + columns] for p in row] for i in range(0, len(rows), columns)]
+
+
+def lay_out(
+    rows: Sequence[Sequence[Panel]], shape: tuple[int, int] | None = None, *, side: int = PANEL
+) -> Image.Image:
+    """Rows of panels with their captions on one white sheet.
+
+    shape: (width, height) that panels are in proportion to, by default that of the first. side: the longer
+    side of a panel, in pixels.
+    """
+    if not rows or not all(rows):
+        raise InputError("a sheet of no pictures; give at least one row, and one picture in each")
+    width, height = shape or rows[0][0].picture.size
+    zoom = side / max(height, width)
+    size = (max(round(width * zoom), 1), max(round(height * zoom), 1))
+    gap = CAPTION if side >= PANEL else MARGIN
+    row_height = gap + size[1] + CAPTION
+    columns = max(len(row) for row in rows)
+    edges = (columns * (size[0] + MARGIN) + MARGIN, len(rows) * row_height + MARGIN)
+    sheet = Image.new("RGB", edges, WHITE)
+    draw = ImageDraw.Draw(sheet)
+    for r, row in enumerate(rows):
+        top = r * row_height + gap
+        for k, panel in enumerate(row):
             left = MARGIN + k * (size[0] + MARGIN)
-            sheet.paste(panel, (left, top))
+            how = Image.Resampling.NEAREST if panel.sharp else Image.Resampling.BICUBIC
+            sheet.paste(panel.picture.convert("RGB").resize(size, how), (left, top))
             draw.rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=(200, 200, 200))
-            _write(draw, (left, top + size[1] + 4), caption, size[0], BLACK if k == 0 else GREY)
+            colour = BLACK if panel.title else GREY
+            write_line(draw, (left, top + size[1] + 4), panel.caption, size[0], colour)
     return sheet
 
 
-def _write(
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Transparent pictures of one size next to each other, without captions; one alone stays as it is."""
+    if not pictures:
+        raise InputError("no picture came; give at least one")
+    width, height = pictures[0].size
+    sheet = Image.new("RGBA", (len(pictures) * (width + MARGIN) - MARGIN, height), (255, 255, 255, 0))
+    for k, picture in enumerate(pictures):
+        sheet.paste(picture.convert("RGBA"), (k * (width + MARGIN), 0))
+    return sheet
+
+
+def _check_titles(explanation: Explanation, titles: Sequence[str]) -> None:
+    if len(titles) != (count := explanation.targets.shape[1]):
+        raise InputError(f"{len(titles)} titles for {count} targets; give one for each")
+
+
+def write_line(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, color: tuple[int, int, int]
 ) -> None:
     """One line of text, made smaller and then shorter until it fits the width."""

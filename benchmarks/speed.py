@@ -105,6 +105,22 @@ def measure(
         rows.append(
             {"model": name, "what": "explain 16 images"} | summary(interleaved(runs, max(3, rounds // 3)))
         )
+        rows += against_forward(name, ours, images, rounds)
+    return rows
+
+
+def against_forward(name: str, ours: nn.Module, images: torch.Tensor, rounds: int) -> list[dict[str, object]]:
+    """What explanations cost beside plain forward passes of the same images."""
+    rows: list[dict[str, object]] = []
+    for what, x, targets in (
+        ("explain 16 images, beside their forward pass", images, None),
+        ("explain ten classes of one image, beside its forward pass", images[:1], list(range(10))),
+    ):
+        runs = {
+            "ours": lambda x=x, targets=targets: bcos_zoo.explain(ours, x, targets),
+            "forward": torch.no_grad()(lambda x=x: ours(x)),
+        }
+        rows.append({"model": name, "what": what} | summary(interleaved(runs, rounds)))
     return rows
 
 

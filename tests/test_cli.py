@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from bcos_zoo import cli
+import bcos_zoo
+from bcos_zoo import cli, pipeline
 
 
 @pytest.fixture
@@ -79,6 +81,111 @@ def test_explain_takes_labels_and_indices(run, photograph, tmp_path):
     assert json.loads(out)["images"][0]["targets"] == ["dog", "cat"]
 
 
+@pytest.mark.parametrize("picture", pipeline.PICTURES)
+@pytest.mark.parametrize("format_", ["png", "svg", "pdf"])
+def test_explain_draws_every_picture_in_every_format(run, photograph, tmp_path, picture, format_):
+    code, out, err = run(
+        *["explain", photograph, "-o", tmp_path / "out", "--picture", picture, "--format", format_, "--json"]
+    )
+    (image,) = json.loads(out)["images"]
+    assert (code, err) == (0, "")
+    written = tmp_path / "out" / ("sheet" if picture == "sheet" else "photo.explained")
+    assert image["picture"] == f"{written}.{format_}"
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[format_]
+    assert (tmp_path / "out" / image["picture"]).read_bytes().startswith(start)
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_the_colour_explanation_alone_is_transparent_and_as_large_as_what_the_network_saw(
+    run, photograph, tmp_path
+):
+    run("explain", photograph, "-o", tmp_path, "--picture", "rgba")
+    with Image.open(tmp_path / "photo.explained.png") as picture:
+        assert (picture.mode, picture.size) == ("RGBA", (320, 320))
+        assert picture.getextrema()[3][0] < 30 < 200 < picture.getextrema()[3][1]
+
+
+def test_a_contrast_is_explained_as_the_difference_of_two_logits(run, photograph, tmp_path):
+    flags = ["--contrast", "dog", 3, "-o", tmp_path, "--json"]
+    code, out, _ = run("explain", photograph, *flags)
+    assert code == 0
+    assert json.loads(out)["images"][0]["targets"] == ["dog - 3"]
+    assert run("explain", photograph, *flags, "--format", "npz")[0] == 0
+    logits = {p.index: p.logit for p in bcos_zoo.load(cli.DEFAULT_MODEL).predict(photograph, 10)}
+    with np.load(tmp_path / "photo.explained.npz") as arrays:
+        total = arrays["contributions"].sum() + arrays["bias"].sum()
+    assert total == pytest.approx(logits[5] - logits[3], abs=1e-4)
+
+
+def test_on_a_shared_scale_each_picture_depends_on_the_others(run, photograph, tmp_path):
+    other = tmp_path / "other.png"
+    Image.radial_gradient("L").convert("RGB").save(other)
+    pictures = {}
+    for name, flags in (("alone", []), ("shared", ["--shared-scale"])):
+        assert run("explain", photograph, other, "-o", tmp_path / name, *flags)[0] == 0
+        pictures[name] = [path.read_bytes() for path in sorted((tmp_path / name).iterdir())]
+    assert all(a != b for a, b in zip(*pictures.values(), strict=True))
+
+
+def test_a_bundle_that_was_written_is_verified_and_one_of_another_image_is_not(run, photograph, tmp_path):
+    code, out, _ = run("explain", photograph, "-o", tmp_path, "--format", "bundle", "--json")
+    bundle = json.loads(out)["images"][0]["picture"]
+    assert (code, bundle) == (0, str(tmp_path / "photo.explained.bundle.zip"))
+    code, out, err = run("verify", bundle, photograph)
+    assert (code, err) == (0, "")
+    assert all(line.startswith("holds  ") for line in out.splitlines()) and len(out.splitlines()) >= 8
+    other = tmp_path / "other.png"
+    Image.radial_gradient("L").convert("RGB").save(other)
+    code, out, err = run("verify", bundle, other)
+    assert code == 2
+    assert "FAILS  image" in out and "holds  network" in out
+    assert "does not hold for" in error_line(err)
+    code, out, _ = run("verify", bundle, other, "--json")
+    assert code == 2 and not json.loads(out)[0]["holds"]
+
+
+def test_a_page_of_many_images_is_one_file_and_says_what_was_left_out(run, photograph, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    twin = tmp_path / "<b>twin.png"
+    twin.write_bytes(photograph.read_bytes())
+    arguments = ["explain", tmp_path, "-o", tmp_path / "out", "--format", "html"]
+    code, out, err = run(*arguments, "--json")
+    assert code == 2 and "broken.jpg" in error_line(err)
+    assert {image["picture"] for image in json.loads(out)["images"]} == {str(tmp_path / "out/report.html")}
+    page = (tmp_path / "out/report.html").read_bytes()
+    assert b"top1 87.47 % on CIFAR-10" in page and b"&lt;b&gt;twin.png" in page and b"<b>" not in page
+    assert page.count(b"<img") == 6 and b"broken.jpg" in page
+    assert run(*arguments)[0] == 2
+    assert (tmp_path / "out/report.html").read_bytes() == page
+
+
+def test_where_no_image_can_be_read_no_page_is_written(run, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    for flags in (["--format", "html"], ["--picture", "sheet"]):
+        assert run("explain", tmp_path / "broken.jpg", "-o", tmp_path / "out", *flags)[0] == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_clip_becomes_a_clip_between_images(run, photograph, tmp_path):
+    av = pytest.importorskip("av")
+    clip = tmp_path / "clip.mp4"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        frame = av.VideoFrame.from_image(Image.radial_gradient("L").convert("RGB").resize((64, 64)))
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    code, out, _ = run("explain", clip, photograph, "--target", "cat", "-o", tmp_path / "out", "--json")
+    assert code == 0
+    images = json.loads(out)["images"]
+    assert [image["targets"] for image in images] == [["cat"], ["cat"]]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["clip.explained.mp4", "photo.explained.png"]
+    code, _, err = run("explain", clip, "--format", "html", "-o", tmp_path / "out")
+    assert code == 2 and "clip.mp4 is a clip; report.html is of images" in error_line(err)
+    code, _, err = run("explain", clip, "--picture", "map", "-o", tmp_path / "out")
+    assert code == 2 and "is a clip, which becomes a clip" in error_line(err)
+
+
 def test_two_images_of_one_name_get_two_pictures(run, photograph, tmp_path):
     other = tmp_path / "other" / photograph.name
     other.parent.mkdir()
@@ -120,6 +227,31 @@ def test_an_unreadable_image_is_named_and_does_not_stop_the_others(run, photogra
         ),
         (["explain", "IMAGE", "--target", "10"], "target 10 is no class of this model; allowed are 0 to 9"),
         (["explain", "IMAGE", "--target", "-1"], "target -1 is no class of this model"),
+        (["explain", "IMAGE", "--picture", "mona"], "picture 'mona': allowed are figure, rgba, map, overlay"),
+        (
+            ["explain", "IMAGE", "--format", "gif"],
+            "format 'gif': allowed are png, svg, pdf, npz, bundle, html",
+        ),
+        (
+            ["explain", "IMAGE", "--format", "npz", "--picture", "map"],
+            "format npz has no picture map; take png",
+        ),
+        (
+            ["explain", "IMAGE", "--format", "bundle", "--contrast", "cat", "dog"],
+            "format bundle has no contrast; take png",
+        ),
+        (["explain", "IMAGE", "--format", "npz", "--shared-scale"], "format npz has numbers, no scale of"),
+        (
+            ["explain", "IMAGE", "--picture", "sheet", "--contrast", "cat", "dog"],
+            "a sheet shows the predicted",
+        ),
+        (["explain", "IMAGE", "--contrast", "cat", "unicorn"], "no class named 'unicorn'"),
+        (["explain", "IMAGE", "--contrast", "cat", "cat"], "a class has no contrast to itself"),
+        (["explain", "IMAGE", "--contrast", "cat", "dog", "--target", "cat"], "leave out --target"),
+        (["explain", "IMAGE", "--seconds", "0"], "seconds=0.0: allowed are finite numbers above 0"),
+        (["verify", "missing.zip", "IMAGE"], "missing.zip: no such file"),
+        (["verify", "IMAGE", "IMAGE"], "photo.png is no bundle, or is damaged"),
+        (["verify", "IMAGE"], "Missing argument"),
         (["info", "resnet50"], "no model named 'resnet50'; closest: bcos_resnet50"),
         (["predict"], "Missing argument"),
         (["predict", "IMAGE", "--top-k", "0"], "--top-k"),

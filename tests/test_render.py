@@ -1,11 +1,15 @@
 """Explanations to pictures."""
 
+import sys
+from dataclasses import replace
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from bcos_zoo import Explanation, InputError, render
+from bcos_zoo import Explanation, InputError, render, vector
 
 
 def explanation(contributions, weights=None, n=1):
@@ -84,3 +88,149 @@ def test_wrong_shapes_and_counts_are_refused():
         render.rgba_image(torch.zeros(3, 4, 4))
     with pytest.raises(InputError, match="1 titles for 2 targets"):
         render.figure(Image.new("RGB", (9, 9)), explanation(torch.zeros(2, 8, 8)), titles=["cat"])
+
+
+def strong(target, n=1):
+    """An explanation whose weights and contributions are `target` times those of another."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(1, 1, 6, 16, 16, generator=generator) * target
+    return explanation(torch.rand(1, 16, 16, generator=generator) * target, weights, n)
+
+
+def test_an_overlay_shows_the_photograph_in_grey_where_pixels_add_nothing():
+    photograph = Image.new("RGB", (40, 20), (0, 100, 200))
+    contributions = torch.zeros(2, 4)
+    contributions[0, 0], contributions[1, 3] = 1.0, -1.0
+    pixels = np.asarray(render.overlay(photograph, contributions, limit=1.0))
+    assert pixels.shape == (20, 40, 3)
+    assert pixels[0, 0].tolist() == [255, 0, 0]
+    assert pixels[-1, -1].tolist() == [0, 0, 255]
+    assert len(set(pixels[0, -1].tolist())) == 1
+    assert 127 < pixels[0, -1, 0] < 255
+
+
+def test_the_colours_of_an_overlay_end_at_the_limit_as_those_of_the_map_do():
+    photograph = Image.new("RGB", (4, 4), "white")
+    contributions = torch.linspace(-2, 2, 16).reshape(4, 4)
+    on_photograph = np.asarray(render.overlay(photograph, contributions, limit=1.0)).astype(int)
+    on_paper = np.asarray(render.contribution_map(contributions, limit=1.0)).astype(int)
+    assert np.abs(on_photograph - on_paper).max() <= 1
+
+
+@pytest.mark.parametrize("smooth", [0, 1, 2, 3, 15])
+@pytest.mark.parametrize("percentile", [50.0, 99.5, 100.0])
+def test_on_its_own_scale_an_explanation_looks_as_it_does_without_one(smooth, percentile):
+    e = explanation(torch.randn(1, 20, 18))
+    e = replace(e, smooth=smooth, percentile=percentile)
+    assert torch.allclose(render.in_colour(e, render.Scale.of(e)), e.rgba(), atol=1e-6)
+    assert torch.equal(render.in_colour(e), e.rgba())
+
+
+def test_on_a_shared_scale_what_is_half_as_strong_is_half_as_opaque():
+    one, half = strong(1.0), strong(0.5)
+    scale = render.Scale.shared([render.Scale.of(half), render.Scale.of(one)])
+    assert scale == render.Scale.of(one)
+    whole = strong(1.0)
+    whole = replace(whole, percentile=100.0)
+    scale = render.Scale.of(whole)
+    alpha, faint = (render.in_colour(e, scale)[0, 0, 3] for e in (whole, half))
+    assert torch.allclose(faint, alpha / 2, atol=1e-6)
+    assert torch.allclose(render.in_colour(half)[0, 0, :3], render.in_colour(whole)[0, 0, :3], atol=1e-5)
+
+
+def test_the_shared_scale_is_printed_under_the_maps_in_logits():
+    e, photograph = strong(1.0), Image.new("RGB", (9, 9))
+    scale = render.Scale(0.25, 0.5)
+    own = render.figure_panels(photograph, e, titles=["cat"])[0]
+    shared = render.figure_panels(photograph, e, titles=["cat"], scale=scale)[0]
+    assert shared[1].caption == "contributions, up to ±0.25 logits a pixel, shared"
+    assert shared[2].caption == "W(x), in colour, opaque at 0.5"
+    assert "shared" not in own[1].caption
+    for on in (None, photograph):
+        (panel,) = render.map_panels(e, titles=["cat"], on=on, scale=scale)[0]
+        assert panel.caption == "cat, ±0.25 logits a pixel, shared"
+    assert (
+        "opaque at 0.5"
+        in render.sheet_panels(photograph, e, name="x", titles=["cat"], scale=scale)[1].caption
+    )
+
+
+def test_an_explanation_of_nothing_has_a_scale_too():
+    nothing = explanation(torch.zeros(1, 8, 8), torch.zeros(1, 1, 6, 8, 8))
+    scale = render.Scale.of(nothing)
+    assert scale == render.Scale(0.0, 0.0)
+    assert (
+        np.asarray(render.on_white(render.rgba_image(render.in_colour(nothing, scale)[0, 0]))) == 255
+    ).all()
+    render.figure(Image.new("RGB", (8, 8)), nothing, titles=["cat"], scale=scale)
+
+
+def test_a_contrast_is_drawn_like_any_explanation():
+    e = explanation(torch.randn(2, 16, 16))
+    difference = e.contrast(0, 1)
+    picture = render.map_panels(difference, titles=["0 rather than 1"])[0][0].picture
+    pixels = np.asarray(picture).astype(int)
+    red = e.contributions[0, 0] > e.contributions[0, 1]
+    assert ((pixels[..., 0] > pixels[..., 2]) == red.numpy())[np.ptp(pixels, 2) > 2].all()
+
+
+def test_a_sheet_has_a_row_an_image_and_many_images_make_it_wide():
+    e, photograph = strong(1.0), Image.new("RGB", (64, 64))
+    row = render.sheet_panels(photograph, e, name="photo.png", titles=["cat"])
+    assert [panel.caption for panel in row] == ["photo.png", "cat"]
+    one, six = (render.lay_out(render.in_columns([row] * n), side=render.SMALL) for n in (1, 6))
+    many = render.lay_out(render.in_columns([row] * 20), side=render.SMALL)
+    assert one.width == six.width and six.height > 5 * one.height
+    assert many.width > 2.5 * one.width and many.height < 8 * one.height
+    assert sum(len(r) for r in render.in_columns([row] * 20)) == 40
+
+
+def test_pictures_side_by_side_stay_transparent_and_whole():
+    pictures = [render.rgba_image(torch.rand(4, 5, 6)) for _ in range(3)]
+    sheet = render.side_by_side(pictures)
+    assert (sheet.mode, sheet.size) == ("RGBA", (3 * 6 + 2 * render.MARGIN, 5))
+    for k, picture in enumerate(pictures):
+        left = k * (6 + render.MARGIN)
+        assert sheet.crop((left, 0, left + 6, 5)).tobytes() == picture.tobytes()
+    assert sheet.getpixel((8, 2))[3] == 0
+    assert render.side_by_side(pictures[:1]).tobytes() == pictures[0].tobytes()
+
+
+@pytest.mark.parametrize("format_", vector.FORMATS)
+def test_a_vector_figure_keeps_its_text_and_is_the_same_every_time(format_):
+    rows = render.figure_panels(Image.new("RGB", (9, 9)), strong(1.0), titles=["cat <1> & $2 _x^"])
+    drawn = vector.draw(rows, format_)
+    assert drawn == vector.draw(rows, format_)
+    assert drawn.startswith(b"<?xml" if format_ == "svg" else b"%PDF")
+    if format_ == "svg":
+        text = "".join(ElementTree.fromstring(drawn).itertext())
+        assert "cat <1> & $2 _x^" in text
+        assert "logits a pixel" in text
+        assert drawn.count(b"<image") == 3
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        InputError, match=r"matplotlib, which is not installed; pip install 'bcos-zoo\[plots\]'"
+    ):
+        vector.draw([[render.Panel(Image.new("RGB", (2, 2)))]], "svg")
+
+
+def test_what_cannot_be_drawn_is_refused():
+    photograph, e = Image.new("RGB", (9, 9)), strong(1.0)
+    with pytest.raises(InputError, match=r"a contribution map is \(H, W\), got \(3, 4, 4\)"):
+        render.overlay(photograph, torch.zeros(3, 4, 4))
+    for limit in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="allowed are finite logits from 0 on"):
+            render.contribution_map(torch.ones(2, 2), limit=limit)
+    with pytest.raises(InputError, match="2 titles for 1 targets"):
+        render.map_panels(e, titles=["a", "b"])
+    with pytest.raises(InputError, match="2 titles for 1 targets"):
+        render.sheet_panels(photograph, e, name="x", titles=["a", "b"])
+    with pytest.raises(InputError, match="a sheet of no pictures"):
+        render.lay_out([])
+    with pytest.raises(InputError, match="no picture came"):
+        render.side_by_side([])
+    with pytest.raises(InputError, match="format 'gif': allowed are svg, pdf"):
+        vector.draw([[render.Panel(photograph)]], "gif")

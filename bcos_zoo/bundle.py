@@ -1,0 +1,385 @@
+"""An explanation as evidence: one file that holds it with its origins, and the recomputation that proves it.
+
+A bundle is a zip file of `metadata.json` and one `.npy` file an array, which `numpy.load` reads as well. The
+same explanation gives the same bytes, whatever the day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from . import checksums
+from .classifier import Classifier, load
+from .configs import ELSEWHERE
+from .errors import BcosZooError, InputError, reason
+from .explain import explain
+from .explanation import Explanation
+from .files import replacing
+from .layers.functional import at_least_float32
+
+FORMAT, VERSION = "bcos_zoo explanation bundle", 1
+ENDINGS = (".zip", ".npz")
+METADATA = "metadata.json"
+AXES = {"logits": 2, "targets": 2, "weights": 5, "contributions": 4, "bias": 2}
+TOLERANCE = 1e-3  # of the largest absolute value of an array: float32 on another machine stays below
+GAP = 1e-3  # of the sum of the absolute contributions, as `bcos_zoo.explain` warns at
+MOST_BYTES = 1 << 30  # of all arrays together
+MOST_METADATA = 1 << 20
+_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, RuntimeError)  # that readers raise
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of all that is in a bundle
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle holds: what is said of the explanation, and its arrays."""
+
+    metadata: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of a verdict."""
+
+    what: str
+    holds: bool
+    detail: str
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """The sha256 of a network's state dict: of each name, in order, its type, its shape and its bytes.
+
+    The same numbers give the same sha256, whichever file, device or memory layout they came from.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        tensor = value.detach().cpu().contiguous()
+        head = f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"
+        digest.update(head.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write(
+    path: str | os.PathLike[str],
+    classifier: Classifier,
+    image: str | os.PathLike[str],
+    explanation: Explanation,
+    *,
+    model: str,
+) -> Path:
+    """Write the explanation of one image file as a bundle, whole or not at all; returns its path.
+
+    image: the file that was explained. model: the name that `bcos_zoo.load` made the classifier of.
+    Raises InputError for another ending than .zip or .npz, an unreadable image, an explanation that is not of
+    one image or is no explanation of this classifier's classes, and a place that cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in ENDINGS:
+        raise InputError(f"{path}: a bundle ends in {' or '.join(ENDINGS)}; give such a name")
+    if explanation.logits.shape != (1, len(classifier.class_names)):
+        raise InputError(
+            f"logits of shape {tuple(explanation.logits.shape)} came; a bundle holds one image and the "
+            f"logits of all {len(classifier.class_names)} classes: explain the image by itself, no contrast"
+        )
+    arrays = _arrays(explanation)
+    members = {f"{name}.npy": _npy(array) for name, array in arrays.items()}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    metadata = _describe(classifier, Path(image), explanation, model) | {"arrays": hashes}
+    members = {METADATA: (json.dumps(metadata, indent=2) + "\n").encode()} | members
+    try:
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for name, data in members.items():
+                entry = zipfile.ZipInfo(name, EPOCH)
+                archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror or error}; give another folder"
+        ) from error
+    return path
+
+
+def _arrays(explanation: Explanation) -> dict[str, np.ndarray]:
+    tensors: dict[str, Tensor] = {name: getattr(explanation, name).detach() for name in AXES}
+    return {name: at_least_float32(value).cpu().numpy() for name, value in tensors.items()}
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _describe(classifier: Classifier, image: Path, explanation: Explanation, model: str) -> dict[str, Any]:
+    picked = explanation.targets[0].tolist()
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "image": {"file": image.name, "sha256": _image_sha256(image)},
+        "model": {"name": model, "weights_sha256": weights_sha256(classifier.model)},
+        "preprocessing": _preprocessing(classifier),
+        "dtype": str(explanation.contributions.dtype).removeprefix("torch."),
+        "targets": picked,
+        "labels": [classifier.class_names[i] for i in picked],
+        "logits": [explanation.logits[0, i].item() for i in picked],
+        "completeness_gap": explanation.completeness().abs().max().item(),
+        "versions": _versions(),
+    }
+
+
+def _image_sha256(image: Path) -> str:
+    try:
+        return checksums.sha256(image)
+    except BcosZooError as error:
+        raise InputError(f"{str(image)!r} cannot be read; give the image file: {error}") from error
+
+
+def _preprocessing(classifier: Classifier) -> dict[str, Any]:
+    """The card's settings, and in words the transform that timm makes of them."""
+    card = resolve_model_data_config(classifier.model)
+    steps = [" ".join(str(step).split()) for step in classifier.transform.transforms]
+    # through JSON, so that what is read back compares
+    found: dict[str, Any] = json.loads(json.dumps({"card": card, "steps": steps}))
+    return found
+
+
+def _versions() -> dict[str, str]:
+    import PIL
+
+    from . import __version__  # not at the top: the package imports this file before it says its version
+
+    return {
+        "bcos_zoo": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "pillow": PIL.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def read(path: str | os.PathLike[str]) -> Bundle:
+    """What a bundle holds, as it stands there: `verify` says whether it is true.
+
+    Nothing in it is run, and nothing is unpacked before its size is known to be allowed. Raises InputError
+    for a file that is missing, damaged, larger than a GiB inside, or no bundle of this version.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read(archive, path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; give a bundle that `bcos-zoo explain` wrote") from error
+    except BcosZooError:
+        raise
+    except (*_DAMAGE, OSError) as error:
+        raise InputError(
+            f"{path} is no bundle, or is damaged ({reason(error)}); "
+            "`bcos-zoo explain IMAGE --format bundle` writes one"
+        ) from error
+
+
+def _read(archive: zipfile.ZipFile, path: Path) -> Bundle:
+    sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    wanted = [METADATA, *(f"{name}.npy" for name in AXES)]
+    if sorted(sizes) != sorted(wanted) or len(archive.infolist()) != len(wanted):
+        raise InputError(f"{path} holds {', '.join(sorted(sizes))[:200]}; a bundle holds {', '.join(wanted)}")
+    if sizes[METADATA] > MOST_METADATA or sum(sizes.values()) > MOST_BYTES:
+        raise InputError(
+            f"{path} holds {sum(sizes.values())} bytes; at most {MOST_BYTES} are allowed: take fewer targets"
+        )
+    metadata = json.loads(archive.read(METADATA))
+    if not isinstance(metadata, dict) or (metadata.get("format"), metadata.get("version")) != (
+        FORMAT,
+        VERSION,
+    ):
+        raise InputError(f"{path} is no bundle of version {VERSION}; write it anew with `bcos-zoo explain`")
+    if fault := _misfit(metadata):
+        raise InputError(f"{path}: its metadata lack {fault}; write it anew with `bcos-zoo explain`")
+    return Bundle(metadata, {name: _read_array(archive, name, path) for name in AXES})
+
+
+def _misfit(metadata: Mapping[str, Any]) -> str | None:
+    """The first entry that `verify` needs and is missing or of another type."""
+    needed: dict[tuple[str, ...], type | tuple[type, ...]] = {
+        ("image", "sha256"): str,
+        ("model", "name"): str,
+        ("model", "weights_sha256"): str,
+        ("preprocessing",): dict,
+        ("dtype",): str,
+        ("targets",): list,
+        ("labels",): list,
+        ("logits",): list,
+        ("completeness_gap",): (int, float),
+        ("versions",): dict,
+        ("arrays",): dict,
+    }
+    for keys, kind in needed.items():
+        value: Any = metadata
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind):
+            return ".".join(keys)
+    return None
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    size = archive.getinfo(f"{name}.npy").file_size
+    with archive.open(f"{name}.npy") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise InputError(f"{path}: {name}.npy is of another version; write the bundle anew")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        header = file.tell()
+    kinds = ("<i8",) if name == "targets" else ("<f4", "<f8")
+    if dtype.hasobject or dtype.str not in kinds or len(shape) != AXES[name]:
+        raise InputError(
+            f"{path}: {name} is {dtype} of shape {shape}; allowed are {', '.join(kinds)} of {AXES[name]} axes"
+        )
+    if header + math.prod(shape) * dtype.itemsize != size:
+        raise InputError(f"{path}: {name} says it is {shape}, which is not its size; write the bundle anew")
+    with archive.open(f"{name}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def verify(
+    path: str | os.PathLike[str],
+    image: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    tolerance: float = TOLERANCE,
+) -> list[Check]:
+    """Recompute a bundle from the image and the network, and say line by line whether it holds.
+
+    model: what to recompute it with; by default the checkpoint that the bundle names. tolerance: how much an
+    array may differ, relative to its largest absolute value.
+    Raises InputError for a file that is no bundle or no image, and for a bundle that names a network from
+    elsewhere, which is only fetched when `model` asks for it; UnknownModelError and WeightsError as `load`.
+    """
+    if not 0 <= tolerance < math.inf:
+        raise InputError(f"tolerance={tolerance}: allowed are finite numbers from 0 on")
+    bundle = read(path)
+    name = model or bundle.metadata["model"]["name"]
+    if model is None and name.startswith(ELSEWHERE):
+        raise InputError(
+            f"{path} names {name[:200]!r}, from outside the zoo; if you trust it, say --model {name[:200]}"
+        )
+    return check(bundle, load(name), Path(image), tolerance=tolerance)
+
+
+def check(
+    bundle: Bundle, classifier: Classifier, image: Path, *, tolerance: float = TOLERANCE
+) -> list[Check]:
+    """`verify` with a bundle that was read and a network that was loaded."""
+    claim, arrays = bundle.metadata, bundle.arrays
+    lines = [
+        _same("image", _image_sha256(image), claim["image"]["sha256"]),
+        _same("network", weights_sha256(classifier.model), claim["model"]["weights_sha256"]),
+        _unequal("preprocessing", _preprocessing(classifier) == claim["preprocessing"], "as the card has it"),
+    ]
+    hashes = {f"{name}.npy": hashlib.sha256(_npy(array)).hexdigest() for name, array in arrays.items()}
+    changed = [name for name in hashes if claim["arrays"].get(name) != hashes[name]]
+    lines.append(
+        Check(
+            "arrays", not changed, f"changed since written: {', '.join(changed)}" if changed else "as written"
+        )
+    )
+    lines.append(_metadata_agrees(claim, arrays, classifier))
+    lines += _recomputed(claim, arrays, classifier, image, tolerance)
+    lines.append(_complete(arrays, claim))
+    lines.append(_versions_note(claim["versions"]))
+    return lines
+
+
+def _versions_note(said: Mapping[str, Any]) -> Check:
+    """What else could make a difference; of itself it is no fault, and it cannot be verified."""
+    here = _versions()
+    other = [
+        f"{name} {said.get(name)!s:.20}, here {here[name]}" for name in here if said.get(name) != here[name]
+    ]
+    return Check("versions", True, f"written with {'; '.join(other)}" if other else "as here")
+
+
+def _same(what: str, got: str, said: str) -> Check:
+    holds = got == said
+    return Check(what, holds, f"sha256 {got[:16]}" + ("" if holds else f", the bundle says {said[:16]}"))
+
+
+def _unequal(what: str, holds: bool, detail: str) -> Check:
+    return Check(what, holds, detail if holds else f"not {detail}")
+
+
+def _metadata_agrees(
+    claim: Mapping[str, Any], arrays: Mapping[str, np.ndarray], classifier: Classifier
+) -> Check:
+    """Whether targets, labels and logits in the metadata are those of the arrays and the class names."""
+    picked, logits = arrays["targets"][:1].flatten().tolist(), arrays["logits"][:1].flatten()
+    if not all(0 <= i < min(len(logits), len(classifier.class_names)) for i in picked):
+        return Check("labels", False, f"targets {picked[:5]} are no classes of this network")
+    names = [classifier.class_names[i] for i in picked]
+    holds = (claim["targets"], claim["labels"]) == (picked, names)
+    holds = holds and claim["logits"] == [logits[i].item() for i in picked]
+    return _unequal("labels", holds, "those of the targets: " + ", ".join(names[:5]))
+
+
+def _recomputed(
+    claim: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    classifier: Classifier,
+    image: Path,
+    tolerance: float,
+) -> list[Check]:
+    names = ("logits", "weights", "contributions", "bias")
+    kinds = {"float32": torch.float32, "float64": torch.float64}
+    try:
+        if (dtype := kinds.get(claim["dtype"])) is None:
+            raise InputError(f"dtype {claim['dtype']!r}; allowed are {', '.join(kinds)}")
+        targets = torch.from_numpy(arrays["targets"])
+        again = _arrays(_explain(classifier, image, targets, dtype))
+    except InputError as error:
+        return [Check(name, False, f"cannot be recomputed: {error}") for name in names]
+    return [_close(name, arrays[name], again[name], tolerance) for name in names]
+
+
+def _explain(classifier: Classifier, image: Path, targets: Tensor, dtype: torch.dtype) -> Explanation:
+    return explain(classifier.model, classifier.preprocess(image), targets, dtype=dtype)
+
+
+def _close(name: str, said: np.ndarray, again: np.ndarray, tolerance: float) -> Check:
+    if said.shape != again.shape:
+        return Check(name, False, f"of shape {said.shape}, recomputed {again.shape}")
+    size = float(np.abs(again).max()) or 1.0
+    share = float(np.abs(said.astype(np.float64) - again).max()) / size
+    return Check(
+        name, share <= tolerance, f"off by {share:.1e} of the largest value, allowed {tolerance:.1e}"
+    )
+
+
+def _complete(arrays: Mapping[str, np.ndarray], claim: Mapping[str, Any]) -> Check:
+    """Whether the contributions in the bundle sum to its logits, and its gap is the one it states."""
+    try:
+        chosen = np.take_along_axis(arrays["logits"].astype(np.float64), arrays["targets"], 1)
+        contributions = arrays["contributions"].astype(np.float64)
+        gap = np.abs(chosen - contributions.sum((-1, -2)) - arrays["bias"])
+        total = np.abs(contributions).sum((-1, -2)) + np.abs(arrays["bias"])
+        share = float((gap / np.maximum(total, 1e-30)).max())
+    except (IndexError, ValueError):
+        return Check("completeness", False, "the arrays do not fit each other")
+    stated = abs(claim["completeness_gap"] - float(gap.max())) <= GAP * float(total.max())
+    holds = share <= GAP and stated
+    return Check("completeness", holds, f"gap {gap.max():.1e} logits, {share:.1e} of all contributions")

@@ -1,0 +1,88 @@
+"""Accuracy of a classifier on a folder of labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .. import data, metrics
+from ..classifier import Classifier
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of right answers, in percent, and how far the probabilities are to be believed."""
+
+    top1: float
+    top5: float
+    per_class: dict[str, float]  # top-1
+    calibration_error: float  # expected, of the sigmoids, in [0, 1]
+    brier_score: float
+    images: int
+
+
+class _Files(Dataset[tuple[Tensor, int]]):
+    def __init__(self, paths: list[Path], labels: list[int], classifier: Classifier) -> None:
+        self.paths, self.labels, self.classifier = paths, labels, classifier
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.classifier.preprocess(self.paths[index])[0], self.labels[index]
+
+
+def labelled_files(classifier: Classifier, root: str | Path) -> tuple[list[Path], list[int]]:
+    """Paths and class indices of `root/<class>/<image>`.
+
+    Raises InputError if a sub-folder is not named after a class of the network.
+    """
+    paths, labels, folders = data.list_folder(root)
+    unknown = [name for name in folders if name not in classifier.class_names]
+    if unknown:
+        raise InputError(
+            f"{root}: {', '.join(unknown[:3])} is no class of this network; "
+            "name the sub-folders after its classes"
+        )
+    index = [classifier.class_names.index(name) for name in folders]
+    return paths, [index[label] for label in labels]
+
+
+@torch.inference_mode()
+def logits_of(
+    classifier: Classifier, paths: list[Path], labels: list[int], *, batch_size: int = 250, workers: int = 0
+) -> tuple[Tensor, Tensor]:
+    """(M, C) logits and (M,) labels of image files. Raises InputError if one cannot be read."""
+    loader = DataLoader(_Files(paths, labels, classifier), batch_size=batch_size, num_workers=workers)
+    parts = [(classifier.model(x), y) for x, y in loader]
+    return torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
+
+
+def evaluate(
+    classifier: Classifier, root: str | Path, *, batch_size: int = 250, workers: int = 0
+) -> Accuracy:
+    """Accuracy and calibration over `root/<class>/<image>`, through the card's own transform.
+
+    Raises InputError if a sub-folder is not named after a class of the network, or an image cannot be read.
+    """
+    paths, labels = labelled_files(classifier, root)
+    logits, truth = logits_of(classifier, paths, labels, batch_size=batch_size, workers=workers)
+    hits = logits.topk(min(5, logits.shape[1])).indices == truth[:, None]
+    per_class = {
+        classifier.class_names[label]: 100 * float(hits[truth == label, 0].float().mean())
+        for label in sorted(set(labels))
+    }
+    probabilities = logits.sigmoid()
+    return Accuracy(
+        top1=100 * float(hits[:, 0].double().mean()),
+        top5=100 * float(hits.any(1).double().mean()),
+        per_class=per_class,
+        calibration_error=metrics.expected_calibration_error(probabilities, truth),
+        brier_score=metrics.brier_score(probabilities, truth),
+        images=len(paths),
+    )

@@ -1,0 +1,54 @@
+"""A whole comparison: samples shared between processes, then tables and plots."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress, TaskID
+
+from ..classifier import Classifier
+from ..errors import InputError
+from .comparison import Settings, compare, rows
+from .summary import box_plot, summarise, write_tables
+
+
+def run(
+    classifier: Classifier, root: str | Path, folder: str | Path, settings: Settings, *, progress: Progress
+) -> list[dict[str, Any]]:
+    """`compare`, then summary.json, rows.parquet and a plot a metric in `folder`; returns the summary.
+
+    Under `accelerate launch` or torchrun the processes share the samples, and the first one writes the
+    tables when all are done; it must see the files of the others. Raises InputError as `compare` does.
+    """
+    folder, share = Path(folder), (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    tasks: dict[str, TaskID] = {}
+
+    def advance(name: str, done: int, of: int) -> None:
+        if name not in tasks:
+            tasks[name] = progress.add_task(name, total=of)
+        progress.update(tasks[name], completed=done)
+
+    with progress:
+        compare(classifier, root, folder, settings, share=share, progress=advance)
+    if share[1] > 1:
+        _wait_for_the_others()
+    found = list(rows(folder))
+    if share[0] == 0:
+        write_tables(found, folder)
+        for metric in settings.metrics:
+            chance = 1 / settings.grid**2 if metric == "localisation" else None
+            box_plot(found, folder / f"{metric}.png", metric=metric, chance=chance)
+    return summarise(found)
+
+
+def _wait_for_the_others() -> None:
+    try:
+        accelerate = importlib.import_module("accelerate")
+    except ImportError as error:
+        raise InputError(
+            f"accelerate cannot be imported ({error}); `pip install 'bcos-zoo[eval]'` brings it"
+        ) from error
+    accelerate.PartialState().wait_for_everyone()

@@ -1,0 +1,96 @@
+"""Rows of a comparison as tables and plots."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import replacing
+from .comparison import Row
+
+PERCENTILES = (5, 25, 50, 75, 95)
+
+
+def summarise(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """For each metric and explainer: samples, maps, mean and percentiles of the scores; best median first."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["metric"], row["explainer"]), []).append(row)
+    table = []
+    for (metric, explainer), some in groups.items():
+        scores = [row["score"] for row in some]
+        line: dict[str, Any] = {"metric": metric, "explainer": explainer, "maps": len(scores)}
+        line |= {"samples": len({row["sample"] for row in some}), "mean": statistics.fmean(scores)}
+        line |= {
+            f"p{p}": float(v) for p, v in zip(PERCENTILES, np.percentile(scores, PERCENTILES), strict=True)
+        }
+        table.append(line)
+    return sorted(table, key=lambda line: (line["metric"], -line["p50"]))
+
+
+def write_tables(rows: list[Row], folder: str | Path) -> tuple[Path, Path]:
+    """`summary.json` and `rows.parquet` in a folder; returns their paths.
+
+    Raises InputError if pandas or pyarrow, of the extra `eval`, is not installed.
+    """
+    folder, pandas = Path(folder), _required("pandas")
+    with replacing(folder / "summary.json") as temporary:
+        temporary.write_text(json.dumps(summarise(rows), indent=2) + "\n")
+    with replacing(folder / "rows.parquet") as temporary:
+        pandas.DataFrame(rows).to_parquet(temporary, engine="pyarrow")
+    return folder / "summary.json", folder / "rows.parquet"
+
+
+def box_plot(
+    rows: list[Row], path: str | Path, *, metric: str = "localisation", chance: float | None = None
+) -> Path:
+    """Scores of each explainer as boxes (quartiles; whiskers at 5 and 95 %), best median first.
+
+    chance: the score of a map that says nothing, drawn as a line. path: .png, .svg or .pdf.
+    Raises InputError if matplotlib, of the extra `eval`, is not installed.
+    """
+    figure_module, agg = _required("matplotlib.figure"), _required("matplotlib.backends.backend_agg")
+    lines = [line for line in summarise(rows) if line["metric"] == metric]
+    names = [line["explainer"] for line in lines]
+    scores = [
+        [r["score"] for r in rows if r["metric"] == metric and r["explainer"] == name] for name in names
+    ]
+    figure = figure_module.Figure(figsize=(1.6 + 0.75 * len(names), 3.6), layout="constrained")
+    agg.FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    boxes = axes.boxplot(scores, whis=(5, 95), showfliers=False, patch_artist=True, widths=0.6)
+    for name, box, median in zip(names, boxes["boxes"], boxes["medians"], strict=True):
+        box.set_facecolor("#2a6fbb" if name == "inherent" else "#c9ccd1")
+        median.set_color("white" if name == "inherent" else "black")
+    if chance is not None:
+        axes.axhline(chance, linestyle="--", color="#888888", linewidth=1)
+        axes.text(
+            len(names) + 0.45, chance + 0.01, "chance", ha="right", va="bottom", fontsize=8, color="#666666"
+        )
+    labels = [f"{line['explainer']}\n{line['samples']}" for line in lines]
+    axes.set_xticks(range(1, len(names) + 1), labels, fontsize=8)
+    axes.set_ylabel(f"{metric} score")
+    axes.set_xlabel("explainer, and the number of samples")
+    if metric == "localisation":
+        axes.set_ylim(0, 1)
+    axes.spines[["top", "right"]].set_visible(False)
+    path = Path(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150)
+    return path
+
+
+def _required(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"{module} cannot be imported ({error}); `pip install 'bcos-zoo[eval]'` brings it"
+        ) from error

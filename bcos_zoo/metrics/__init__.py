@@ -1,0 +1,37 @@
+"""What explanations and predictions are measured by: pure functions on tensors, of any network or method.
+
+    grids         the grid pointing game's images, and explanations of them through windows of one size
+    localisation  share of the positive contributions in a grid's cell, a box or a mask
+    deletion      the prediction as pixels go or come by importance
+    quality       completeness, sparseness and stability of explanations
+    calibration   whether probabilities are what they say
+
+Attributions and contributions are maps (..., H, W): one number a pixel, the higher the more it supports the
+target. Results are in float64 (float32 on devices without it), whatever the input, so
+that nothing underflows.
+"""
+
+from .calibration import brier_score, expected_calibration_error
+from .deletion import Curve, deletion_curve, insertion_curve
+from .grids import make_grids, slide, tile
+from .localisation import energy_in_boxes, energy_in_mask, localisation_score
+from .quality import Gap, Stability, completeness_gap, sparseness, stability
+
+__all__ = [
+    "Curve",
+    "Gap",
+    "Stability",
+    "brier_score",
+    "completeness_gap",
+    "deletion_curve",
+    "energy_in_boxes",
+    "energy_in_mask",
+    "expected_calibration_error",
+    "insertion_curve",
+    "localisation_score",
+    "make_grids",
+    "slide",
+    "sparseness",
+    "stability",
+    "tile",
+]

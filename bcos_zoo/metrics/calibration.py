@@ -1,0 +1,73 @@
+"""Whether predicted probabilities are what they say: for reports of accuracy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from .checks import check_integer, check_labels, check_values, wide
+
+
+def expected_calibration_error(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> float:
+    """Mean distance of confidence and accuracy over bins of equal width, in [0, 1]; 0 is calibrated.
+
+    The confidence is the probability of the top-1 class. Bins hold their lower end, the last one both.
+    probabilities: (N, C) in [0, 1]. For networks trained with binary cross-entropy, as most B-cos networks
+    are, these are sigmoids, whose sum need not be 1.
+    labels: (N,) class indices.
+
+    Raises InputError for other shapes and values, and if torchmetrics, which computes it, is not installed.
+    Source: Guo et al. 2017.
+    """
+    _check(probabilities, labels)
+    check_integer("bins", bins, 1)
+    functional = _required("torchmetrics.functional.classification")
+    values = wide(probabilities)
+    # A confidence of just 1 would be a bin of its own there.
+    below_one = torch.nextafter(values.new_ones(()), values.new_zeros(()))
+    error = functional.multiclass_calibration_error(
+        values.clamp(max=below_one),
+        labels.to(values.device),
+        num_classes=values.shape[1],
+        n_bins=bins,
+        norm="l1",
+    )
+    return float(error)
+
+
+def brier_score(probabilities: Tensor, labels: Tensor) -> float:
+    """Mean over images of the squared distance to the truth, summed over classes: 0 is perfect.
+
+    At most 2 for probabilities whose sum is 1, at most C for sigmoids.
+    probabilities: (N, C) in [0, 1]. labels: (N,) class indices.
+    Raises InputError for other shapes and values.
+    Source: Brier 1950.
+    """
+    _check(probabilities, labels)
+    values = wide(probabilities)
+    truth = F.one_hot(labels.to(values.device, torch.long), values.shape[1]).to(values)
+    return float(F.mse_loss(values, truth, reduction="sum") / len(values))
+
+
+def _check(probabilities: Tensor, labels: Tensor) -> None:
+    check_values("probabilities", probabilities, "(N, C)")
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        raise InputError(
+            f"probabilities from {float(probabilities.min()):.3g} to {float(probabilities.max()):.3g}; "
+            "allowed is [0, 1]: apply sigmoid or softmax to logits"
+        )
+    check_labels(labels, probabilities)
+
+
+def _required(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"torchmetrics cannot be imported ({error}); `pip install 'bcos-zoo[eval]'` brings it"
+        ) from error

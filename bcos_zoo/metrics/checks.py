@@ -1,0 +1,63 @@
+"""What all metrics ask of their input."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def wide(values: Tensor) -> Tensor:
+    """The same values, cut off from the graph, in the widest type the device computes in."""
+    return values.detach().to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def check_values(name: str, values: Tensor, axes: str) -> None:
+    """Raise InputError unless `values` are finite floats, at least one, with at least the named axes.
+
+    axes: as in "(..., H, W)" or, for exactly these, "(N, C)".
+    """
+    named = [axis for axis in axes.strip("()").split(", ") if axis != "..."]
+    fits = values.ndim >= len(named) if "..." in axes else values.ndim == len(named)
+    if not fits or values.numel() == 0:
+        raise InputError(
+            f"{name} of shape {tuple(values.shape)}; allowed is {axes}, with no axis of length 0"
+        )
+    if not values.is_floating_point():
+        raise InputError(f"{name} of type {values.dtype}; allowed are floats: convert with .float()")
+    if not values.isfinite().all():
+        raise InputError(
+            f"NaN or infinity in {name}; allowed are finite values: look for what divided by zero"
+        )
+
+
+def maps(name: str, values: Tensor) -> Tensor:
+    """Maps (..., H, W), checked and in the widest type."""
+    check_values(name, values, "(..., H, W)")
+    return wide(values)
+
+
+def check_labels(labels: Tensor, scores: Tensor) -> None:
+    """Raise InputError unless `labels` are N class indices for scores (N, C)."""
+    n, c = scores.shape
+    if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (n,):
+        raise InputError(
+            f"labels of shape {tuple(labels.shape)} and type {labels.dtype}; "
+            f"allowed for {n} images is ({n},), of integers"
+        )
+    if (labels < 0).any() or (labels >= c).any():
+        raise InputError(
+            f"labels from {int(labels.min())} to {int(labels.max())}; "
+            f"with {c} classes allowed are 0 to {c - 1}: use the classes' indices"
+        )
+
+
+def check_integer(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise InputError unless `value` is an integer in the range."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        allowed = f"{least} and more" if most is None else f"{least} to {most}"
+        raise InputError(f"{name}={value}: allowed are integers, {allowed}")

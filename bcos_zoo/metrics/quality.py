@@ -1,0 +1,134 @@
+"""Properties of explanations that need no label: completeness, sparseness, stability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .checks import check_integer, check_values, maps, wide
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What an explanation leaves unexplained."""
+
+    absolute: Tensor  # (...), in logits, at least 0
+    relative: Tensor  # (...), the same, divided by |logit - bias|
+
+
+def completeness_gap(contributions: Tensor, bias: Tensor, logits: Tensor) -> Gap:
+    """|logit - bias - sum of contributions|: of an explanation that is exact, rounding.
+
+    contributions: (..., H, W). bias, logits: (...), of the same targets; those of an explanation are
+    `logits.gather(1, targets)`.
+    The relative gap is of what is to be explained, logit - bias. Where that is 0 it is 0 if the gap is, and
+    infinite if it is not: any contribution is too much there.
+    Raises InputError for other shapes and for values that are not finite.
+    Source: the axiom is Sundararajan et al. 2017's (Integrated Gradients), with the bias for the baseline.
+    """
+    total = maps("contributions", contributions).sum((-2, -1))
+    for name, values in (("bias", bias), ("logits", logits)):
+        check_values(name, values, "(...)")
+        if values.shape != total.shape:
+            raise InputError(
+                f"{name} of shape {tuple(values.shape)} for contributions {tuple(contributions.shape)}; "
+                f"allowed is {tuple(total.shape)}: one for each map"
+            )
+    explained = wide(logits).to(total.device) - wide(bias).to(total.device)
+    absolute = (explained - total).abs()
+    return Gap(absolute, _ratio(absolute, explained.abs()))
+
+
+def sparseness(attributions: Tensor) -> Tensor:
+    """Gini index of the absolute attributions, (...): 0 if all are equal, 1 - 1/(H*W) if one pixel has all.
+
+    attributions: (..., H, W). A map of zeros has index 0, as all its pixels are the same.
+    Raises InputError for other shapes and for values that are not finite.
+    Source: Hurley and Rickard 2009; of explanations, Chalasani et al. 2020.
+    """
+    values = maps("attributions", attributions).abs().flatten(-2).sort(-1).values
+    n = values.shape[-1]
+    total = values.sum(-1)
+    weights = (n - torch.arange(1, n + 1, device=values.device, dtype=values.dtype) + 0.5) / n
+    shares = values / torch.where(total > 0, total, 1).unsqueeze(-1)
+    return torch.where(total > 0, 1 - 2 * (shares * weights).sum(-1), 0).clamp_min(0)  # rounding below 0
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Relative changes of an explanation under noise, 0 for none."""
+
+    mean: float
+    max: float
+
+
+def stability(
+    explainer: Callable[[Tensor], Tensor],
+    image: Tensor,
+    *,
+    size: float = 0.02,
+    samples: int = 10,
+    seed: int = 0,
+    batch: int = 8,
+) -> Stability:
+    """How much the explanation changes, |E(x + noise) - E(x)| / |E(x)| in Euclidean norm, mean and maximum.
+
+    explainer: from images (B, K, H, W) to explanations (B, ...), such as contributions (B, H, W), all of one
+    target: where noise changes the predicted class, explanations are of different things.
+    image: (K, H, W) in [0, 1].
+    size: the noise is uniform in [-size, size], each value of its own; what leaves [0, 1] is cut off. 0.02 is
+    about 5 steps of 8-bit colour.
+    samples: noisy images. seed: of the noise, the same on all devices.
+    batch: how many images are explained at once.
+    Where E(x) is 0, the change is 0 if all others are too, and else infinite.
+
+    Raises InputError for other shapes and values, and if the explainer does not give finite values (B, ...).
+    Source: Yeh et al. 2019, max-sensitivity, here relative to |E(x)|.
+    """
+    check_values("image", image, "(K, H, W)")
+    if image.min() < 0 or image.max() > 1:
+        raise InputError(
+            f"an image with values from {float(image.min()):.3g} to {float(image.max()):.3g}; "
+            "allowed is [0, 1]: leave out mean/std normalisation"
+        )
+    if not (size > 0 and math.isfinite(size)):
+        raise InputError(f"size={size}: allowed are finite values above 0, in units of the image's [0, 1]")
+    check_integer("samples", samples, 1)
+    check_integer("batch", batch, 1)
+    check_integer("seed", seed, 0)
+    image, generator = image.detach(), torch.Generator().manual_seed(seed)
+    clean = _explained(explainer, image[None])
+    changes = []
+    for start in range(0, samples, batch):
+        shape = (min(batch, samples - start), *image.shape)
+        noise = size * (2 * torch.rand(shape, generator=generator) - 1)
+        explained = _explained(explainer, (image + noise.to(image)).clamp(0, 1))
+        if explained.shape[1:] != clean.shape[1:]:
+            raise InputError(
+                f"the explainer gives {tuple(clean.shape[1:])} for one image and "
+                f"{tuple(explained.shape[1:])} for another; allowed is one shape: explain one target"
+            )
+        changes.append(torch.linalg.vector_norm((explained - clean).flatten(1), dim=1))
+    relative = _ratio(torch.cat(changes), torch.linalg.vector_norm(clean))
+    return Stability(float(relative.mean()), float(relative.max()))
+
+
+def _explained(explainer: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    explained = explainer(images)
+    check_values("the explainer's values", explained, "(B, ...)")
+    if len(explained) != len(images):
+        raise InputError(
+            f"the explainer gives {tuple(explained.shape)} for {len(images)} images; "
+            f"allowed is ({len(images)}, ...): one explanation for each"
+        )
+    return wide(explained)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole, both at least 0, where 0 / 0 is 0 and anything else / 0 infinite."""
+    return torch.where(part == 0, 0, part / whole)

@@ -1,0 +1,181 @@
+"""Explanations compared on folders of images: what a run keeps, how it goes on, and what it measures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import bcos_zoo
+from bcos_zoo import Classifier, InputError, cli, evaluate, explain, metrics
+from bcos_zoo.evaluate import Settings, compare, rows, summarise
+
+FAST = Settings(explainers=("inherent", "grad"), grid=2, samples=3)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return bcos_zoo.load("bcos_resnet20.cifar10")
+
+
+@pytest.fixture(scope="module")
+def data(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise, filed under the class that the network sees in it and made until four classes are sure."""
+    folder = tmp_path_factory.mktemp("data")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.interpolate(
+        torch.rand(400, 3, 4, 4, generator=generator), (32, 32), mode="bilinear"
+    )
+    # Gradient ascent: a few steps make the network sure of a class of our choice.
+    x = x[:16].requires_grad_()
+    labels = torch.arange(16) % 4
+    for _ in range(30):
+        score = classifier.model(x.clamp(0, 1)).gather(1, labels[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, x)
+        x = (
+            (x + 0.1 * gradient / gradient.abs().amax((1, 2, 3), keepdim=True))
+            .clamp(0, 1)
+            .detach()
+            .requires_grad_()
+        )
+    for i, (image, label) in enumerate(zip(x.detach(), labels, strict=True)):
+        path = folder / classifier.class_names[label] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray((image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(path)
+    return folder
+
+
+def test_the_score_of_a_map_is_the_share_in_its_cell(
+    classifier: Classifier, data: Path, tmp_path: Path
+) -> None:
+    found = compare(classifier, data, tmp_path, Settings(explainers=("inherent",), grid=2, samples=1))
+    assert [(row["sample"], row["map"]) for row in found] == [(0, i) for i in range(4)]
+    paths, labels = evaluate.accuracy.labelled_files(classifier, data)
+    logits, truth = evaluate.accuracy.logits_of(classifier, paths, labels)
+    [grid] = metrics.make_grids(logits, truth, 2, 1).tolist()
+    image = metrics.tile(classifier.preprocess([paths[i] for i in grid]), 2)
+    targets = torch.tensor([[labels[i] for i in grid]])
+    contributions = explain(classifier.model, image[None], targets).contributions[0].clamp_min(0)
+    for row in found:
+        top, left = 32 * (row["map"] // 2), 32 * (row["map"] % 2)
+        own = contributions[row["map"]]
+        expected = own[top : top + 32, left : left + 32].sum() / own.sum()
+        assert row["score"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_what_is_done_is_not_done_again_and_half_a_sample_is_nothing(
+    classifier: Classifier, data: Path, tmp_path: Path
+) -> None:
+    whole = compare(classifier, data, tmp_path / "whole", FAST)
+    assert len(whole) == 2 * 3 * 4
+    broken = tmp_path / "broken"
+    compare(classifier, data, broken, FAST)
+    [file] = broken.glob("localisation.grad.*.jsonl")
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(lines[:6]) + '\n{"explainer": "gra')  # killed in the second sample
+    assert len(list(rows(broken))) == 3 * 4 + 4
+    done: list[tuple[str, int, int]] = []
+    again = compare(classifier, data, broken, FAST, progress=lambda *args: done.append(args))
+    assert done == [("localisation grad", 1, 2), ("localisation grad", 2, 2)]
+    assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, whole))
+
+
+def test_processes_share_the_samples(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    whole = compare(classifier, data, tmp_path / "whole", FAST)
+    first = compare(classifier, data, tmp_path / "shared", FAST, share=(0, 2))
+    assert {row["sample"] for row in first} == {0, 2}
+    both = compare(classifier, data, tmp_path / "shared", FAST, share=(1, 2))
+    assert sorted(map(json.dumps, both)) == sorted(map(json.dumps, whole))
+
+
+def test_other_settings_do_not_mix_with_what_is_there(
+    classifier: Classifier, data: Path, tmp_path: Path
+) -> None:
+    compare(classifier, data, tmp_path, Settings(explainers=("inherent",), grid=2, samples=1))
+    with pytest.raises(
+        InputError, match="holds rows of other settings, data or weights; give another folder"
+    ):
+        compare(classifier, data, tmp_path, Settings(explainers=("inherent",), grid=2, samples=1, seed=1))
+    assert len(compare(classifier, data, tmp_path, FAST)) == 2 * 3 * 4  # more of the same
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(explainers=("inherent", "lrp")), "no explainer named lrp; known: inherent, "),
+        (dict(metrics=("accuracy",)), "no metric named accuracy; known: localisation, "),
+        (dict(fewer={"lrp": 1}), "no explainer named lrp"),
+        (dict(samples=0), "number of samples must be 1 or more"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Settings(**options)
+
+
+def test_too_few_images_are_refused(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="enough for 0 grids of 9 classes"):
+        compare(classifier, data, tmp_path, Settings(samples=1))
+
+
+@pytest.mark.parametrize("metric", ["deletion", "insertion", "sparseness"])
+def test_single_images_are_measured_too(
+    classifier: Classifier, data: Path, tmp_path: Path, metric: str
+) -> None:
+    settings = Settings(explainers=("inherent",), metrics=(metric,), samples=2)
+    found = compare(classifier, data, tmp_path, settings)
+    assert [row["sample"] for row in found] == [0, 1]
+    assert all(0 <= row["score"] <= 1 for row in found)
+
+
+def test_a_summary_ranks_by_the_median() -> None:
+    made = [
+        dict(explainer=name, metric="localisation", sample=i, map=0, score=score)
+        for name, scores in (("a", (0.1, 0.2, 0.9)), ("b", (0.3, 0.3, 0.3)))
+        for i, score in enumerate(scores)
+    ]
+    first, second = summarise(made)
+    assert (first["explainer"], first["p50"], first["samples"]) == ("b", 0.3, 3)
+    assert second["mean"] == pytest.approx(0.4)
+
+
+def test_the_command_writes_tables_and_a_plot(data: Path, tmp_path: Path) -> None:
+    command = ["evaluate", str(data), "--metric", "localisation", "--grid", "2", "--samples", "2"]
+    command += [
+        "--explainer",
+        "inherent",
+        "--explainer",
+        "gradcam",
+        "--fewer",
+        "gradcam=1",
+        "-o",
+        str(tmp_path),
+    ]
+    run = CliRunner().invoke(cli.app, [*command, "--json"])
+    document = json.loads(run.stdout)
+    assert {line["explainer"]: line["maps"] for line in document["summary"]} == {"inherent": 8, "gradcam": 4}
+    assert len(pd.read_parquet(tmp_path / "rows.parquet")) == 12
+    assert json.loads((tmp_path / "summary.json").read_text()) == document["summary"]
+    assert Image.open(tmp_path / "localisation.png").convert("L").getextrema() != (255, 255)
+
+
+def test_two_processes_make_one_table(data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "bcos_zoo"]
+    command += ["evaluate", str(data), "--metric", "localisation", "--grid", "2", "--samples", "3"]
+    command += ["--explainer", "inherent", "-o", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert len(pd.read_parquet(tmp_path / "rows.parquet")) == 12
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2

@@ -1,0 +1,201 @@
+"""Clips: every frame at its time, colours that do not flicker, whole or not at all."""
+
+import os
+import socket
+import sys
+from fractions import Fraction
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+import bcos_zoo
+from bcos_zoo import InputError, render, video
+
+av = pytest.importorskip("av")
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return bcos_zoo.load("bcos_resnet20.cifar10")
+
+
+def picture(shift=0, size=(48, 32)):
+    return Image.radial_gradient("L").rotate(shift).convert("RGB").resize(size)
+
+
+def make(path, frames, rate=25, times=None, codec="libx264"):
+    """A clip of pictures; times: of each frame, in units of 1 / rate."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt = "yuv420p"
+        for k, one in enumerate(frames):
+            frame = av.VideoFrame.from_image(one)
+            frame.pts, frame.time_base = (times[k] if times else k), Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def read(path):
+    """[(time, picture)] of a clip."""
+    with av.open(str(path)) as container:
+        return [(float(f.time), f.to_image()) for f in container.decode(video=0)]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("clip") / "clip.mp4", [picture(10 * k) for k in range(6)])
+
+
+def test_each_frame_is_explained_at_its_time(classifier, clip, tmp_path):
+    done = video.explain_clip(classifier, clip, tmp_path / "out" / "x.mp4")
+    times, pictures = zip(*read(done.path), strict=True)
+    assert done.frames == len(pictures) == 6
+    assert times == pytest.approx([time for time, _ in read(clip)], abs=1e-3)
+    assert done.completeness_gap < 1e-4
+    assert done.label == classifier.predict(read(clip)[0][1], 1)[0].label
+    assert os.listdir(tmp_path / "out") == ["x.mp4"]
+
+
+def test_frames_at_uneven_times_stay_there(classifier, tmp_path):
+    times = [0, 1, 4, 9, 10]
+    uneven = make(tmp_path / "a.mkv", [picture(k) for k in range(5)], rate=20, times=times)
+    done = video.explain_clip(classifier, uneven, tmp_path / "x.mp4")
+    assert [time for time, _ in read(done.path)] == pytest.approx([t / 20 for t in times], abs=2e-3)
+
+
+def test_the_photograph_is_on_the_left_and_w_in_colour_on_the_right(classifier, clip, tmp_path):
+    done = video.explain_clip(classifier, clip, tmp_path / "x.mp4")
+    frame = read(done.path)[0][1]
+    width, height = frame.width // 2, frame.height - render.CAPTION
+    seen = classifier.view(read(clip)[0][1]).resize((width, height))
+    left = frame.crop((0, 0, width, height))
+    assert _distance(left, seen) < 6  # levels of 255: what the encoder loses
+    e = classifier.explain(read(clip)[0][1], done.label)
+    colours = render.on_white(render.rgba_image(e.rgba()[0, 0])).resize((width, height), 3)
+    assert _distance(frame.crop((width, 0, 2 * width, height)), colours) < 10
+
+
+def _distance(a, b):
+    pairs = zip(a.convert("L").tobytes(), b.convert("L").tobytes(), strict=True)
+    return sum(abs(x - y) for x, y in pairs) / (a.width * a.height)
+
+
+def test_the_class_is_that_of_the_first_frame_throughout_or_the_one_asked_for(classifier, clip, tmp_path):
+    assert video.explain_clip(classifier, clip, tmp_path / "x.mp4", target="horse").label == "horse"
+    assert video.explain_clip(classifier, clip, tmp_path / "x.mp4", target=[4]).label == "deer"
+    with pytest.raises(InputError, match="2 targets came; a clip shows one class"):
+        video.explain_clip(classifier, clip, tmp_path / "y.mp4", target=["cat", "dog"])
+    assert not (tmp_path / "y.mp4").exists()
+
+
+def test_a_scale_that_follows_never_jumps(classifier):
+    strong, weak = (classifier.explain(picture(k)) for k in (0, 45))
+    weak = bcos_zoo.Explanation(**{**vars(weak), "contributions": weak.contributions / 100})
+    steady = video.SteadyScale()
+    first = steady.update(strong)
+    assert first == render.Scale.of(strong)
+    assert steady.update(strong) == first  # a picture that stands still keeps its colours
+    scales = [steady.update(weak) for _ in range(60)]
+    steps = [b.logits / a.logits for a, b in zip([first, *scales], scales, strict=False)]
+    assert min(steps) >= 1 - video.FOLLOW - 1e-9 and max(steps) <= 1 + 1e-9
+    assert scales[-1].logits == pytest.approx(render.Scale.of(weak).logits, rel=0.5)
+
+
+def test_seconds_bound_how_much_is_explained(classifier, clip, tmp_path):
+    done = video.explain_clip(classifier, clip, tmp_path / "x.mp4", seconds=0.12)
+    assert done.frames == 3
+
+
+def test_a_clip_of_one_frame_and_of_odd_proportions_is_written(classifier, tmp_path):
+    one = make(tmp_path / "one.avi", [picture(size=(34, 130))], codec="mpeg4")
+    assert video.explain_clip(classifier, one, tmp_path / "x.mp4").frames == 1
+
+
+def test_a_damaged_clip_is_one_clear_line_and_leaves_nothing(classifier, clip, tmp_path):
+    data = clip.read_bytes()
+    for name, content in (("cut.mp4", data[: len(data) // 2]), ("empty.mp4", b""), ("text.mp4", b"x" * 999)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"{name} cannot be read as a clip") as caught:
+            video.explain_clip(classifier, tmp_path / name, tmp_path / "out" / "x.mp4")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_frame_that_fails_takes_the_whole_clip_with_it(classifier, clip, tmp_path, monkeypatch):
+    calls = []
+
+    def explain(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return bcos_zoo.Classifier.explain(classifier, *arguments)
+
+    monkeypatch.setattr(classifier, "explain", explain)
+    (tmp_path / "x.mp4").write_bytes(b"older")
+    with pytest.raises(KeyboardInterrupt):
+        video.explain_clip(classifier, clip, tmp_path / "x.mp4")
+    assert os.listdir(tmp_path) == ["x.mp4"]
+    assert (tmp_path / "x.mp4").read_bytes() == b"older"
+
+
+class Damaged:
+    """What PyAV opens: a clip with a stream, of which two frames can be decoded and the third cannot."""
+
+    def __init__(self):
+        self.streams = SimpleNamespace(video=[SimpleNamespace(average_rate=Fraction(25))])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def decode(self, stream):
+        yield from (av.VideoFrame.from_image(picture(k)) for k in range(2))
+        raise av.error.InvalidDataError(1, "Invalid data found")
+
+
+def test_damage_in_the_middle_names_the_frame_and_leaves_nothing(classifier, clip, tmp_path, monkeypatch):
+    opened = av.open
+
+    def open_(path, mode="r", **how):
+        return Damaged() if mode == "r" else opened(path, mode, **how)
+
+    monkeypatch.setattr(av, "open", open_)
+    with pytest.raises(InputError, match="clip.mp4: frame 2 is damaged .*; give a whole clip"):
+        video.explain_clip(classifier, clip, tmp_path / "x.mp4")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_playlist_called_clip_opens_no_connection(classifier, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.3)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
+        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}\n#EXT-X-ENDLIST\n"
+        (tmp_path / "list.mp4").write_text(playlist)
+        with pytest.raises(InputError, match="list.mp4"):
+            video.explain_clip(classifier, tmp_path / "list.mp4", tmp_path / "x.mp4")
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_clips_are_known_by_their_suffix_and_webcams_as_devices(tmp_path):
+    assert video.is_clip("a.MP4") and video.is_clip("b.webm")
+    assert not video.is_clip("a.png") and not video.is_clip(tmp_path) and not video.is_clip("/dev/null")
+
+
+def test_what_cannot_be_read_or_written_is_refused(classifier, clip, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="missing.mp4 cannot be read as a clip"):
+        video.explain_clip(classifier, tmp_path / "missing.mp4", tmp_path / "x.mp4")
+    with pytest.raises(InputError, match="x.gif: clips are written as .mp4"):
+        video.explain_clip(classifier, clip, tmp_path / "x.gif")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        video.explain_clip(classifier, clip, tmp_path / "file" / "x.mp4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"PyAV, which is not installed; pip install 'bcos-zoo\[video\]'"):
+        video.explain_clip(classifier, clip, tmp_path / "x.mp4")
+    assert os.listdir(tmp_path) == ["file"]
