@@ -128,14 +128,21 @@ def test_too_few_images_are_refused(classifier: Classifier, data: Path, tmp_path
         compare(classifier, data, tmp_path, Settings(samples=1))
 
 
-@pytest.mark.parametrize("metric", ["deletion", "insertion", "sparseness"])
+@pytest.mark.parametrize("metric", ["deletion", "insertion", "sparseness", "stability", "completeness"])
 def test_single_images_are_measured_too(
     classifier: Classifier, data: Path, tmp_path: Path, metric: str
 ) -> None:
-    settings = Settings(explainers=("inherent",), metrics=(metric,), samples=2)
+    settings = Settings(explainers=("inherent", "grad"), metrics=(metric,), samples=2)
     found = compare(classifier, data, tmp_path, settings)
-    assert [row["sample"] for row in found] == [0, 1]
-    assert all(0 <= row["score"] <= 1 for row in found)
+    names = ["inherent"] if metric == "completeness" else ["grad", "inherent"]  # the only one that claims it
+    assert sorted((row["explainer"], row["sample"]) for row in found) == [
+        (n, i) for n in names for i in (0, 1)
+    ]
+    assert all(0 <= row["score"] <= (1e-4 if metric == "completeness" else 2) for row in found)
+    if metric == "deletion":
+        assert all(row["curve"][0] > 0.5 and row["curve"][-1] < row["curve"][0] for row in found)
+        picture = Image.open(evaluate.curve_plot(found, tmp_path / "curves.png"))
+        assert picture.convert("L").getextrema() != (255, 255)
 
 
 def test_a_summary_ranks_by_the_median() -> None:
@@ -179,3 +186,13 @@ def test_two_processes_make_one_table(data: Path, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert len(pd.read_parquet(tmp_path / "rows.parquet")) == 12
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
+
+
+def test_an_image_is_explained_the_same_alone_and_among_64(classifier: Classifier) -> None:
+    x = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    together = explain(classifier.model, x, 3)
+    for i in (0, 31, 63):
+        alone = explain(classifier.model, x[i : i + 1], 3)
+        scale = float(alone.weights.abs().max())
+        assert float((together.weights[i] - alone.weights[0]).abs().max()) < 1e-5 * scale
+        assert float((together.bias[i] - alone.bias[0]).abs()) < 1e-5

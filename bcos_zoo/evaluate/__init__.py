@@ -3,7 +3,7 @@
 from .accuracy import Accuracy, evaluate
 from .comparison import METRICS, Settings, compare, parse_counts, rows
 from .run import run
-from .summary import box_plot, summarise, write_tables
+from .summary import box_plot, curve_plot, summarise, write_tables
 
 __all__ = [
     "METRICS",
@@ -11,6 +11,7 @@ __all__ = [
     "Settings",
     "box_plot",
     "compare",
+    "curve_plot",
     "evaluate",
     "parse_counts",
     "rows",

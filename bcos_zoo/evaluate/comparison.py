@@ -23,7 +23,8 @@ from ..files import replacing
 from ..posthoc import EXPLAINERS, attribute
 from .accuracy import labelled_files, logits_of
 
-METRICS = ("localisation", "deletion", "insertion", "sparseness")
+METRICS = ("localisation", "deletion", "insertion", "sparseness", "stability", "completeness")
+STEPS = 64  # of a deletion curve
 Row = dict[str, Any]
 
 
@@ -83,6 +84,8 @@ def compare(
         n = settings.grid if metric == "localisation" else 1
         chosen = _choose(logits, truth, n, settings)
         for explainer in settings.explainers:
+            if metric == "completeness" and explainer != "inherent":
+                continue  # the others do not claim it
             wanted = [i for i in range(settings.count(explainer)) if i % of == index]
             missing = [i for i in wanted if (explainer, metric, i) not in done]
             with (folder / f"{metric}.{explainer}.{index}-{of}.jsonl").open("a") as file:
@@ -92,8 +95,8 @@ def compare(
                         classifier, images, truth[chosen[sample]], n, explainer, metric, settings
                     )
                     for i, score in enumerate(scores):
-                        row = dict(explainer=explainer, metric=metric, sample=sample, map=i, score=score)
-                        file.write(json.dumps(row) + "\n")
+                        row = dict(explainer=explainer, metric=metric, sample=sample, map=i)
+                        file.write(json.dumps(row | score) + "\n")
                     file.flush()
                     progress(f"{metric} {explainer}", position + 1, len(missing))
     return list(rows(folder))
@@ -150,31 +153,38 @@ def _scores(
     explainer: str,
     metric: str,
     settings: Settings,
-) -> list[float]:
+) -> list[Row]:
     """One score a target of one sample: `images` (n * n, 3, H, W) as one of n x n cells."""
     image = metrics.tile(images, n) if n > 1 else images[0]
-    maps = _maps(classifier, image, targets, explainer, settings.seed)
-    if metric == "localisation":
-        scores: list[float] = metrics.localisation_score(maps, n, smooth=settings.smooth).tolist()
-        return scores
+    if metric == "completeness":
+        explanation = explain(classifier.model, image[None], targets[None])
+        logits = explanation.logits.gather(1, explanation.targets)
+        gap = metrics.completeness_gap(explanation.contributions, explanation.bias, logits)
+        return [{"score": float(gap.relative.max())}]
+    if metric == "stability":
+
+        def again(noisy: Tensor) -> Tensor:
+            return _maps(classifier, noisy, targets.expand(len(noisy)), explainer, settings.seed)
+
+        return [{"score": float(metrics.stability(again, image, seed=settings.seed).mean)}]
+    if n > 1:
+        maps = _maps(classifier, image.expand(len(targets), -1, -1, -1), targets, explainer, settings.seed)
+        return [{"score": v} for v in metrics.localisation_score(maps, n, smooth=settings.smooth).tolist()]
+    [attribution] = _maps(classifier, image[None], targets, explainer, settings.seed)
     if metric == "sparseness":
-        return [float(metrics.sparseness(maps[0]))]
-    curve = metrics.deletion_curve if metric == "deletion" else metrics.insertion_curve
-    return [curve(classifier.model, image, maps[0], int(targets[0]), steps=64).area]
+        return [{"score": float(metrics.sparseness(attribution))}]
+    along = metrics.deletion_curve if metric == "deletion" else metrics.insertion_curve
+    curve = along(classifier.model, image, attribution, int(targets[0]), steps=STEPS)
+    return [{"score": curve.area, "curve": curve.scores.tolist()}]
 
 
-def _maps(classifier: Classifier, image: Tensor, targets: Tensor, explainer: str, seed: int) -> Tensor:
-    """(T, H, W): what one image (3, H, W) owes to each of T targets."""
-    if explainer == "inherent":
-        return explain(classifier.model, image[None], targets[None]).contributions[0]
-    return attribute(
-        classifier.model,
-        image.expand(len(targets), -1, -1, -1),
-        targets,
-        explainer,
-        batch=len(targets),
-        seed=seed,
-    )
+def _maps(classifier: Classifier, x: Tensor, targets: Tensor, explainer: str, seed: int) -> Tensor:
+    """(N, H, W): what each image of x (N, 3, H, W) owes to its target."""
+    if explainer != "inherent":
+        return attribute(classifier.model, x, targets, explainer, batch=len(x), seed=seed)
+    if len(x) > 1 and x.stride(0) == 0:  # one image, for many targets: one forward pass
+        return explain(classifier.model, x[:1], targets[None]).contributions[0]
+    return explain(classifier.model, x, targets).contributions[:, 0]
 
 
 def _fingerprint(classifier: Classifier) -> float:

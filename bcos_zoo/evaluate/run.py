@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 from ..classifier import Classifier
 from ..errors import InputError
 from .comparison import Settings, compare, rows
-from .summary import box_plot, summarise, write_tables
+from .summary import box_plot, curve_plot, summarise, write_tables
 
 
 def run(
@@ -41,6 +41,8 @@ def run(
         for metric in settings.metrics:
             chance = 1 / settings.grid**2 if metric == "localisation" else None
             box_plot(found, folder / f"{metric}.png", metric=metric, chance=chance)
+            if metric in ("deletion", "insertion"):
+                curve_plot(found, folder / f"{metric}.curves.png", metric=metric)
     return summarise(found)
 
 

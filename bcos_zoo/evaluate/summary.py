@@ -87,6 +87,32 @@ def box_plot(
     return path
 
 
+def curve_plot(rows: list[Row], path: str | Path, *, metric: str = "deletion") -> Path:
+    """The target's probability as pixels go or come, most important first: of each explainer, the mean.
+
+    path: .png, .svg or .pdf. Raises InputError if matplotlib, of the extra `eval`, is not installed.
+    """
+    figure_module, agg = _required("matplotlib.figure"), _required("matplotlib.backends.backend_agg")
+    figure = figure_module.Figure(figsize=(5.2, 3.6), layout="constrained")
+    agg.FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for line in (line for line in summarise(rows) if line["metric"] == metric):
+        name = line["explainer"]
+        curves = [row["curve"] for row in rows if row["metric"] == metric and row["explainer"] == name]
+        mean = np.mean(curves, axis=0)
+        bold = dict(color="#2a6fbb", linewidth=2.4, zorder=3) if name == "inherent" else dict(linewidth=1.2)
+        axes.plot(np.linspace(0, 100, len(mean)), mean, label=f"{name} ({len(curves)})", **bold)
+    axes.set_xlabel(f"pixels {'deleted' if metric == 'deletion' else 'inserted'}, percent")
+    axes.set_ylabel("probability of the class")
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize=7, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    path = Path(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150)
+    return path
+
+
 def _required(module: str) -> Any:
     try:
         return importlib.import_module(module)
