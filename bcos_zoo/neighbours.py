@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -318,13 +317,3 @@ def tap(network: nn.Module, name: str, to_map: TokensToMap) -> nn.Module:
     tapped = _Tap(network.get_submodule(name), to_map)
     _replace(network, name, tapped)
     return tapped.map
-
-
-def required(module: str, package: str) -> Any:
-    """Import a module of another package. Raises InputError, which says what to install, if it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"{package} cannot be imported ({error}); `pip install 'bcos-zoo[eval]'` brings it"
-        ) from error

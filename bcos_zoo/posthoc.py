@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .explain import check_images, explain, unwrapped
+from .extras import required
 from .layers import Encode, encode, is_linear
 from .layers.heads import check_channels
-from .neighbours import TokensToMap, cam_layer, from_encoded, required, tap
+from .neighbours import TokensToMap, cam_layer, from_encoded, tap
 from .targets import Targets, resolve_targets
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from rich.progress import Progress, TaskID
 
 from ..classifier import Classifier
-from ..errors import InputError
+from ..extras import required
 from .comparison import Settings, compare, rows
 from .summary import box_plot, curve_plot, summarise, write_tables
 
@@ -34,7 +33,7 @@ def run(
     with progress:
         compare(classifier, root, folder, settings, share=share, progress=advance)
     if share[1] > 1:
-        _wait_for_the_others()
+        required("accelerate", "accelerate").PartialState().wait_for_everyone()
     found = list(rows(folder))
     if share[0] == 0:
         write_tables(found, folder)
@@ -44,13 +43,3 @@ def run(
             if metric in ("deletion", "insertion"):
                 curve_plot(found, folder / f"{metric}.curves.png", metric=metric)
     return summarise(found)
-
-
-def _wait_for_the_others() -> None:
-    try:
-        accelerate = importlib.import_module("accelerate")
-    except ImportError as error:
-        raise InputError(
-            f"accelerate cannot be imported ({error}); `pip install 'bcos-zoo[eval]'` brings it"
-        ) from error
-    accelerate.PartialState().wait_for_everyone()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import statistics
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..extras import required
 from ..files import replacing
 from .comparison import Row
 
@@ -40,7 +39,7 @@ def write_tables(rows: list[Row], folder: str | Path) -> tuple[Path, Path]:
 
     Raises InputError if pandas or pyarrow, of the extra `eval`, is not installed.
     """
-    folder, pandas = Path(folder), _required("pandas")
+    folder, pandas = Path(folder), required("pandas", "pandas")
     with replacing(folder / "summary.json") as temporary:
         temporary.write_text(json.dumps(summarise(rows), indent=2) + "\n")
     with replacing(folder / "rows.parquet") as temporary:
@@ -54,9 +53,9 @@ def box_plot(
     """Scores of each explainer as boxes (quartiles; whiskers at 5 and 95 %), best median first.
 
     chance: the score of a map that says nothing, drawn as a line. path: .png, .svg or .pdf.
-    Raises InputError if matplotlib, of the extra `eval`, is not installed.
+    Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
-    figure_module, agg = _required("matplotlib.figure"), _required("matplotlib.backends.backend_agg")
+    figure_module, agg = _matplotlib()
     lines = [line for line in summarise(rows) if line["metric"] == metric]
     names = [line["explainer"] for line in lines]
     scores = [
@@ -90,9 +89,9 @@ def box_plot(
 def curve_plot(rows: list[Row], path: str | Path, *, metric: str = "deletion") -> Path:
     """The target's probability as pixels go or come, most important first: of each explainer, the mean.
 
-    path: .png, .svg or .pdf. Raises InputError if matplotlib, of the extra `eval`, is not installed.
+    path: .png, .svg or .pdf. Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
-    figure_module, agg = _required("matplotlib.figure"), _required("matplotlib.backends.backend_agg")
+    figure_module, agg = _matplotlib()
     figure = figure_module.Figure(figsize=(5.2, 3.6), layout="constrained")
     agg.FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -113,10 +112,7 @@ def curve_plot(rows: list[Row], path: str | Path, *, metric: str = "deletion") -
     return path
 
 
-def _required(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"{module} cannot be imported ({error}); `pip install 'bcos-zoo[eval]'` brings it"
-        ) from error
+def _matplotlib() -> tuple[Any, Any]:
+    modules = ("matplotlib.figure", "matplotlib.backends.backend_agg")
+    figure, agg = (required(module, "matplotlib", "plots") for module in modules)
+    return figure, agg

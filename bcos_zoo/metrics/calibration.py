@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from ..extras import required
 from .checks import check_integer, check_labels, check_values, wide
 
 
@@ -26,7 +24,7 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, *, bins: i
     """
     _check(probabilities, labels)
     check_integer("bins", bins, 1)
-    functional = _required("torchmetrics.functional.classification")
+    functional = required("torchmetrics.functional.classification", "torchmetrics")
     values = wide(probabilities)
     # A confidence of just 1 would be a bin of its own there.
     below_one = torch.nextafter(values.new_ones(()), values.new_zeros(()))
@@ -62,12 +60,3 @@ def _check(probabilities: Tensor, labels: Tensor) -> None:
             "allowed is [0, 1]: apply sigmoid or softmax to logits"
         )
     check_labels(labels, probabilities)
-
-
-def _required(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"torchmetrics cannot be imported ({error}); `pip install 'bcos-zoo[eval]'` brings it"
-        ) from error
