@@ -88,20 +88,22 @@ class Explanation:
             )
         direction = (weights / (weights.abs().amax(2, keepdim=True) + TINY)).clamp_min(0)
         colour = direction[:, :, :half] / (direction[:, :, :half] + direction[:, :, half:] + TINY)
-        alpha = torch.linalg.vector_norm(weights, dim=2) * (self.contributions >= 0)
-        if smooth > 1:
-            before, after = (
-                (smooth - 1) // 2,
-                smooth // 2,
-            )  # even windows reach one pixel further right and down
-            alpha = F.avg_pool2d(F.pad(alpha, (before, after, before, after)), smooth, stride=1)
-        flat = alpha.flatten(2)
-        top = torch.quantile(flat, percentile / 100, dim=2)
-        top = torch.where(
-            top > 0, top, flat.amax(2)
-        )  # fewer pixels speak for it than the percentile leaves out
+        alpha = self.lengths(smooth)
+        top = opaque_length(alpha, percentile)
         alpha = (alpha / torch.where(top > 0, top, 1)[..., None, None]).clamp(0, 1)
         return torch.cat([colour.expand(-1, -1, 3, -1, -1), alpha.unsqueeze(2)], dim=2)
+
+    def lengths(self, smooth: int | None = None) -> Tensor:
+        """(N, T, H, W): the length of each pixel's weights, 0 where it speaks against the target, smoothed.
+
+        What `rgba` makes its opacity of. smooth: as there.
+        """
+        window = self.smooth if smooth is None else smooth
+        found = torch.linalg.vector_norm(at_least_float32(self.weights), dim=2) * (self.contributions >= 0)
+        if window > 1:  # even windows reach one pixel further right and down
+            before, after = (window - 1) // 2, window // 2
+            found = F.avg_pool2d(F.pad(found, (before, after, before, after)), window, stride=1)
+        return found
 
     def contrast(self, a: Target, b: Target) -> Explanation:
         """What speaks for `a` rather than `b`: the explanation of the one logit `s_a - s_b`, just as exact.
@@ -157,3 +159,13 @@ class Explanation:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
         return path
+
+
+def opaque_length(lengths: Tensor, percentile: float) -> Tensor:
+    """(N, T): the length that is opaque in a picture by itself, a percentile of `Explanation.lengths`.
+
+    The largest, where fewer pixels speak for the target than the percentile leaves out.
+    """
+    flat = lengths.flatten(2)
+    top = torch.quantile(flat, percentile / 100, dim=2)
+    return torch.where(top > 0, top, flat.amax(2))

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .errors import InputError
-from .explanation import Explanation
-from .layers.functional import at_least_float32
+from .explanation import Explanation, opaque_length
 
 PANEL = 320  # pixels: the longer side of one picture in a figure
 SMALL = 160  # the same in a contact sheet
@@ -35,7 +33,7 @@ class Scale:
         """The smallest scale on which no image or target of an explanation is paler than by itself."""
         targets = explanation.contributions.flatten(0, 1)
         limit = max(color_limit(one, explanation.percentile) for one in targets)
-        return Scale(limit, float(_opaque(lengths(explanation), explanation.percentile).max()))
+        return Scale(limit, float(opaque_length(explanation.lengths(), explanation.percentile).max()))
 
     @staticmethod
     def shared(scales: Iterable[Scale]) -> Scale:
@@ -54,31 +52,11 @@ class Panel:
     title: bool = False  # the caption names the row
 
 
-def lengths(explanation: Explanation) -> Tensor:
-    """(N, T, H, W): the length of each pixel's weights, 0 where it speaks against the target, smoothed.
-
-    `Explanation.rgba` makes its opacity of the same numbers, each picture relative to its own percentile.
-    """
-    found = torch.linalg.vector_norm(at_least_float32(explanation.weights), dim=2)
-    found = found * (explanation.contributions >= 0)
-    if (window := explanation.smooth) > 1:
-        before, after = (window - 1) // 2, window // 2
-        found = F.avg_pool2d(F.pad(found, (before, after, before, after)), window, stride=1)
-    return found
-
-
-def _opaque(found: Tensor, percentile: float) -> Tensor:
-    """(N, T): the length that is opaque in a picture by itself."""
-    flat = found.flatten(2)
-    top = torch.quantile(flat, percentile / 100, dim=2)
-    return torch.where(top > 0, top, flat.amax(2))
-
-
 def in_colour(explanation: Explanation, scale: Scale | None = None) -> Tensor:
     """(N, T, 4, H, W): `explanation.rgba()`, or its colours with the opacity of a scale."""
     rgba = explanation.rgba()
     if scale is not None:
-        alpha = lengths(explanation) / (scale.length or 1.0)
+        alpha = explanation.lengths() / (scale.length or 1.0)
         rgba = torch.cat([rgba[:, :, :3], alpha.clamp(0, 1).unsqueeze(2)], dim=2)
     return rgba
 
