@@ -61,7 +61,7 @@ def box_plot(
     scores = [
         [r["score"] for r in rows if r["metric"] == metric and r["explainer"] == name] for name in names
     ]
-    figure = figure_module.Figure(figsize=(1.6 + 0.75 * len(names), 3.6), layout="constrained")
+    figure = figure_module.Figure(figsize=(1.6 + 0.9 * len(names), 3.6), layout="constrained")
     agg.FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     boxes = axes.boxplot(scores, whis=(5, 95), showfliers=False, patch_artist=True, widths=0.6)
@@ -70,9 +70,7 @@ def box_plot(
         median.set_color("white" if name == "inherent" else "black")
     if chance is not None:
         axes.axhline(chance, linestyle="--", color="#888888", linewidth=1)
-        axes.text(
-            len(names) + 0.45, chance + 0.01, "chance", ha="right", va="bottom", fontsize=8, color="#666666"
-        )
+        axes.text(0.45, chance + 0.01, "chance", va="bottom", fontsize=8, color="#666666")
     labels = [f"{line['explainer']}\n{line['samples']}" for line in lines]
     axes.set_xticks(range(1, len(names) + 1), labels, fontsize=8)
     axes.set_ylabel(f"{metric} score")
