@@ -70,7 +70,7 @@ def box_plot(
         median.set_color("white" if name == "inherent" else "black")
     if chance is not None:
         axes.axhline(chance, linestyle="--", color="#888888", linewidth=1)
-        axes.text(0.45, chance + 0.01, "chance", va="bottom", fontsize=8, color="#666666")
+        axes.text(0.55, chance + 0.01, "chance", va="bottom", fontsize=8, color="#666666")
     labels = [f"{line['explainer']}\n{line['samples']}" for line in lines]
     axes.set_xticks(range(1, len(names) + 1), labels, fontsize=8)
     axes.set_ylabel(f"{metric} score")
