@@ -63,20 +63,6 @@ class Check:
     detail: str
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """The sha256 of a network's state dict: of each name, in order, its type, its shape and its bytes.
-
-    The same numbers give the same sha256, whichever file, device or memory layout they came from.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        tensor = value.detach().cpu().contiguous()
-        head = f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"
-        digest.update(head.encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def write(
     path: str | os.PathLike[str],
     classifier: Classifier,
@@ -133,7 +119,7 @@ def _describe(classifier: Classifier, image: Path, explanation: Explanation, mod
         "format": FORMAT,
         "version": VERSION,
         "image": {"file": image.name, "sha256": _image_sha256(image)},
-        "model": {"name": model, "weights_sha256": weights_sha256(classifier.model)},
+        "model": {"name": model, "weights_sha256": state_dicts.sha256(classifier.model.state_dict())},
         "preprocessing": _preprocessing(classifier),
         "dtype": str(explanation.contributions.dtype).removeprefix("torch."),
         "targets": picked,
@@ -289,7 +275,7 @@ def check(
     claim, arrays = bundle.metadata, bundle.arrays
     lines = [
         _same("image", _image_sha256(image), claim["image"]["sha256"]),
-        _same("network", weights_sha256(classifier.model), claim["model"]["weights_sha256"]),
+        _same("network", state_dicts.sha256(classifier.model.state_dict()), claim["model"]["weights_sha256"]),
         _unequal("preprocessing", _preprocessing(classifier) == claim["preprocessing"], "as the card has it"),
     ]
     hashes = {f"{name}.npy": hashlib.sha256(_npy(array)).hexdigest() for name, array in arrays.items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
-from .layers import add_constant, hold, linear_mode, recording
+from .layers import BcosLinear, LayerNorm, PatchEmbed, add_constant, hold, linear_mode, recording
 from .targets import Targets, resolve_targets
 
 UNEXPLAINED = 1e-3  # share of the absolute contributions that rounding stays below, in float32 at least
@@ -145,7 +145,7 @@ def _activation(
 
 def _units_last(module: nn.Module) -> bool:
     """Whether a module's four-dimensional output is (N, H, W, D)."""
-    return type(module).__name__ in ("PatchEmbed", "BcosLinear", "Linear", "LayerNorm")
+    return isinstance(module, (PatchEmbed, BcosLinear, nn.Linear, LayerNorm))
 
 
 def _relative(logits: Tensor) -> Tensor:

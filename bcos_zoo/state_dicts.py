@@ -5,6 +5,7 @@ A file that is read cannot run code: pickles are read with `weights_only=True`. 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 from collections.abc import Collection, Mapping
@@ -47,6 +48,20 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if fault := _not_flat(content):
         raise WeightsError(f"{path} holds {fault}; give a flat dict of tensors, a network's state_dict()")
     return dict(content)
+
+
+def sha256(state_dict: Mapping[str, Tensor]) -> str:
+    """The sha256 of tensors: of each name, in alphabetical order, its type, its shape and its bytes.
+
+    The same numbers give the same sha256, whichever file, device or memory layout they came from.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(state_dict.items()):
+        tensor = value.detach().cpu().contiguous()
+        head = f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"
+        digest.update(head.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def unwrap(state_dict: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:

@@ -188,16 +188,16 @@ def test_a_network_of_other_classes_is_noticed(written, photograph):
 
 def test_the_hash_of_weights_is_of_their_values_whatever_their_order_and_layout(classifier):
     model = copy.deepcopy(classifier.model)
-    before = bundle.weights_sha256(model)
-    assert bundle.weights_sha256(model.to(memory_format=torch.channels_last)) == before
+    before = state_dicts.sha256(model.state_dict())
+    assert state_dicts.sha256(model.to(memory_format=torch.channels_last).state_dict()) == before
     state = model.state_dict()
     reordered = torch.nn.Module()
     reordered.state_dict = lambda: dict(reversed(state.items()))
-    assert bundle.weights_sha256(reordered) == before
+    assert state_dicts.sha256(reordered.state_dict()) == before
     model(torch.rand(1, 3, 32, 32))
-    assert bundle.weights_sha256(model) == before
+    assert state_dicts.sha256(model.state_dict()) == before
     next(iter(state.values())).mul_(1.000001)
-    assert bundle.weights_sha256(model) != before
+    assert state_dicts.sha256(model.state_dict()) != before
 
 
 def test_a_name_from_outside_the_zoo_is_not_fetched_unasked(written, photograph, tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import metrics
+from .. import metrics, state_dicts
 from ..classifier import Classifier
 from ..errors import InputError
 from ..explain import explain
@@ -76,7 +76,7 @@ def compare(
     folder = Path(folder)
     paths, labels = labelled_files(classifier, root)
     same = {name: getattr(settings, name) for name in ("grid", "smooth", "seed")}
-    _begin(folder, same | {"data": str(root), "model": _fingerprint(classifier)})
+    _begin(folder, same | {"data": str(root), "weights": state_dicts.sha256(classifier.model.state_dict())})
     logits, truth = logits_of(classifier, paths, labels)
     done = {(row["explainer"], row["metric"], row["sample"]) for row in rows(folder)}
     index, of = share
@@ -185,11 +185,6 @@ def _maps(classifier: Classifier, x: Tensor, targets: Tensor, explainer: str, se
     if len(x) > 1 and x.stride(0) == 0:  # one image, for many targets: one forward pass
         return explain(classifier.model, x[:1], targets[None]).contributions[0]
     return explain(classifier.model, x, targets).contributions[:, 0]
-
-
-def _fingerprint(classifier: Classifier) -> float:
-    """Tells networks apart: a sum over all weights."""
-    return float(sum(p.detach().double().abs().sum() for p in classifier.model.parameters()))
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
