@@ -23,9 +23,9 @@ import numpy as np
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import checksums
+from . import checksums, state_dicts
 from .classifier import Classifier, load
 from .configs import ELSEWHERE
 from .errors import BcosZooError, InputError, reason

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import bcos_zoo
-from bcos_zoo import InputError, bundle
+from bcos_zoo import InputError, bundle, state_dicts
 
 NAME = "bcos_resnet20.cifar10"
 RECOMPUTED = {"logits", "weights", "contributions", "bias"}
