@@ -81,7 +81,7 @@ def test_an_unknown_name_is_one_line(run: Run, verb: str) -> None:
 def test_what_is_exported_can_be_used_at_once(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     assert run("export", EMBEDDED, "-o", folder) == (0, f"{folder}\n", "")
-    sample = Path(cli.__file__).parent / "samples" / "chelsea.jpg"
+    sample = Path(cli.__file__).parents[1] / "samples" / "chelsea.jpg"
     code, out, _ = run("predict", sample, "--model", f"local-dir:{folder}")
     assert code == 0 and ": cat 0.98" in out
     code, _, err = run("export", EMBEDDED, "-o", folder)

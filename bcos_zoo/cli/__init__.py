@@ -1,0 +1,54 @@
+"""The command `bcos-zoo`. A verb parses, calls the library, prints: results on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import BcosZooError
+from . import evaluation, explanations, networks, training, weights
+from .console import DEFAULT_MODEL
+
+__all__ = ["DEFAULT_MODEL", "app", "main", "run"]
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+app.command("list")(networks.list_)
+app.command("info")(networks.info)
+app.command("predict")(explanations.predict)
+app.command("explain")(explanations.explain)
+app.command("verify")(explanations.verify_bundle)
+app.command("train")(training.train_)
+app.command("evaluate")(evaluation.evaluate_)
+app.command("export")(networks.export)
+app.command("push")(networks.push)
+app.add_typer(weights.app, name="weights")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns its exit code: 0, or 2 with one `error:` line for bad input or usage."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except BcosZooError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 2
+    except typer.exceptions.TyperException as error:
+        if message := error.format_message():  # none where no command was given: then help was printed
+            typer.echo(f"error: {message}; see bcos-zoo --help", err=True)
+        return 2
+    except typer.Abort:
+        return 130
+    return int(code or 0)
+
+
+def main() -> None:
+    sys.exit(run())

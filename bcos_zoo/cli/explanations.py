@@ -1,0 +1,102 @@
+"""The verbs for images: predict, explain, verify."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import bundle, images, pipeline
+from ..classifier import load
+from ..errors import InputError
+from .console import DEFAULT_MODEL, Folder, Images, Json, Model, parse_target, print_json, report
+
+
+def predict(
+    paths: Images,
+    model: Model = DEFAULT_MODEL,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many classes.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Classify images."""
+    sources = images.find_images(paths)
+    classifier = load(model)
+    documents, errors = [], []
+    for path, answer in pipeline.predict_files(classifier, sources, top_k):
+        if isinstance(answer, InputError):
+            errors.append(answer)
+            continue
+        documents.append({"image": str(path), "predictions": [asdict(prediction) for prediction in answer]})
+        if not as_json:
+            best = ", ".join(f"{prediction.label} {prediction.probability:.3g}" for prediction in answer)
+            typer.echo(f"{path}: {best}")
+    if as_json:
+        print_json({"model": model, "images": documents, "errors": [str(error) for error in errors]})
+    report(errors)
+
+
+def explain(
+    paths: Images,
+    model: Model = DEFAULT_MODEL,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", help="Class label or index; give it again for more.")
+    ] = None,
+    folder: Folder = Path("."),
+    picture: Annotated[str, typer.Option("--picture", help=", ".join(pipeline.PICTURES))] = "figure",
+    format_: Annotated[str, typer.Option("--format", help=", ".join(pipeline.FORMATS))] = "png",
+    contrast: Annotated[
+        tuple[str, str] | None, typer.Option("--contrast", metavar="A B", help="Why A rather than B.")
+    ] = None,
+    shared_scale: Annotated[
+        bool, typer.Option("--shared-scale", help="One colour means the same in all pictures.")
+    ] = False,
+    seconds: Annotated[float | None, typer.Option("--seconds", help="Of clips: how much.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Explain images and clips: image, contribution map and colour explanation side by side, or as chosen."""
+    if contrast and target:
+        raise InputError("--contrast names its two classes itself; leave out --target")
+    sources = images.find_images(paths)
+    classifier = load(model)
+    pair = (
+        (parse_target(classifier, contrast[0]), parse_target(classifier, contrast[1])) if contrast else None
+    )
+    order = pipeline.Order(picture, format_, pair, shared_scale, seconds)
+    targets = [parse_target(classifier, one) for one in target] if target else None
+    pipeline.check_targets(classifier, list(pair) if pair else targets)
+    documents, errors = [], []
+    for path, answer in pipeline.explain_files(classifier, sources, targets, folder, order, model=model):
+        if isinstance(answer, InputError):
+            errors.append(answer)
+            continue
+        documents.append({"image": str(path)} | asdict(answer) | {"picture": str(answer.picture)})
+        if not as_json:
+            best = answer.predictions[0]
+            typer.echo(f"{path}: {best.label}, probability {best.probability:.3g} -> {answer.picture}")
+    if as_json:
+        print_json({"model": model, "images": documents, "errors": [str(error) for error in errors]})
+    report(errors)
+
+
+def verify_bundle(
+    file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What explain --format bundle wrote.")],
+    image: Annotated[Path, typer.Argument(help="The image it should be of.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="To recompute with; by default the one it names.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Relative to the largest value of an array.")
+    ] = bundle.TOLERANCE,
+    as_json: Json = False,
+) -> None:
+    """Recompute an explanation from its image and network; exit with 2 unless all of it holds."""
+    checks = bundle.verify(file, image, model=model, tolerance=tolerance)
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    for check in checks if not as_json else []:
+        typer.echo(f"{'holds' if check.holds else 'FAILS'}  {check.what:14} {check.detail}")
+    if failed := [check.what for check in checks if not check.holds]:
+        typer.echo(f"error: {file} does not hold for {image}: {', '.join(failed)}", err=True)
+        raise typer.Exit(2)

@@ -1,0 +1,111 @@
+"""The sub-commands of `bcos-zoo weights`: fetch, path, verify, list, convert."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import checksums, weights, zoo
+from .console import Json, print_json
+
+app = typer.Typer(no_args_is_help=True, help="Work on files of weights.")
+
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Checkpoints, or architectures.")]
+Some = Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Checkpoints, or architectures.")]
+CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Another cache than the usual ones.")]
+
+
+@app.command()
+def fetch(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Download the files of checkpoints, unless they are there, and verify them."""
+    records = [zoo.find_checkpoint(name) for name in names]
+    files = {record.name: str(weights.fetch(record, cache_dir)) for record in records}
+    if as_json:
+        return print_json(files)
+    for file in files.values():
+        typer.echo(file)
+
+
+@app.command()
+def path(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Say where the files of checkpoints are, or would be after a download."""
+    records = [zoo.find_checkpoint(name) for name in names]
+    files = {record.name: str(weights.location(record, cache_dir)) for record in records}
+    if as_json:
+        return print_json(files)
+    for file in files.values():
+        typer.echo(file)
+
+
+@app.command()
+def verify(names: Some = None, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Hash the files that are here, of all checkpoints or of some; exit with 2 if one is bad."""
+    records = [zoo.find_checkpoint(name) for name in names] if names else weights.cached(cache_dir)
+    verdicts = list(weights.verify(records, cache_dir))
+    wanted = ("ok",) if names else ("ok", "missing")  # one of them may go meanwhile
+    bad = [verdict for verdict in verdicts if verdict.state not in wanted]
+    if as_json:
+        print_json([asdict(verdict) | {"path": str(verdict.path)} for verdict in verdicts])
+    else:
+        _print_verdicts(verdicts)
+    if bad:
+        typer.echo(
+            f"error: of {len(verdicts)} files {len(bad)} are not as they should be "
+            f"({', '.join(verdict.name for verdict in bad)}); `bcos-zoo weights fetch` gets them anew",
+            err=True,
+        )
+        raise typer.Exit(2)
+
+
+def _print_verdicts(verdicts: list[weights.Verdict]) -> None:
+    for verdict in verdicts:
+        hashes = f"expected {verdict.expected}, got {verdict.sha256}" if verdict.state == "bad" else ""
+        typer.echo(
+            f"{verdict.state:12} {_size(verdict.bytes)}  {verdict.name}  {verdict.path or ''}  {hashes}"
+        )
+
+
+def _size(count: int | None) -> str:
+    return "-".rjust(11) if count is None else f"{count / 1e6:8.1f} MB"
+
+
+@app.command("list")
+def list_weights(
+    cached: Annotated[bool, typer.Option("--cached", help="Only those whose files are here.")] = False,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """List the checkpoints, with the sizes of the files that are here."""
+    here = {record.name: weights.location(record, cache_dir) for record in weights.cached(cache_dir)}
+    sizes = {name: file.stat().st_size for name, file in here.items()}
+    names = list(here) if cached else zoo.list_models(pretrained=True)
+    if as_json:
+        files = {name: str(file) for name, file in here.items()}
+        return print_json([{"name": n, "bytes": sizes.get(n), "file": files.get(n)} for n in names])
+    for name in names:
+        typer.echo(f"{_size(sizes.get(name))}  {name}")
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="As published: .safetensors, or .pth, .pkl, .ckpt.")
+    ],
+    name: Annotated[
+        str, typer.Option("--to", metavar="NAME", help="The checkpoint, or architecture, it is of.")
+    ],
+    target: Annotated[
+        Path, typer.Option("-o", help="File or folder to write; NAME.safetensors if not given.")
+    ] = Path("."),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a published file, in whatever layout it has its weights, into a .safetensors file of our own."""
+    path = zoo.convert(source, name, target, force=force)
+    if as_json:
+        document = {"name": name, "source": str(source), "file": str(path), "sha256": checksums.sha256(path)}
+        return print_json(document | {"bytes": path.stat().st_size})
+    typer.echo(path)
