@@ -1,0 +1,1 @@
+"""What a training run is made of; `bcos_zoo.train` puts it together."""

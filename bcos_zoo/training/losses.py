@@ -1,0 +1,166 @@
+"""What a network is trained to lower: binary or softmax cross-entropy, against hard, mixed or several labels.
+
+B-cos networks are trained with binary cross-entropy: a logit then speaks for its class alone, and so does its
+explanation. The published ImageNet networks ask 1/C, not 0, of the classes that are not shown.
+Source: Boehle et al. 2024, section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..layers.functional import at_least_float32
+
+KINDS = ("bce", "ce")
+UNIFORM = "uniform"
+CLASS_WEIGHTS = ("none", "balanced")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """How logits are compared with labels.
+
+    kind: "bce", each class for itself, or "ce", the softmax over classes.
+    off_label: the least target of any class, for "bce" and one label an image: a number, or "uniform" for
+    1/C. Mixed targets are raised only where they are below. Several labels and a single logit know none.
+    smoothing: share of the target that goes to all classes alike (or, of several labels, to 1/2 each).
+    class_weights: "balanced" weighs an image by n / (C * images of its class), or of several labels what
+    speaks for a class by that; "none" weighs all alike.
+
+    Raises InputError for other values, and for an off_label with "ce".
+    """
+
+    kind: str = "bce"
+    off_label: float | str = 0.0
+    smoothing: float = 0.0
+    class_weights: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"loss.kind={self.kind!r}: allowed are {_quoted(KINDS)}")
+        if self.off_label != UNIFORM and not _is_share(self.off_label):
+            raise InputError(
+                f"loss.off_label={self.off_label!r}: allowed are {UNIFORM!r} and numbers from 0 to below 1"
+            )
+        if not _is_share(self.smoothing):
+            raise InputError(f"loss.smoothing={self.smoothing!r}: allowed are numbers from 0 to below 1")
+        if self.class_weights not in CLASS_WEIGHTS:
+            raise InputError(
+                f"loss.class_weights={self.class_weights!r}: allowed are {_quoted(CLASS_WEIGHTS)}"
+            )
+        if self.kind == "ce" and self.off_label != 0:
+            raise InputError(
+                f"loss.off_label={self.off_label!r} with loss.kind='ce': a softmax has no such target; "
+                "set off_label to 0, or kind to 'bce'"
+            )
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def balanced_weights(class_counts: Tensor) -> Tensor:
+    """(C,) weights n / (C * count), whose mean over all n samples is 1. class_counts: (C,).
+
+    Raises InputError for a class without a sample: no weight makes up for it.
+    """
+    if empty := (class_counts == 0).nonzero().flatten().tolist():
+        raise InputError(
+            f"class_weights='balanced', but class {empty[0]} (of {len(class_counts)}) has no sample to learn "
+            "from; add some, or drop the class"
+        )
+    counts = class_counts.double()
+    return counts.sum() / (len(counts) * counts)
+
+
+def make_loss(loss: Loss, classes: int, multilabel: bool, class_counts: Tensor) -> LabelLoss:
+    """The loss of a network with `classes` logits: 1 of them tells two classes apart unless `multilabel`.
+
+    class_counts: (C,) training images of each class, (2,) for a single logit; read for class weights only.
+    Raises InputError for "ce" with several labels, and as `balanced_weights`.
+    """
+    if multilabel and loss.kind == "ce":
+        raise InputError("loss.kind='ce' wants one label an image, and these have several; use 'bce'")
+    weights = None
+    if loss.class_weights == "balanced":
+        expected = 2 if classes == 1 and not multilabel else classes
+        if len(class_counts) != expected:
+            raise InputError(f"{len(class_counts)} class counts for {expected} classes; give one for each")
+        weights = balanced_weights(class_counts)
+    return LabelLoss(loss, classes, multilabel, weights)
+
+
+class LabelLoss(nn.Module):
+    """A batch's loss: ((N, C) logits, targets) -> (). Of a tuple of logits, auxiliary heads', the sum.
+
+    targets: (N,) class indices; (N, C) shares of each class that sum to 1, as mixup makes them; or (N, C)
+    zeros and ones for several labels. A single logit takes (N,) of 0 and 1, (N, 2) shares, or (N, 1).
+    The mean is over images (and classes, "bce"), never divided by the sum of weights: so the mean over equal
+    parts of a batch is that of the batch. Computed in float32 at least.
+
+    This smooths labels. Mixup must not do so again: give it label_smoothing=0.
+
+    weights: (C,) or none. Raises InputError for logits or targets of other shapes.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, loss: Loss, classes: int, multilabel: bool, weights: Tensor | None) -> None:
+        super().__init__()
+        self.loss, self.classes, self.multilabel = loss, classes, multilabel
+        self.single = classes == 1 and not multilabel
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        if isinstance(logits, tuple):
+            return torch.stack([self(one, targets) for one in logits]).sum()
+        if logits.ndim != 2 or logits.shape[1] != self.classes:
+            raise InputError(
+                f"got logits of shape {tuple(logits.shape)}; this loss takes (N, {self.classes})"
+            )
+        logits = at_least_float32(logits)
+        targets = self._shares(targets, len(logits)).to(logits.dtype)
+        weights = None if self.weights is None else self.weights.to(logits.dtype)
+        if self.multilabel:
+            # A class's weight multiplies what speaks for it: the loss is linear in the target.
+            smooth = targets.lerp(torch.full_like(targets, 0.5), self.loss.smoothing)
+            return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
+        smooth = targets.lerp(torch.full_like(targets, 1 / targets.shape[1]), self.loss.smoothing)
+        each = self._of_images(logits, smooth)
+        return each.mean() if weights is None else (each * (targets * weights).sum(1)).mean()
+
+    def _of_images(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(N,): each image's loss, before weights."""
+        if self.single:
+            return F.binary_cross_entropy_with_logits(logits[:, 0], targets[:, 1], reduction="none")
+        if self.loss.kind == "ce":
+            return F.cross_entropy(logits, targets, reduction="none")
+        off = 1 / self.classes if self.loss.off_label == UNIFORM else float(self.loss.off_label)
+        targets = targets.clamp_min(off)
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
+
+    def _shares(self, targets: Tensor, images: int) -> Tensor:
+        """(N, C) targets of either kind; (N, 2) for a single logit."""
+        width = 2 if self.single else self.classes
+        if targets.ndim == 1 and len(targets) == images and not self.multilabel:
+            return F.one_hot(targets.long(), width)
+        if self.single and targets.shape == (images, 1):
+            return torch.cat([1 - targets, targets], 1)
+        if targets.shape != (images, width):
+            one = "" if self.multilabel else f"({images},) class indices or "
+            raise InputError(
+                f"got targets of shape {tuple(targets.shape)}; allowed: {one}({images}, {width}) of shares"
+            )
+        return targets
+
+    def extra_repr(self) -> str:
+        return f"{self.loss}, classes={self.classes}, multilabel={self.multilabel}"
