@@ -1,4 +1,4 @@
-"""Folders of images, `root/<class>/<image>`, for training and evaluation."""
+"""Sets of small images, decoded once and held in memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import images
-from .errors import InputError
+from .. import images
+from ..errors import InputError
+from .folders import list_folder
 
 
 @dataclass(frozen=True)
@@ -25,23 +26,6 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-def list_folder(root: str | Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
-    """Paths, class indices and class names (the sub-folders, sorted) of `root/<class>/<image>`.
-
-    Raises InputError if root is no folder, has no sub-folders, or one of them holds no image.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give one that holds a sub-folder of images for each class")
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not folders:
-        raise InputError(f"{root}: no sub-folders; put the images of each class into a folder named after it")
-    found = [images.find_images([folder]) for folder in folders]
-    paths = [path for paths in found for path in paths]
-    labels = [index for index, paths in enumerate(found) for _ in paths]
-    return paths, labels, tuple(folder.name for folder in folders)
 
 
 def load_in_memory(root: str | Path, size: int) -> ImageSet:

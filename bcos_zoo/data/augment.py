@@ -1,0 +1,189 @@
+"""What training does to an image before the network sees it, and to a batch: crops, colours, mixup."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from timm.data import Mixup
+from timm.data.auto_augment import (
+    augment_and_mix_transform,
+    auto_augment_transform,
+    rand_augment_transform,
+)
+from timm.data.mixup import mixup_target
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_interp_mode
+from torch import Tensor
+from torchvision import transforms
+
+from ..errors import InputError
+
+Transform = Callable[[Image.Image], Tensor]
+CROPS = ("resized", "shift", "none")
+SHARES = ("hflip", "vflip", "erase", "mixup_prob", "mixup_switch_prob")
+POLICIES = {  # the first word of timm's configurations -> what reads them
+    "rand": rand_augment_transform,
+    "augmix": augment_and_mix_transform,
+    **dict.fromkeys(("original", "originalr", "v0", "v0r", "3a"), auto_augment_transform),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """The table `[augment]` of a recipe. Every draw keeps the pixels in [0, 1].
+
+    Raises InputError for a value that is not allowed.
+    """
+
+    crop: str = (
+        "resized"  # a random part, resized; "shift": the whole, moved a little; "none": as in validation
+    )
+    scale: tuple[float, float] = (0.08, 1.0)  # of crop "resized": share of the image's area
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # of crop "resized": width / height
+    shift: int = 4  # of crop "shift": pixels, each way; black comes in
+    hflip: float = 0.5
+    vflip: float = 0.0
+    color_jitter: float = 0.0  # of brightness, contrast and saturation
+    auto: str = ""  # "trivial", or timm's: "rand-m9-mstd0.5-inc1", "augmix-m3", "original", ...
+    erase: float = 0.0  # probability of a black rectangle (of the mean colour, for a card with a mean)
+    mixup: float = 0.0  # alpha of the Beta distribution; 0: off
+    cutmix: float = 0.0  # the same
+    mixup_prob: float = 1.0  # of mixing a batch at all
+    mixup_switch_prob: float = 0.5  # of cutmix, where both are on
+    repeats: int = (
+        1  # times an image stands in the order of an epoch, each augmented anew (Hoffer et al. 2020)
+    )
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {
+        "extra": "forbid",
+        "strict": True,
+    }  # for those who read TOML
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("scale", *self.scale), ("ratio", *self.ratio)):
+            if not 0 < low <= high < math.inf:
+                raise InputError(
+                    f"augment.{name}={[low, high]}: allowed are two numbers above 0, the lower first"
+                )
+        if self.scale[1] > 1:
+            raise InputError(f"augment.scale={list(self.scale)}: allowed are shares of the image, at most 1")
+        if self.crop not in CROPS:
+            raise InputError(f"augment.crop={self.crop!r}: allowed are {', '.join(CROPS)}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+                raise InputError(f"augment.{field.name}={value}: allowed are numbers from 0")
+            if field.name in SHARES and value > 1:
+                raise InputError(f"augment.{field.name}={value}: allowed are probabilities, from 0 to 1")
+        if self.repeats < 1:
+            raise InputError(f"augment.repeats={self.repeats}: allowed are 1 and more")
+        _automatic(self.auto, {})
+
+
+def train_transform(card: dict[str, Any], augment: Augment) -> Transform:
+    """PIL image -> (3, H, W) float32 of the card's size, in [0, 1] (normalised, where the card has a mean).
+
+    card: as `timm.data.resolve_data_config` gives it. Draws from the global generators of `random`, numpy and
+    torch: see `seeds.seeded`.
+    """
+    height, width = card["input_size"][-2:]
+    mode = str_to_interp_mode(card["interpolation"])
+    if augment.crop == "resized":
+        shape: list[Any] = [
+            RandomResizedCropAndInterpolation(
+                (height, width), augment.scale, augment.ratio, card["interpolation"]
+            )
+        ]
+    else:
+        shift = augment.shift if augment.crop == "shift" else 0
+        edge = tuple(math.floor(side / card["crop_pct"]) for side in (height, width))
+        resize = transforms.Resize(edge[0] if edge[0] == edge[1] else edge, mode)
+        shape = [resize, Shift((height, width), shift)]
+    if augment.hflip:
+        shape.append(transforms.RandomHorizontalFlip(augment.hflip))
+    if augment.vflip:
+        shape.append(transforms.RandomVerticalFlip(augment.vflip))
+    fill = tuple(min(255, round(255 * m)) for m in card["mean"])
+    hints = {"translate_const": int(0.45 * min(height, width)), "img_mean": fill}
+    colours = [_automatic(augment.auto, hints)] if augment.auto else []
+    if augment.color_jitter:
+        colours.append(transforms.ColorJitter(*[augment.color_jitter] * 3))
+    last: list[Any] = [transforms.ToTensor()]
+    if any(card["mean"]) or any(s != 1 for s in card["std"]):
+        last.append(transforms.Normalize(card["mean"], card["std"]))
+    if augment.erase:
+        last.append(RandomErasing(augment.erase, mode="const", device="cpu"))
+    return transforms.Compose([*shape, *colours, *last])
+
+
+class Shift:
+    """The middle of an image, moved by up to `shift` pixels each way; black comes in at its edges."""
+
+    def __init__(self, size: tuple[int, int], shift: int) -> None:
+        self.height, self.width = size
+        self.shift = shift
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        left = round((image.width - self.width) / 2)
+        top = round((image.height - self.height) / 2)
+        if self.shift:
+            left += random.randint(-self.shift, self.shift)
+            top += random.randint(-self.shift, self.shift)
+        return image.crop((left, top, left + self.width, top + self.height))
+
+
+class Mix:
+    """Mixup or cutmix of a batch with itself in reverse, by timm: one of the two, one weight for all.
+
+    Draws from numpy's global generator.
+    """
+
+    def __init__(self, augment: Augment, classes: int, *, multilabel: bool = False) -> None:
+        self.classes, self.multilabel = classes, multilabel
+        self.mix = Mixup(
+            augment.mixup,
+            augment.cutmix,
+            prob=augment.mixup_prob,
+            switch_prob=augment.mixup_switch_prob,
+            label_smoothing=0.0,  # the loss smooths
+            num_classes=classes,
+            multi_label=multilabel,
+        )
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """images: (N, 3, H, W), left as they were. labels: (N,) indices, or (N, C). Returns both, mixed, (N, C)."""
+        images = images.clone()  # timm mixes in place
+        even = len(images) // 2 * 2  # timm takes no odd batch: of one, the last image stays as it is
+        targets = mixup_target(labels, self.classes, multi_label=self.multilabel)
+        if even:
+            targets[:even] = self.mix(images[:even], labels[:even])[1]
+        return images, targets
+
+
+def make_mixup(augment: Augment, classes: int, *, multilabel: bool = False) -> Mix | None:
+    """What mixes batches, or None where the recipe has neither mixup nor cutmix."""
+    wanted = augment.mixup or augment.cutmix
+    return Mix(augment, classes, multilabel=multilabel) if wanted else None
+
+
+def _automatic(text: str, hints: dict[str, Any]) -> Any:
+    """The policy that a text stands for. Raises InputError for one that timm would not, or only half, follow."""
+    if text in ("", "trivial"):
+        return transforms.TrivialAugmentWide(interpolation=transforms.InterpolationMode.BILINEAR)
+    policy, *sections = text.split("-")
+    try:
+        if unread := [one for one in sections if not re.fullmatch(r"[a-z]+\d[\d.]*|t(weights|3aw?)", one)]:
+            raise ValueError(unread)  # timm passes over these
+        return POLICIES[policy](text, dict(hints))
+    except (KeyError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"augment.auto={text!r}: allowed are '', 'trivial', and timm's, such as 'rand-m9-mstd0.5-inc1', "
+            "'augmix-m3', 'original'"
+        ) from error

@@ -1,0 +1,56 @@
+"""Randomness as a function: the numbers that say what is drawn for also say what is drawn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+_WORD = 2**64 - 1
+
+
+def mix(*numbers: int) -> int:
+    """63 bits that depend on each of the numbers and on their order (splitmix64: Steele et al. 2014)."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & _WORD
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
+        state ^= state >> 31
+    return state >> 1
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A generator of torch's on the CPU, seeded by the numbers."""
+    return torch.Generator().manual_seed(mix(*numbers))
+
+
+def seed_all(*numbers: int) -> None:
+    """Seed the global generators that augmentations draw from: `random`'s, numpy's, and torch's on the CPU."""
+    seed = mix(*numbers)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Give the generators of `seed_all` back as they were before the block."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """A block in which what is drawn depends on the numbers alone, and which leaves no trace in the generators."""
+    with kept():
+        seed_all(*numbers)
+        yield
