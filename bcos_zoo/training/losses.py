@@ -8,6 +8,7 @@ Source: Boehle et al. 2024, section 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,7 @@ class Loss:
     off_label: float | str = 0.0
     smoothing: float = 0.0
     class_weights: str = "none"
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -156,10 +158,11 @@ class LabelLoss(nn.Module):
         if self.single and targets.shape == (images, 1):
             return torch.cat([1 - targets, targets], 1)
         if targets.shape != (images, width):
-            one = "" if self.multilabel else f"({images},) class indices or "
-            raise InputError(
-                f"got targets of shape {tuple(targets.shape)}; allowed: {one}({images}, {width}) of shares"
+            dense = f"({images}, {width})"
+            allowed = (
+                f"{dense} zeros and ones" if self.multilabel else f"({images},) indices or {dense} shares"
             )
+            raise InputError(f"got targets of shape {tuple(targets.shape)}; allowed are {allowed}")
         return targets
 
     def extra_repr(self) -> str:
