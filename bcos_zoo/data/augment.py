@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import torch
 from PIL import Image
 from timm.data import Mixup
 from timm.data.auto_augment import (
@@ -42,9 +41,7 @@ class Augment:
     Raises InputError for a value that is not allowed.
     """
 
-    crop: str = (
-        "resized"  # a random part, resized; "shift": the whole, moved a little; "none": as in validation
-    )
+    crop: str = "resized"  # a random part, resized; "shift": all, moved a little; "none"
     scale: tuple[float, float] = (0.08, 1.0)  # of crop "resized": share of the image's area
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # of crop "resized": width / height
     shift: int = 4  # of crop "shift": pixels, each way; black comes in
@@ -57,14 +54,9 @@ class Augment:
     cutmix: float = 0.0  # the same
     mixup_prob: float = 1.0  # of mixing a batch at all
     mixup_switch_prob: float = 0.5  # of cutmix, where both are on
-    repeats: int = (
-        1  # times an image stands in the order of an epoch, each augmented anew (Hoffer et al. 2020)
-    )
+    repeats: int = 1  # of an image in an epoch, each augmented anew; so much fewer images in it
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {
-        "extra": "forbid",
-        "strict": True,
-    }  # for those who read TOML
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     def __post_init__(self) -> None:
         for name, low, high in (("scale", *self.scale), ("ratio", *self.ratio)):
@@ -158,7 +150,7 @@ class Mix:
         )
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """images: (N, 3, H, W), left as they were. labels: (N,) indices, or (N, C). Returns both, mixed, (N, C)."""
+        """images: (N, 3, H, W), left as they were; labels: (N,) or (N, C). Both come back mixed, (N, C)."""
         images = images.clone()  # timm mixes in place
         even = len(images) // 2 * 2  # timm takes no odd batch: of one, the last image stays as it is
         targets = mixup_target(labels, self.classes, multi_label=self.multilabel)
@@ -174,7 +166,7 @@ def make_mixup(augment: Augment, classes: int, *, multilabel: bool = False) -> M
 
 
 def _automatic(text: str, hints: dict[str, Any]) -> Any:
-    """The policy that a text stands for. Raises InputError for one that timm would not, or only half, follow."""
+    """The policy a text stands for. Raises InputError for one that timm would refuse, or follow in part."""
     if text in ("", "trivial"):
         return transforms.TrivialAugmentWide(interpolation=transforms.InterpolationMode.BILINEAR)
     policy, *sections = text.split("-")

@@ -13,7 +13,7 @@ _WORD = 2**64 - 1
 
 
 def mix(*numbers: int) -> int:
-    """63 bits that depend on each of the numbers and on their order (splitmix64: Steele et al. 2014)."""
+    """63 bits that depend on each of the numbers and on their order (splitmix64)."""
     state = 0
     for number in numbers:
         state = (state + number + 0x9E3779B97F4A7C15) & _WORD
@@ -29,7 +29,7 @@ def generator(*numbers: int) -> torch.Generator:
 
 
 def seed_all(*numbers: int) -> None:
-    """Seed the global generators that augmentations draw from: `random`'s, numpy's, and torch's on the CPU."""
+    """Seed the global generators that augmentations draw from: random's, numpy's, and torch's on the CPU."""
     seed = mix(*numbers)
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
@@ -50,7 +50,7 @@ def kept() -> Iterator[None]:
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """A block in which what is drawn depends on the numbers alone, and which leaves no trace in the generators."""
+    """A block whose draws depend on the numbers alone, and leave no trace in the generators."""
     with kept():
         seed_all(*numbers)
         yield
