@@ -1,0 +1,125 @@
+"""The states of a run, from which it goes on: `RUN/state/step-00001234.pt`, the newest few of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError, WeightsError, reason
+from ..files import replacing
+
+FOLDER = "state"
+
+
+def save(run: str | os.PathLike[str], state: dict[str, Any], step: int, *, keep: int) -> Path:
+    """Write a state, whole or not at all, then delete all but the newest `keep`; returns its path.
+
+    state: tensors, numbers, texts, None, and lists, tuples and dicts of these: what can be read without
+    running code. step: optimiser steps done.
+    Raises InputError where it cannot be written, such as on a full disk, with the older states as they were;
+    for keep < 1; and if a later state is there, which must be of another run.
+    """
+    if keep < 1:
+        raise InputError(f"keep={keep}: allowed are 1 and more")
+    folder = Path(run) / FOLDER
+    path = folder / f"step-{step:08d}.pt"
+    older = [one for one in list_(run) if one != path]
+    if older and (latest := step_of(older[-1])) > step:
+        raise InputError(
+            f"{folder} holds step {latest} already, after step {step} of this run; give another folder"
+        )
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            _write(state, file)
+        _flush(folder)  # the new name is on the disk before an old one goes
+        for one in older[: -(keep - 1) or None]:
+            one.unlink()
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space, or lower run.keep" if full else "make its folder writable"
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}; {advice}, then --resume goes on from the "
+            "newest state that is there"
+        ) from error
+    return path
+
+
+def newest(run: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest state and its path; its tensors are on the CPU. None if there is none.
+
+    Raises WeightsError if it is damaged: the message names the newest one that is not.
+    """
+    paths = list_(run)
+    if not paths:
+        return None
+    path = paths[-1]
+    try:
+        return path, read(path)
+    except WeightsError as error:
+        intact = next((one for one in reversed(paths[:-1]) if _intact(one)), None)
+        if intact is None:
+            advice = "no older one is intact; start the run anew in another folder"
+        else:
+            advice = f"{intact.name} is intact: delete {path.name}, and --resume goes on from there"
+        raise WeightsError(f"{error}; {advice}") from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A state as `save` wrote it. Raises WeightsError if what it holds changed since, be it by one bit."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch reads past the checksums that it wrote
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own text is a page and advises to trust the file
+        raise WeightsError(f"{path} is damaged, or holds objects that could run code") from error
+    except Exception as error:  # the readers raise anything from EOFError to KeyError, as the damage has it
+        raise WeightsError(f"{path} is damaged ({reason(error)})") from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path} holds a {type(state).__name__}, no state of a run")
+    return state
+
+
+def list_(run: str | os.PathLike[str]) -> list[Path]:
+    """The states that are there, in the order of their steps."""
+    found = (Path(run) / FOLDER).glob("step-*.pt")
+    return sorted((path for path in found if re.fullmatch(r"step-\d+", path.stem)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+def _intact(path: Path) -> bool:
+    try:
+        read(path)
+    except WeightsError:
+        return False
+    return True
+
+
+def _write(state: dict[str, Any], file: Any) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # of torch's writer, which then has more to write and cannot
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _flush(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
