@@ -103,13 +103,15 @@ class Classifier:
         ]
 
 
-def load(name: str) -> Classifier:
+def load(name: str | os.PathLike[str]) -> Classifier:
     """A checkpoint ready for use: `bcos_zoo.load("bcos_resnet20.cifar10").explain("cat.jpg")`.
 
-    name: a checkpoint of the manifest, an architecture (its default checkpoint), or timm's
-    `hf-hub:org/name@revision` and `local-dir:PATH`: what `bcos_zoo.export` and `push_to_hub` wrote, or timm.
+    name: a checkpoint of the manifest, an architecture (its default checkpoint), a folder that holds
+    config.json (a run of `bcos-zoo finetune` or `train`, or what `bcos_zoo.export` wrote), or timm's
+    `hf-hub:org/name@revision` and `local-dir:PATH`.
     Raises UnknownModelError or WeightsError; InputError for an embedding, whose outputs are no classes.
     """
+    name = zoo.resolve(name)
     if name.startswith(configs.ELSEWHERE):
         source = configs.read(name)
         return of_source(zoo.create_model(source.name, pretrained=True), source)

@@ -20,6 +20,7 @@ from .errors import WeightsError, reason, redact
 
 ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own schemes: what follows is no name of ours
 OURS = "bcos_zoo"
+NAME = "config.json"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ def read(name: str, cache_dir: Any = None) -> Source:
     scheme, _, place = name.partition(":")
     try:
         if scheme == "local-dir":
-            path = Path(place, "config.json")
+            path = Path(place, NAME)
         else:
             repo, _, revision = place.partition("@")
-            path = Path(hf_hub_download(repo, "config.json", revision=revision or None, cache_dir=cache_dir))
+            path = Path(hf_hub_download(repo, NAME, revision=revision or None, cache_dir=cache_dir))
             if re.fullmatch("[0-9a-f]{40}", path.parent.name):  # weights and explanations of one commit
                 name = f"{scheme}:{repo}@{path.parent.name}"
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -30,7 +30,7 @@ from .files import replacing
 from .layers import Encode
 
 SAMPLE = manifest.PACKAGE / "samples" / "chelsea.jpg"
-WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md", "explanation.png"
+WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", configs.NAME, "README.md", "explanation.png"
 FILES = {WEIGHTS, CONFIG, CARD, PICTURE}
 FROM_MODEL = {"num_classes", "global_pool", "in_chans", "img_size"}  # timm writes them as they are now
 
@@ -67,6 +67,8 @@ def prepare(source: Classifier | str, sample: Source | None) -> Network:
             f"got a {type(source).__name__}; allowed are a name and a Classifier: for a network of your own "
             "give bcos_zoo.Classifier(model, class_names)"
         )
+    if isinstance(source, str):
+        source = zoo.resolve(source)
     embedding = isinstance(source, str) and _is_embedding(source)
     given = source if isinstance(source, Classifier) else _embedding(source) if embedding else load(source)
     _check(given.model)

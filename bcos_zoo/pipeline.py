@@ -241,7 +241,8 @@ def _write(
 ) -> Path:
     if order.format == "bundle":
         assert isinstance(one.source, (str, Path))  # of `explain_files`
-        name = model if model.startswith(ELSEWHERE) else zoo.find_checkpoint(model).name
+        name = zoo.resolve(model)
+        name = name if name.startswith(ELSEWHERE) else zoo.find_checkpoint(name).name
         return bundle.write(path, classifier, one.source, one.explanation, model=name)
     if order.format == "npz":
         try:
@@ -340,7 +341,7 @@ def _entries(one: _Image, scale: render.Scale | None) -> Iterator[report.Entry]:
 
 def _heading(model: str) -> report.Heading:
     """What the manifest says of a network; of one from elsewhere, its name."""
-    if not model or model.startswith(ELSEWHERE):
+    if not model or zoo.resolve(model).startswith(ELSEWHERE):
         return report.Heading(model or "network")
     record = zoo.find_checkpoint(model)
     facts = [f"{one.name} {one.value:g} % on {one.dataset}, {one.kind}" for one in record.metrics]

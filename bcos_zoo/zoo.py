@@ -45,6 +45,38 @@ def check_name(name: str) -> None:
         )
 
 
+def resolve(name: str | os.PathLike[str]) -> str:
+    """A name as timm has it: a folder that holds config.json becomes `local-dir:PATH`, the rest stays.
+
+    What is known by that name wins over a folder that is called so. Raises UnknownModelError for a path to
+    nothing, WeightsError for a folder without config.json.
+    """
+    name = os.fspath(name)
+    path = Path(name)
+    if name.startswith(configs.ELSEWHERE) or _is_known(name):
+        return name
+    if (path / configs.NAME).is_file():
+        return f"local-dir:{path}"
+    if path.is_dir():
+        raise WeightsError(
+            f"{name} is a folder without config.json; give one that `bcos-zoo finetune`, `train` or `export` "
+            "wrote"
+        )
+    if len(path.parts) > 1:
+        raise UnknownModelError(
+            f"no folder at {name}; give one that holds config.json, or hf-hub:{name} if it is a repository"
+        )
+    return name
+
+
+def _is_known(name: str) -> bool:
+    try:
+        check_name(name)
+    except UnknownModelError:
+        return False
+    return True
+
+
 def find_checkpoint(name: str) -> manifest.Checkpoint:
     """The manifest's record of a checkpoint, or of an architecture's default. Raises UnknownModelError."""
     check_name(name)
@@ -77,13 +109,14 @@ def describe(name: str) -> dict[str, Any]:
     return document | {"checkpoints": [checkpoint.name for checkpoint in manifest.checkpoints(architecture)]}
 
 
-def create_model(name: str, *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """`timm.create_model` for the networks of this zoo: the same object, in eval mode.
 
-    name: `architecture`, `architecture.tag`, or timm's `hf-hub:org/name` and `local-dir:PATH`.
+    name: `architecture`, `architecture.tag`, timm's `hf-hub:org/name` and `local-dir:PATH`, or just PATH.
     kwargs: whatever timm.create_model and the network take (num_classes, in_chans, drop_path_rate, ...).
     Raises UnknownModelError, and WeightsError if the checkpoint cannot be had or does not fit.
     """
+    name = resolve(name)
     if name.startswith(configs.ELSEWHERE):
         return _create_from_elsewhere(name, pretrained, kwargs)
     check_name(name)
