@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import re
@@ -14,6 +13,7 @@ import torch
 
 from ..errors import InputError, WeightsError, reason
 from ..files import replacing
+from .runs import writing
 
 FOLDER = "state"
 
@@ -35,19 +35,12 @@ def save(run: str | os.PathLike[str], state: dict[str, Any], step: int, *, keep:
         raise InputError(
             f"{folder} holds step {latest} already, after step {step} of this run; give another folder"
         )
-    try:
+    with writing(path):
         with replacing(path) as temporary, temporary.open("wb") as file:
             _write(state, file)
         _flush(folder)  # the new name is on the disk before an old one goes
         for one in older[: -(keep - 1) or None]:
             one.unlink()
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "free some space, or lower run.keep" if full else "make its folder writable"
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}; {advice}, then --resume goes on from the "
-            "newest state that is there"
-        ) from error
     return path
 
 

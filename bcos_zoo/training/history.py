@@ -1,0 +1,72 @@
+"""What a run measured, epoch by epoch, as tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import WeightsError, reason
+from ..files import replacing
+from .runs import writing
+
+Row = dict[str, Any]  # the name of a column -> a number, or None where it was not measured
+CSV, JSON = "metrics.csv", "metrics.json"
+LOSSES = ("train_loss", "val_loss")
+FIRST = ("epoch", "step", "lr", *LOSSES)
+LAST = ("seconds", "images_per_second", "unreadable")
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """The names of all columns: where the run is, losses, scores as they came up, then time and images."""
+    seen = dict.fromkeys(name for row in rows for name in row)
+    return [
+        *(name for name in FIRST if name in seen),
+        *score_names(rows),
+        *(name for name in LAST if name in seen),
+    ]
+
+
+def score_names(rows: Sequence[Row]) -> list[str]:
+    """The columns that are scores: all but the usual ones, in percent."""
+    seen = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in seen if name not in FIRST + LAST]
+
+
+def write(run: str | os.PathLike[str], rows: Sequence[Row]) -> None:
+    """Write `metrics.csv` and `metrics.json` anew, one row an epoch.
+
+    rows: "epoch", then any of step, lr, train_loss, val_loss, scores, seconds, images_per_second and
+    unreadable (images). What a row lacks stays empty. JSON has no nan: it is null there, "nan" in the CSV.
+    Raises InputError where they cannot be written.
+    """
+    table, document = Path(run) / CSV, Path(run) / JSON
+    with writing(table), replacing(table) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns(rows), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    plain = [{key: _or_null(value) for key, value in row.items()} for row in rows]
+    with writing(document), replacing(document) as temporary:
+        temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read(run: str | os.PathLike[str]) -> list[Row]:
+    """The rows of a run's `metrics.json`; none if it has none. Raises WeightsError if it is damaged."""
+    path = Path(run) / JSON
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged ({reason(error)}); delete it, a run writes it anew") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "epoch" in row for row in rows):
+        raise WeightsError(f"{path} holds no list of epochs; delete it, a run writes it anew")
+    return rows
+
+
+def _or_null(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

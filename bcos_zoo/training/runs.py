@@ -1,0 +1,63 @@
+"""The folder of a run: one process at a time writes there, whole files only, and says when it cannot."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import InputError
+
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # the temporary names of bcos_zoo.files and bcos_zoo.hub
+
+
+@contextmanager
+def claimed(run: str | os.PathLike[str]) -> Iterator[Path]:
+    """Hold a run's folder in the block, for one process: of several, the one that writes.
+
+    Creates it, and removes what a process that was killed left unfinished; a killed one holds it no longer.
+    Raises InputError if another process holds it, or if it cannot be written.
+    """
+    folder = Path(run)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"another process trains in {folder}; wait for it, or give another folder with -o"
+            ) from None
+    try:
+        with writing(folder):
+            _tidy(folder)
+        yield folder
+    finally:
+        lock.release()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into an InputError of one line: which path, why, what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space, or lower run.keep" if full else "make its folder writable"
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}; {advice}, then --resume goes on from the "
+            "newest state"
+        ) from error
+
+
+def _tidy(folder: Path) -> None:
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        for path in list(place.iterdir()) if place.exists() else []:
+            if UNFINISHED.fullmatch(path.name):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
