@@ -2,16 +2,30 @@
 
 from .augment import Augment, make_mixup, train_transform
 from .folders import list_folder
+from .loader import Augmented, Batch, train_loader, val_loader
 from .memory import ImageSet, load_in_memory, shift_and_flip
+from .order import Order
+from .samples import Samples
+from .scan import UnreadableError
 from .seeds import seeded
+from .task import Task, open_task
 
 __all__ = [
     "Augment",
+    "Augmented",
+    "Batch",
     "ImageSet",
+    "Order",
+    "Samples",
+    "Task",
+    "UnreadableError",
     "list_folder",
     "load_in_memory",
     "make_mixup",
+    "open_task",
     "seeded",
     "shift_and_flip",
+    "train_loader",
     "train_transform",
+    "val_loader",
 ]

@@ -1,0 +1,81 @@
+"""Which samples make which batch: a function of seed, epoch and step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from ..errors import InputError
+from . import seeds
+
+Key = tuple[int, int]  # draw, unique to an epoch and a place in its order; number of the sample
+
+
+class Order(Sampler[list[Key]]):
+    """One process's part of every batch, as a batch sampler of torch's.
+
+    An epoch is `steps` batches of `batch_size` images, over all processes; images left over are not seen in
+    it. Process `rank` gets a contiguous part of each, in `accumulate` pieces.
+    batch_size: if above the number of images, cut down to it, and to what divides among all pieces.
+    weights: (length,), how often an image is drawn, with replacement; without them each is drawn once.
+    repeats: how often an image stands in the order, side by side; the epoch stays as long.
+    Raises InputError for a batch_size that does not divide, and for fewer images than processes and pieces.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+        accumulate: int = 1,
+        weights: Tensor | None = None,
+        repeats: int = 1,
+    ) -> None:
+        parts = processes * accumulate
+        if length < parts:
+            raise InputError(
+                f"{length} training images do not divide among {processes} processes and {accumulate} pieces "
+                "of a batch; give more images, or fewer of the others"
+            )
+        if batch_size % parts:
+            raise InputError(
+                f"batch_size={batch_size} does not divide by {processes} processes times {accumulate} pieces; "
+                f"give a multiple of {parts}"
+            )
+        self.length, self.seed, self.rank, self.accumulate = length, seed, rank, accumulate
+        self.weights, self.repeats = weights, repeats
+        self.batch_size = min(batch_size, length // parts * parts)
+        self.piece = self.batch_size // parts
+        self.steps = length // self.batch_size
+        self.epoch = self.step = 0
+
+    def set_position(self, epoch: int, step: int) -> None:
+        """Where the next iterations start. They end with the epoch, and leave the position alone."""
+        self.epoch, self.step = epoch, step
+
+    def order(self, epoch: int) -> Tensor:
+        """(length,) numbers of the samples in the order of an epoch."""
+        draw = seeds.generator(self.seed, epoch)
+        if self.weights is not None:
+            unique = -(-self.length // self.repeats)
+            order = torch.multinomial(self.weights.double(), unique, replacement=True, generator=draw)
+        else:
+            order = torch.randperm(self.length, generator=draw)
+        return order.repeat_interleave(self.repeats)[: self.length]
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self.step) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = self.order(self.epoch).tolist()
+        before = self.epoch * self.length
+        for step in range(self.step, self.steps):
+            mine = step * self.batch_size + self.rank * self.piece * self.accumulate
+            for first in range(mine, mine + self.piece * self.accumulate, self.piece):
+                yield [(before + place, order[place]) for place in range(first, first + self.piece)]

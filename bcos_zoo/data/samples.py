@@ -1,0 +1,124 @@
+"""Labelled images, read when they are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import images
+from ..errors import InputError
+
+BLOCK = 1000  # images given to the threads at a time, and kept in one array
+
+
+class Source(Protocol):
+    """Images by number. `load` gives RGB, or raises InputError with the image's name."""
+
+    def load(self, index: int) -> Image.Image: ...
+    def name(self, index: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images that are files of their own."""
+
+    paths: tuple[Path, ...]
+
+    def load(self, index: int) -> Image.Image:
+        return images.load_rgb(self.paths[index])
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One split of a set of images."""
+
+    source: Source
+    indices: Tensor  # (M,) int64, numbers in the source
+    labels: Tensor  # (M,) int64 class indices; or (M, C) float 0 and 1, several labels an image
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, i: int) -> Image.Image:
+        """Image i in RGB. Raises InputError, which names it, if it cannot be read."""
+        return self.source.load(int(self.indices[i]))
+
+    def name(self, i: int) -> str:
+        """What to call image i in messages and lists."""
+        return self.source.name(int(self.indices[i]))
+
+    def select(self, chosen: Sequence[int] | Tensor) -> Samples:
+        """The images of these numbers, in this order."""
+        chosen = torch.as_tensor(chosen, dtype=torch.int64)
+        return Samples(self.source, self.indices[chosen], self.labels[chosen])
+
+
+def of_files(paths: Iterable[Path], labels: Sequence[int] | Tensor) -> Samples:
+    """Samples of files. labels: as in `Samples`."""
+    files = tuple(paths)
+    return Samples(Files(files), torch.arange(len(files)), torch.as_tensor(labels))
+
+
+def decoded(samples: Samples, threads: int | None = None) -> Iterator[Image.Image | InputError]:
+    """Every image in its turn, or why it cannot be read, decoded by threads (one a core, unless given)."""
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for start in range(0, len(samples), BLOCK):  # at once would mean a waiting call for each of millions
+            block = range(start, min(start + BLOCK, len(samples)))
+            yield from pool.map(lambda i: _attempt(samples, i), block)
+
+
+def _attempt(samples: Samples, i: int) -> Image.Image | InputError:
+    try:
+        return samples.load(i)
+    except InputError as error:
+        return error
+
+
+class Memory:
+    """Decoded images, packed into few large arrays, so that forked workers share them all."""
+
+    def __init__(self, samples: Samples, threads: int | None = None) -> None:
+        self.names = [samples.name(i) for i in range(len(samples))]
+        self.faults: dict[int, str] = {}
+        self.places: list[tuple[int, int, int, int]] = []  # array, first byte, height, width
+        self.arrays: list[np.ndarray] = []
+        block: list[np.ndarray] = []
+        first = 0
+        for i, image in enumerate(decoded(samples, threads)):
+            if isinstance(image, InputError):
+                self.faults[i] = str(image)
+                image = Image.new("RGB", (0, 0))
+            pixels = np.asarray(image).reshape(-1)
+            self.places.append((len(self.arrays), first, image.height, image.width))
+            block.append(pixels)
+            first += len(pixels)
+            if len(block) == BLOCK or i + 1 == len(samples):
+                self.arrays.append(np.concatenate(block))
+                block, first = [], 0
+
+    def load(self, index: int) -> Image.Image:
+        if index in self.faults:
+            raise InputError(self.faults[index])
+        array, first, height, width = self.places[index]
+        pixels = self.arrays[array][first : first + 3 * height * width]
+        return Image.fromarray(pixels.reshape(height, width, 3))
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+
+def in_memory(samples: Samples, threads: int | None = None) -> Samples:
+    """The same samples, every image decoded now and kept: 3 bytes a pixel."""
+    return Samples(Memory(samples, threads), torch.arange(len(samples)), samples.labels)
