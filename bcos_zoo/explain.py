@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
 from .layers import BcosLinear, LayerNorm, PatchEmbed, add_constant, hold, linear_mode, recording
-from .targets import Targets, resolve_targets
+from .targets import Targets, check_shape, resolve_targets
 
 UNEXPLAINED = 1e-3  # share of the absolute contributions that rounding stays below, in float32 at least
 UNEXPLAINED_HALF = 0.05  # in half precision
@@ -88,13 +90,7 @@ def explain_unit(
     Returns an `Explanation` of one target, whose `logits` are the activations (N, 1).
     All else as in `explain`. Raises InputError for a layer, unit or position that is not there.
     """
-    network = unwrapped(model)
-    known = [name for name, _ in network.named_modules() if name]
-    if layer not in known:
-        close = difflib.get_close_matches(layer, known)
-        raise InputError(
-            f"no layer named {layer!r}; closest: {', '.join(close) or 'none'}. named_modules() has all"
-        )
+    _check_layer(unwrapped(model), layer)
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
         return _activation(network, images, layer, unit, position)
@@ -108,8 +104,22 @@ def activations(
     model: nn.Module, x: Tensor, layer: str, unit: int, *, position: int | tuple[int, int] | None = None
 ) -> Tensor:
     """(N,): what `explain_unit` would explain. Raises InputError as it does."""
+    network = unwrapped(model)
+    check_eval(network)
+    check_images(x)
+    _check_layer(network, layer)
+    own = next(network.parameters(), x)
     with torch.no_grad():
-        return _activation(unwrapped(model), x, layer, unit, position)[:, 0]
+        return _activation(network, x.to(own.device, own.dtype), layer, unit, position)[:, 0]
+
+
+def _check_layer(network: nn.Module, layer: str) -> None:
+    known = [name for name, _ in network.named_modules() if name]
+    if layer not in known:
+        close = difflib.get_close_matches(layer, known)
+        raise InputError(
+            f"no layer named {layer!r}; closest: {', '.join(close) or 'none'}. named_modules() has all"
+        )
 
 
 def _activation(
@@ -117,7 +127,13 @@ def _activation(
 ) -> Tensor:
     """(N, 1): one unit of a layer, at one position or averaged over all."""
     given: list[object] = []
-    handle = network.get_submodule(layer).register_forward_hook(lambda *args: given.append(args[2]))
+    this_thread = threading.get_ident()
+
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        if threading.get_ident() == this_thread:  # others may be running the same network
+            given.append(output)
+
+    handle = network.get_submodule(layer).register_forward_hook(keep)
     try:
         network(images)
     finally:
@@ -185,43 +201,35 @@ def _explain(
     create_graph: bool,
 ) -> Explanation:
     model = unwrapped(model)
-    if any(module.training for module in model.modules()):
-        raise InputError(
-            "the model is in training mode, where the images of a batch mix; call model.eval() first"
-        )
+    check_eval(model)
     check_images(x)
+    if isinstance(targets, Tensor):
+        check_shape(targets, len(x))
     if max_batch is not None and max_batch < 1:
         raise InputError(f"max_batch={max_batch}: allowed are 1 and more, or None for all images at once")
     own = next((p for p in model.parameters() if p.is_floating_point()), None)
     model_dtype, device = (torch.float32, x.device) if own is None else (own.dtype, own.device)
     if dtype is None:
         dtype = torch.promote_types(model_dtype, torch.float32)
-    if create_graph and dtype != model_dtype:
+    copied = own is not None and (dtype != own.dtype or own.is_inference())
+    if create_graph and copied:
         raise InputError(
             f"the model is of {model_dtype} and would be explained in a copy of {dtype}, whose weights have "
-            "no graph; with create_graph=True give a model of that dtype"
+            "no graph; with create_graph=True give a model of that dtype that was made outside inference mode"
         )
 
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        if own is not None and (dtype != own.dtype or own.is_inference()):
+        if copied:
             model = copy.deepcopy(model).to(dtype)  # a copy: other threads may be using the caller's
         parts = []
         for start in range(0, len(x), max_batch or len(x)):
             some = slice(start, start + (max_batch or len(x)))
             image = x[some] if create_graph else x[some].detach().clone()
-            parts.append(
-                _explain_batch(
-                    forward, model, image.to(device, dtype), _of(targets, some, len(x)), names, create_graph
-                )
-            )
+            theirs = targets[some] if isinstance(targets, Tensor) else targets
+            parts.append(_explain_batch(forward, model, image.to(device, dtype), theirs, names, create_graph))
     explanation = parts[0] if len(parts) == 1 else Explanation.cat(parts)
     _warn_of_the_unexplained(explanation)
     return explanation
-
-
-def _of(targets: Targets, some: slice, n: int) -> Targets:
-    """What is asked of some images, where each has targets of its own."""
-    return targets[some] if isinstance(targets, Tensor) and targets.ndim and len(targets) == n else targets
 
 
 def _explain_batch(
@@ -274,15 +282,29 @@ def _gradients(
     return torch.stack(weights, 1), shared if create_graph else shared.detach()
 
 
-@torch.no_grad()
 def _warn_of_the_unexplained(explanation: Explanation) -> None:
-    total = explanation.contributions.abs().sum((-1, -2)) + explanation.bias.abs()
-    share = float((explanation.completeness().abs() / total.clamp_min(1e-30)).max())
-    if share > (UNEXPLAINED if explanation.logits.element_size() >= 4 else UNEXPLAINED_HALF):
+    with torch.no_grad():
+        total = explanation.contributions.abs().sum((-1, -2)) + explanation.bias.abs()
+        share = float((explanation.completeness().abs() / total.clamp_min(1e-30)).max())
+    if not math.isfinite(share):
+        warnings.warn(
+            "the explanation holds NaN or infinity, which explains nothing: the model has weights that are "
+            "not finite, or its values leave the range of the dtype; take float32",
+            stacklevel=4,
+        )
+    elif share > (UNEXPLAINED if explanation.logits.element_size() >= 4 else UNEXPLAINED_HALF):
         warnings.warn(
             f"up to {share:.1%} of an output is not explained: the model has parts that are not linear in "
             "linear mode; completeness() gives the gap of each target. Use the layers of bcos_zoo.layers",
             stacklevel=4,
+        )
+
+
+def check_eval(model: nn.Module) -> None:
+    """Raise InputError for a model of which any part is in training mode."""
+    if any(module.training for module in model.modules()):
+        raise InputError(
+            "the model is in training mode, where the images of a batch mix; call model.eval() first"
         )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .errors import InputError
-from .explain import unwrapped
+from .explain import check_eval, unwrapped
 from .layers import Encode, is_linear, linear_mode
 from .layers.heads import check_channels, standardize
 from .layers.linear_mode import record_encoded
@@ -115,10 +115,7 @@ class BcosAttribution:
     def _contributions(self, x: Tensor, target: Any) -> tuple[Tensor, Tensor]:
         """(N, K, H, W) and (N,): what each value adds, and what remains of the logit."""
         model = unwrapped(self.forward_func)
-        if any(module.training for module in model.modules()):
-            raise InputError(
-                "the model is in training mode, where the images of a batch mix; call model.eval() first"
-            )
+        check_eval(model)
         own = next((p for p in model.parameters() if p.is_floating_point()), x)
         if own.element_size() < 4:
             raise InputError(

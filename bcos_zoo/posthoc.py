@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError
-from .explain import check_images, explain, unwrapped
+from .explain import check_eval, check_images, explain, unwrapped
 from .extras import required
 from .layers import Encode, encode, is_linear
 from .layers.heads import check_channels
@@ -74,10 +74,7 @@ def attribute(
     if is_linear():
         raise InputError("post-hoc methods see the network as it is; call attribute() outside linear_mode")
     model = unwrapped(model)
-    if any(module.training for module in model.modules()):
-        raise InputError(
-            "the model is in training mode, where the images of a batch mix; call model.eval() first"
-        )
+    check_eval(model)
     check_images(x)
     device = next(model.parameters(), x).device
     with (

@@ -26,10 +26,7 @@ def resolve_targets(targets: Targets, logits: Tensor, class_names: Sequence[str]
             raise InputError(
                 f"targets are a tensor of {targets.dtype}; allowed are class indices, as integers"
             )
-        if targets.shape[:1] != (n,) or targets.ndim > 2 or targets.numel() == 0:
-            raise InputError(
-                f"targets have shape {tuple(targets.shape)}; for {n} images allowed are ({n},) and ({n}, T)"
-            )
+        check_shape(targets, n)
         picked = targets.detach().to(logits.device, torch.long).reshape(n, -1)
     else:
         wanted = targets if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
@@ -38,11 +35,24 @@ def resolve_targets(targets: Targets, logits: Tensor, class_names: Sequence[str]
                 "targets are an empty list; give at least one class, or None for the predicted one"
             )
         indices = [_index(target, class_names) for target in wanted]
+        if wrong := [index for index in indices if not 0 <= index < c]:
+            raise _no_class(wrong[0], c)
         picked = torch.tensor(indices, device=logits.device).expand(n, -1)
-    if (picked < 0).any() or (picked >= c).any():
-        wrong = picked[(picked < 0) | (picked >= c)][0].item()
-        raise InputError(f"target {wrong} is no class of this model; allowed are 0 to {c - 1}")
+    if (outside := (picked < 0) | (picked >= c)).any():
+        raise _no_class(int(picked[outside][0]), c)
     return picked
+
+
+def _no_class(index: int, c: int) -> InputError:
+    return InputError(f"target {index} is no class of this model; allowed are 0 to {c - 1}")
+
+
+def check_shape(targets: Tensor, n: int) -> None:
+    """Raise InputError unless a tensor holds targets of n images: (N,) or (N, T)."""
+    if targets.shape[:1] != (n,) or targets.ndim > 2 or targets.numel() == 0:
+        raise InputError(
+            f"targets have shape {tuple(targets.shape)}; for {n} images allowed are ({n},) and ({n}, T)"
+        )
 
 
 def _index(target: Target, class_names: Sequence[str] | None) -> int:

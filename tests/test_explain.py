@@ -277,6 +277,7 @@ BAD_TARGETS = [
     (10, "target 10 is no class of this model; allowed are 0 to 9"),
     (-1, "target -1 is no class of this model; allowed are 0 to 9"),
     ([2, 11], "target 11 is no class"),
+    (10**20, "target 100000000000000000000 is no class"),
     (torch.tensor([2, 12]), "target 12 is no class"),
     ("unicorn", "no class named 'unicorn'; this model knows airplane, automobile, .*, truck"),
     ([], "targets are an empty list; give at least one class, or None for the predicted one"),

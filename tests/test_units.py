@@ -6,6 +6,8 @@ import copy
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -94,6 +96,32 @@ def test_a_position_that_is_not_there_is_refused(small: Any, position: Any) -> N
         bcos_zoo.explain_unit(small, images(1, 32, 32), "layer3", 0, position=position)
 
 
+def test_activations_are_asked_for_as_explanations_are(small: Any) -> None:
+    with pytest.raises(InputError, match="no layer named 'layer9'; closest: layer"):
+        activations(small, images(), "layer9", 0)
+    with pytest.raises(InputError, match="in training mode"):
+        activations(small.train(), images(), "layer1", 0)
+    small.eval()
+    with pytest.raises(InputError, match="leave out mean/std normalisation"):
+        activations(small, images() - 2, "layer1", 0)
+    expected = activations(small, images(), "layer1", 0)
+    assert_close(activations(small.double(), images(), "layer1", 0).float(), expected, 1e-4)
+
+
+def test_four_threads_ask_about_a_unit_of_one_model_at_once(shared: Any) -> None:
+    batches = [images(1, 17, 15, seed=seed) for seed in range(4)]
+    alone = [bcos_zoo.explain_unit(shared, x, "layer2.0.conv1", 3) for x in batches]
+    start = threading.Barrier(4)
+
+    def work(n: int) -> list[Any]:
+        start.wait()
+        return [bcos_zoo.explain_unit(shared, batches[n], "layer2.0.conv1", 3) for _ in range(10)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for together, expected in zip(pool.map(work, range(4)), alone, strict=True):
+            assert all(torch.equal(one.weights, expected.weights) for one in together)
+
+
 @pytest.mark.parametrize("output", ["relative", "sigmoid"])
 def test_other_outputs_are_explained_as_exactly(shared: Any, output: str) -> None:
     x = images()
@@ -132,6 +160,15 @@ def test_images_explained_a_few_at_a_time_are_the_same(shared: Any, targets: Any
 def test_a_batch_of_no_images_is_refused(shared: Any) -> None:
     with pytest.raises(InputError, match="max_batch=0: allowed are 1 and more"):
         bcos_zoo.explain(shared, images(), max_batch=0)
+
+
+@pytest.mark.parametrize("max_batch", [None, 2])
+@pytest.mark.parametrize("targets", [torch.tensor([1, 2]), torch.tensor([[1, 2, 3]] * 2)])
+def test_targets_of_fewer_images_are_refused_even_where_they_fit_a_part(
+    shared: Any, targets: torch.Tensor, max_batch: int | None
+) -> None:
+    with pytest.raises(InputError, match=r"; for 4 images allowed are \(4,\) and \(4, T\)"):
+        bcos_zoo.explain(shared, images(4), targets, max_batch=max_batch)
 
 
 def test_the_contributions_of_patches_are_those_of_their_pixels(shared: Any) -> None:
@@ -232,15 +269,28 @@ def test_the_gradient_of_an_explanation_is_that_of_a_finite_difference() -> None
 def test_a_graph_through_a_copy_of_another_dtype_is_refused(small: Any) -> None:
     with pytest.raises(InputError, match="the model is of torch.bfloat16 and would be explained in a copy"):
         bcos_zoo.explain(small.bfloat16(), images(), create_graph=True)
+    with torch.inference_mode():
+        made_there = network("bcos_resnet20")
+    with pytest.raises(InputError, match="whose weights have no graph; .* made outside inference mode"):
+        bcos_zoo.explain(made_there, images(), create_graph=True)
 
 
 def test_what_is_not_linear_is_not_glossed_over() -> None:
     model = tiny(nn.Softplus())
     with pytest.warns(
         UserWarning, match="of an output is not explained: the model has parts that are not linear"
-    ):
+    ) as caught:
         explanation = bcos_zoo.explain(model, images(1).double(), 0)
     assert explanation.completeness().abs().max() > 1e-3
+    assert caught[0].filename == __file__  # it points at who asked
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_numbers_that_are_not_finite_are_not_glossed_over(small: Any, value: float) -> None:
+    with torch.no_grad():
+        small.layer1[0].conv1.linear.weight[0, 0] = value
+    with pytest.warns(UserWarning, match="holds NaN or infinity, which explains nothing"):
+        bcos_zoo.explain(small, images(1), 0)
 
 
 def test_a_network_of_ones_own_is_explained() -> None:
