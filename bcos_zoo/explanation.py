@@ -108,10 +108,13 @@ class Explanation:
     def contrast(self, a: Target, b: Target) -> Explanation:
         """What speaks for `a` rather than `b`: the explanation of the one logit `s_a - s_b`, just as exact.
 
-        a, b: two of the explained targets, as class indices or labels. Raises InputError for any other.
+        a, b: two of the explained targets, as class indices or labels. Raises InputError for any other, and
+        for one class given twice.
         """
         i, j = self._position(a), self._position(b)
         image = torch.arange(len(self.logits), device=self.logits.device)
+        if (self.targets[image, i] == self.targets[image, j]).any():
+            raise InputError(f"{a!r} and {b!r} are one class; name two")
 
         def difference(of: Tensor) -> Tensor:
             return (of[image, i] - of[image, j]).unsqueeze(1)
@@ -128,17 +131,20 @@ class Explanation:
 
     def _position(self, target: Target) -> Tensor:
         """(N,): where each image holds that target."""
-        if isinstance(target, str):
-            at = [row.index(target) if target in row else -1 for row in self.labels or ()]
-            found = torch.tensor(at or [-1], device=self.targets.device)
-        else:
-            hit = self.targets == target
-            found = torch.where(hit.any(1), hit.int().argmax(1), -1)
-        if (found < 0).any():
+        hit = self.targets == (self._index(target) if isinstance(target, str) else target)
+        if not hit.any(1).all():
             raise InputError(
                 f"{target!r} is not among the explained targets; name it in `targets` of explain()"
             )
-        return found
+        return hit.int().argmax(1)
+
+    def _index(self, label: str) -> int:
+        """The class of a label, -1 if no target has it."""
+        rows = zip(self.labels or (), self.targets.tolist(), strict=False)
+        classes = {i for names, row in rows for name, i in zip(names, row, strict=True) if name == label}
+        if len(classes) > 1:
+            raise InputError(f"{label!r} is the name of the classes {sorted(classes)}; give the index of one")
+        return classes.pop() if classes else -1
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write all arrays to an `.npz` file, whole or not at all, and return its path.

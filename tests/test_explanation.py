@@ -144,6 +144,22 @@ def test_a_contrast_with_a_target_not_explained_is_refused(several, target):
         several.contrast(4, target)
 
 
+def test_a_contrast_of_a_class_with_itself_is_refused_however_it_is_named(several):
+    for a, b in ((4, 4), ("a", "a"), ("a", 0)):
+        with pytest.raises(InputError, match=f"{a!r} and {b!r} are one class; name two"):
+            several.contrast(a, b)
+
+
+def test_a_label_of_two_classes_does_not_say_which_is_meant(shared):
+    twice = explain(shared, images(), [0, 9, 1], class_names=("crane", *LABELS[1:9], "crane"))
+    with pytest.raises(
+        InputError, match=r"'crane' is the name of the classes \[0, 9\]; give the index of one"
+    ):
+        twice.contrast("crane", "b")
+    assert torch.equal(twice.contrast(9, "b").weights[:, 0], twice.weights[:, 1] - twice.weights[:, 2])
+    assert explain(shared, images(), [0, 1, 0], class_names=LABELS).contrast("a", "b").labels[0] == ("a - b",)
+
+
 def test_labels_need_names(shared):
     with pytest.raises(InputError, match="'a' is not among the explained targets"):
         explain(shared, images(), [4, 5], class_names=None).contrast("a", 4)
