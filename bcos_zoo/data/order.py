@@ -45,7 +45,7 @@ class Order(Sampler[list[Key]]):
             )
         if batch_size % parts:
             raise InputError(
-                f"batch_size={batch_size} does not divide by {processes} processes times {accumulate} pieces; "
+                f"batch_size={batch_size} does not divide by {processes} processes x {accumulate} pieces; "
                 f"give a multiple of {parts}"
             )
         self.length, self.seed, self.rank, self.accumulate = length, seed, rank, accumulate

@@ -31,7 +31,7 @@ def check_share(unreadable: tuple[str, ...], total: int, bad_share: float) -> No
     share = len(unreadable) / max(total, 1)
     if share > bad_share:
         raise UnreadableError(
-            f"{len(unreadable)} of {total} images ({share:.1%}) cannot be read; at most {bad_share:.1%} may be: "
-            f"mend or remove them, or raise bad_share. The first: {' | '.join(unreadable[:5])}",
+            f"{len(unreadable)} of {total} images ({share:.1%}) cannot be read; at most {bad_share:.1%} "
+            f"may be: mend or remove them, or raise bad_share. The first: {' | '.join(unreadable[:5])}",
             unreadable,
         )

@@ -51,7 +51,7 @@ def _counts(labels: Tensor, class_names: Sequence[str], *, least: int, use: str)
     for name, count in zip(class_names, counts.tolist(), strict=True):
         if count < least:
             raise InputError(
-                f"class {name!r} has {count} images; {use} at least {least}: add some, or split the set yourself"
+                f"class {name!r} has {count} images; {use} at least {least}: add some, or split the set"
             )
     return counts.tolist()
 
