@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .explanation import Explanation, opaque_length
+from .layers.functional import at_least_float32
 
 PANEL = 320  # pixels: the longer side of one picture in a figure
 SMALL = 160  # the same in a contact sheet
@@ -31,9 +32,9 @@ class Scale:
     @staticmethod
     def of(explanation: Explanation) -> Scale:
         """The smallest scale on which no image or target of an explanation is paler than by itself."""
-        targets = explanation.contributions.flatten(0, 1)
-        limit = max(color_limit(one, explanation.percentile) for one in targets)
-        return Scale(limit, float(opaque_length(explanation.lengths(), explanation.percentile).max()))
+        limit = max(color_limit(one) for one in explanation.contributions.flatten(0, 1))
+        opaque = opaque_length(explanation.lengths().detach(), explanation.percentile)
+        return Scale(limit, float(opaque.max()))
 
     @staticmethod
     def shared(scales: Iterable[Scale]) -> Scale:
@@ -66,9 +67,8 @@ def color_limit(contributions: Tensor, percentile: float = 99.5) -> float:
 
     The largest absolute value where the percentile is zero, as in maps that are zero nearly everywhere.
     """
-    size = contributions.abs().flatten()
-    limit = float(np.percentile(size.cpu().numpy(), percentile))
-    return limit or float(size.max())
+    size = np.abs(_array(contributions))
+    return float(np.percentile(size, percentile)) or float(size.max())
 
 
 def contribution_map(
@@ -117,8 +117,16 @@ def _strength(contributions: Tensor, limit: float | None, percentile: float) -> 
     if limit is not None and not 0 <= limit < float("inf"):
         raise InputError(f"limit={limit}: allowed are finite logits from 0 on, or None for the map's own")
     limit = color_limit(contributions, percentile) if limit is None else limit
-    signed = contributions.detach().cpu().numpy() / limit if limit else np.zeros(contributions.shape)
-    return np.clip(signed, -1, 1)
+    values = _array(contributions)
+    return np.clip(values / limit if limit else np.zeros_like(values), -1, 1)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    """The same numbers, which must be finite, for numpy: it has neither gradients nor bfloat16."""
+    array: np.ndarray = at_least_float32(values.detach()).cpu().numpy()
+    if not np.isfinite(array).all():
+        raise InputError("NaN or infinity has no colour; see whether the logits of the network are finite")
+    return array
 
 
 def rgba_image(rgba: Tensor) -> Image.Image:
@@ -127,9 +135,7 @@ def rgba_image(rgba: Tensor) -> Image.Image:
         raise InputError(
             f"a colour explanation is (4, H, W), got {tuple(rgba.shape)}; index the image and target first"
         )
-    return Image.fromarray(
-        np.round(255 * rgba.detach().permute(1, 2, 0).cpu().numpy()).astype(np.uint8), "RGBA"
-    )
+    return Image.fromarray(np.round(255 * _array(rgba.permute(1, 2, 0))).astype(np.uint8), "RGBA")
 
 
 def on_white(picture: Image.Image) -> Image.Image:
@@ -140,7 +146,7 @@ def on_white(picture: Image.Image) -> Image.Image:
 
 def input_image(x: Tensor) -> Image.Image:
     """(K, H, W) in [0, 1], K = 1 or 3 -> what the network saw."""
-    pixels = np.round(255 * x.detach().clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy())
+    pixels = np.round(255 * _array(x.clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0)))
     return Image.fromarray(pixels.astype(np.uint8))
 
 
@@ -295,7 +301,7 @@ def write_line(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, color: tuple[int, int, int]
 ) -> None:
     """One line of text, made smaller and then shorter until it fits the width."""
-    size = 16
+    text, size = " ".join(text.split()), 16  # names of files and classes may hold line breaks
     font = ImageFont.load_default(size)
     while size > 10 and draw.textlength(text, font) > width:
         size -= 1

@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from conftest import images
 from PIL import Image
 
-from bcos_zoo import Explanation, InputError, render, vector
+from bcos_zoo import Explanation, InputError, explain, render, vector
 
 
 def explanation(contributions, weights=None, n=1):
@@ -81,6 +82,38 @@ def test_the_title_is_drawn_however_long_it_is():
     assert (long == blank)[:, render.PANEL + 2 * render.MARGIN :].all()  # it stays under its own panel
 
 
+def test_a_title_of_several_lines_is_drawn_in_one():
+    e = explanation(torch.zeros(1, 32, 32))
+    one, several = (render.figure(Image.new("RGB", (9, 9)), e, titles=[t]) for t in ("a b c", "a\nb\r\n c"))
+    assert one.tobytes() == several.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "with a graph"])
+def test_explanations_of_every_kind_are_drawn(shared, kind):
+    how = dict(dtype=torch.bfloat16) if kind == "bfloat16" else dict(create_graph=True)
+    e = explain(shared, images(1), [0, 1], **how)
+    scale, photograph = render.Scale.of(e), Image.new("RGB", (9, 9))
+    for one in (None, scale):
+        drawn = render.figure(photograph, e, titles=["a", "b"], scale=one)
+        assert drawn.convert("L").getextrema() != (255, 255)
+    render.map_panels(e, titles=["a", "b"], on=photograph)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_has_no_colour(value):
+    values = torch.rand(16, 16)
+    values[3, 4] = value
+    for draw in (
+        render.contribution_map,
+        render.color_limit,
+        lambda v: render.rgba_image(v.expand(4, -1, -1)),
+    ):
+        with pytest.raises(InputError, match="NaN or infinity has no colour; see whether the logits"):
+            draw(values)
+    with pytest.raises(InputError, match="NaN or infinity has no colour"):
+        render.contribution_map(values, limit=1.0)
+
+
 def test_wrong_shapes_and_counts_are_refused():
     with pytest.raises(InputError, match=r"a contribution map is \(H, W\), got \(1, 4, 4\)"):
         render.contribution_map(torch.zeros(1, 4, 4))
@@ -124,6 +157,8 @@ def test_on_its_own_scale_an_explanation_looks_as_it_does_without_one(smooth, pe
     e = replace(e, smooth=smooth, percentile=percentile)
     assert torch.allclose(render.in_colour(e, render.Scale.of(e)), e.rgba(), atol=1e-6)
     assert torch.equal(render.in_colour(e), e.rgba())
+    [own], [shared] = (render.map_panels(e, titles=[""], scale=scale) for scale in (None, render.Scale.of(e)))
+    assert own[0].picture.tobytes() == shared[0].picture.tobytes()
 
 
 def test_on_a_shared_scale_what_is_half_as_strong_is_half_as_opaque():
