@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,24 +11,20 @@ import numpy as np
 from PIL import Image
 
 from .errors import InputError
+from .extras import required
 from .render import Panel
 
 FORMATS = ("svg", "pdf")
 INCHES = 2.2  # the width of a panel; three make the width of a page
 FONT = 7.0  # points
+_settings = threading.Lock()  # matplotlib's are global: two threads at once could leave them changed for good
 
 
 def check(format_: str) -> None:
     """Raise InputError for another format, or if matplotlib is missing."""
     if format_ not in FORMATS:
         raise InputError(f"format {format_!r}: allowed are {', '.join(FORMATS)}")
-    try:
-        import matplotlib  # noqa: F401  (a second to import: only to see that it is there)
-    except ImportError as error:
-        raise InputError(
-            f"{format_} is drawn by matplotlib, which is not installed; "
-            "pip install 'bcos-zoo[plots]', or take --format png"
-        ) from error
+    required("matplotlib", "matplotlib", "plots")
 
 
 def draw(rows: Sequence[Sequence[Panel]], format_: str) -> bytes:
@@ -57,7 +54,7 @@ def draw(rows: Sequence[Sequence[Panel]], format_: str) -> bytes:
             place.annotate(panel.caption, xytext=(0, -3), **below, **text)
     buffer = io.BytesIO()
     fixed: Any = {"svg.hashsalt": "bcos_zoo", "svg.fonttype": "none", "pdf.fonttype": 42}
-    with matplotlib.rc_context(fixed):
+    with _settings, matplotlib.rc_context(fixed):
         date = {"Date": None} if format_ == "svg" else {"CreationDate": None}
         figure.savefig(buffer, format=format_, metadata=date, transparent=True, dpi=200)
     return buffer.getvalue()

@@ -18,6 +18,7 @@ from . import render
 from .classifier import Classifier, Prediction
 from .errors import InputError, reason
 from .explanation import Explanation
+from .extras import required
 from .files import replacing
 from .targets import Targets
 
@@ -83,10 +84,12 @@ def explain_clip(
     Raises InputError for a source that is no clip, is damaged anywhere or has no frames, for several targets,
     for a place that cannot be written, and if PyAV is missing.
     """
-    av = _av()
+    av = required("av", "PyAV", "video")
     source, path = Path(source), Path(path)
     if path.suffix.lower() != ".mp4":
         raise InputError(f"{path}: clips are written as .mp4; give a name that ends so")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise InputError(f"seconds={seconds}: allowed are finite numbers above 0, or None")
     frames = _frames(av, source, seconds)
     first = next(frames, None)
     if first is None:
@@ -113,17 +116,6 @@ def explain_clip(
             f"{path}: cannot be written: {reason(error)}; give another folder with -o"
         ) from error
     return Clip(path, count, classifier.class_names[index], gap, ranked[:5])
-
-
-def _av() -> Any:
-    try:
-        import av
-        import av.error
-    except ImportError as error:
-        raise InputError(
-            "clips are read by PyAV, which is not installed; pip install 'bcos-zoo[video]'"
-        ) from error
-    return av
 
 
 def _chain(

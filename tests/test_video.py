@@ -24,12 +24,14 @@ def picture(shift=0, size=(48, 32)):
     return Image.radial_gradient("L").rotate(shift).convert("RGB").resize(size)
 
 
-def make(path, frames, rate=25, times=None, codec="libx264"):
-    """A clip of pictures; times: of each frame, in units of 1 / rate."""
+def make(path, frames, rate=25, times=None, codec="libx264", turn=0):
+    """A clip of pictures; times: of each frame, in units of 1 / rate. turn: in degrees, how to show it."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height = frames[0].size
         stream.pix_fmt = "yuv420p"
+        if turn:
+            stream.set_display_rotation(turn)
         for k, one in enumerate(frames):
             frame = av.VideoFrame.from_image(one)
             frame.pts, frame.time_base = (times[k] if times else k), Fraction(1, rate)
@@ -107,6 +109,32 @@ def test_a_scale_that_follows_never_jumps(classifier):
 def test_seconds_bound_how_much_is_explained(classifier, clip, tmp_path):
     done = video.explain_clip(classifier, clip, tmp_path / "x.mp4", seconds=0.12)
     assert done.frames == 3
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
+def test_seconds_without_a_meaning_are_refused(classifier, clip, tmp_path, seconds):
+    with pytest.raises(InputError, match=f"seconds={seconds}: allowed are finite numbers above 0"):
+        video.explain_clip(classifier, clip, tmp_path / "x.mp4", seconds=seconds)
+
+
+@pytest.mark.skipif(
+    not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV cannot make such a clip"
+)
+@pytest.mark.parametrize(("turn", "corner"), [(-90, "top right"), (180, "bottom right"), (90, "bottom left")])
+def test_a_clip_filmed_on_its_side_is_shown_upright(classifier, tmp_path, turn, corner):
+    """The telephone stores what its sensor saw, and how to turn it. turn: in degrees, against the clock."""
+    stored = Image.new("RGB", (64, 48), "black")
+    stored.paste("white", (0, 0, 20, 20))
+    sideways = make(tmp_path / "a.mp4", [stored], turn=turn)
+    seen = read(video.explain_clip(classifier, sideways, tmp_path / "x.mp4").path)[0][1]
+    left = seen.crop((0, 0, seen.width // 2, seen.height - render.CAPTION)).convert("L")
+    corners = {
+        "top left": (8, 8),
+        "top right": (left.width - 8, 8),
+        "bottom left": (8, left.height - 8),
+        "bottom right": (left.width - 8, left.height - 8),
+    }
+    assert max(corners, key=lambda name: left.getpixel(corners[name])) == corner
 
 
 def test_a_clip_of_one_frame_and_of_odd_proportions_is_written(classifier, tmp_path):
@@ -196,6 +224,6 @@ def test_what_cannot_be_read_or_written_is_refused(classifier, clip, tmp_path, m
     with pytest.raises(InputError, match="cannot be written"):
         video.explain_clip(classifier, clip, tmp_path / "file" / "x.mp4")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(InputError, match=r"PyAV, which is not installed; pip install 'bcos-zoo\[video\]'"):
+    with pytest.raises(InputError, match=r"PyAV cannot be imported .*pip install 'bcos-zoo\[video\]'"):
         video.explain_clip(classifier, clip, tmp_path / "x.mp4")
     assert os.listdir(tmp_path) == ["file"]
