@@ -7,7 +7,15 @@ from .conv_norm import chain, conv_gain, conv_norm, fixed_gain, hooked
 from .functional import default_logit_bias, encode, v1_scale
 from .heads import Encode, LogitLayer, Normalize
 from .linear_mode import add_constant, hold, is_linear, linear_mode, parameter, recording
-from .norms import NORM_NAMES, BatchNorm2d, GroupNorm2d, LayerNorm, PositionNorm2d, make_norm2d
+from .norms import (
+    NORM_NAMES,
+    BatchNorm2d,
+    GroupNorm2d,
+    LayerNorm,
+    PositionNorm2d,
+    make_norm2d,
+    synchronise_norms,
+)
 from .positions import sincos_positions
 from .spec import V2, ConventionalSpec, LayerSpec
 from .transformer import Encoder, PatchEmbed
@@ -47,5 +55,6 @@ __all__ = [
     "parameter",
     "recording",
     "sincos_positions",
+    "synchronise_norms",
     "v1_scale",
 ]

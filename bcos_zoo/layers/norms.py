@@ -19,20 +19,23 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .functional import at_least_float32
 from .linear_mode import add_constant, hold, is_linear, parameter
+from .processes import moments_of_all, several_processes
 
 
-def _standardize(
-    x: Tensor, dims: tuple[int, ...], weight: Tensor, centered: bool, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """weight * x / sqrt(var + eps), less the mean first if `centered`; with the biased var and the mean.
+def _standardize(x: Tensor, dims: tuple[int, ...], weight: Tensor, centered: bool, eps: float) -> Tensor:
+    """weight * x / sqrt(var + eps), less the mean first if `centered`, for the biased var.
 
     dims: what the statistics are taken over. weight: broadcastable to x. Computed in float32 at least.
     """
     wide = at_least_float32(x)
     var, mean = torch.var_mean(wide, dims, correction=0, keepdim=True)
-    if centered:
-        wide = wide - mean
-    return (wide * (hold(lambda: (var + eps).rsqrt()) * weight)).to(x.dtype), var.detach(), mean.detach()
+    return _scale(wide, var, mean if centered else None, weight, eps).to(x.dtype)
+
+
+def _scale(x: Tensor, var: Tensor, mean: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+    if mean is not None:
+        x = x - mean
+    return x * (hold(lambda: (var + eps).rsqrt()) * weight)
 
 
 def _per_channel(weight: Tensor) -> Tensor:
@@ -46,6 +49,8 @@ class BatchNorm2d(nn.Module):
     centered: subtract the mean too (then it is nn.BatchNorm2d without its bias).
     joint: one statistic for all channels together ("all norm"); weight and buffers then have one element.
     momentum: share of the new statistic in the running one; None averages over all batches.
+    synchronised: an attribute, set by `synchronise_norms`: the statistics in training are those of the parts
+    of a batch that all processes hold, of whatever sizes. In linear mode they are of this one's part.
 
     In training the uncentred form takes the biased variance into its running one and never touches
     `running_mean`, as the published networks do; that buffer is there because their files hold it.
@@ -56,6 +61,7 @@ class BatchNorm2d(nn.Module):
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
+    synchronised = False
 
     def __init__(
         self,
@@ -82,22 +88,27 @@ class BatchNorm2d(nn.Module):
             x = x * scale.to(x.dtype)
             return add_constant(x, -_per_channel(self.running_mean) * scale) if self.centered else x
         dims = (0, 1, 2, 3) if self.joint else (0, 2, 3)
-        count = x.numel() // (1 if self.joint else x.shape[1])
-        if self.centered and count == 1:
+        values = x.numel() // (1 if self.joint else x.shape[1])
+        count: int | Tensor = values
+        wide = at_least_float32(x)
+        var, mean = torch.var_mean(wide, dims, correction=0, keepdim=True)
+        if self.synchronised and not is_linear() and several_processes():
+            var, mean, count = moments_of_all(var, mean, values)
+        elif self.centered and values == 1:
             raise InputError(
                 f"got a tensor of shape {tuple(x.shape)}: in training, centred batch norm needs more "
                 "than one value a channel; use a larger batch or call eval()"
             )
-        y, var, mean = _standardize(x, dims, _per_channel(self.weight), self.centered, self.eps)
+        y = _scale(wide, var, mean if self.centered else None, _per_channel(self.weight), self.eps)
         self._track(var.flatten(), mean.flatten(), count)
-        return y
+        return y.to(x.dtype)
 
     def gain(self) -> Tensor:
         """(K,) or (1,): the factor that eval mode puts on each channel, in float32 at least."""
         return parameter(self.weight) * (at_least_float32(self.running_var) + self.eps).rsqrt()
 
     @torch.no_grad()
-    def _track(self, var: Tensor, mean: Tensor, count: int) -> None:
+    def _track(self, var: Tensor, mean: Tensor, count: int | Tensor) -> None:
         self.num_batches_tracked.add_(1)
         share: Tensor | float | None = self.momentum
         if share is None:
@@ -109,6 +120,21 @@ class BatchNorm2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, centered={self.centered}, joint={self.joint}, eps={self.eps}"
+
+
+def synchronise_norms(model: nn.Module, on: bool = True) -> list[str]:
+    """Let every batch norm of `model` learn from the batch of all processes (`on`) or from its part alone.
+
+    Returns the names of those of another kind, which stay as they are: for torch's own see
+    `nn.SyncBatchNorm.convert_sync_batchnorm`, which wants an accelerator.
+    """
+    others = []
+    for name, module in model.named_modules():
+        if isinstance(module, BatchNorm2d):
+            module.synchronised = on
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            others.append(name)
+    return others
 
 
 @register_notrace_module
@@ -142,7 +168,7 @@ class GroupNorm2d(nn.Module):
             return torch.group_norm(x, self.num_groups, self.weight, None, self.eps).to(x.dtype)
         grouped = torch.unflatten(x, 1, (self.num_groups, -1))
         weight = torch.unflatten(_per_channel(self.weight), 0, (self.num_groups, -1))
-        return _standardize(grouped, (2, 3, 4), weight, self.centered, self.eps)[0].flatten(1, 2)
+        return _standardize(grouped, (2, 3, 4), weight, self.centered, self.eps).flatten(1, 2)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, {self.num_groups}, centered={self.centered}, eps={self.eps}"
@@ -169,7 +195,7 @@ class PositionNorm2d(nn.Module):
         if self.centered and not is_linear():
             y = F.layer_norm(x.movedim(-3, -1), self.weight.shape, self.weight, None, self.eps)
             return y.movedim(-1, -3)
-        return _standardize(x, (-3,), _per_channel(self.weight), self.centered, self.eps)[0]
+        return _standardize(x, (-3,), _per_channel(self.weight), self.centered, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, centered={self.centered}, eps={self.eps}"
@@ -196,7 +222,7 @@ class LayerNorm(nn.Module):
             return F.layer_norm(x, self.weight.shape, self.weight, None, self.eps).to(
                 x.dtype
             )  # far fewer passes
-        return _standardize(x, (-1,), parameter(self.weight), True, self.eps)[0]
+        return _standardize(x, (-1,), parameter(self.weight), True, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"

@@ -1,0 +1,41 @@
+"""Statistics of a batch that is spread over processes, on whatever they talk through (gloo, nccl)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+
+def several_processes() -> bool:
+    """Whether this process belongs to a group of more than one."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _all_reduce(x: Tensor) -> Tensor:
+    from torch.distributed.nn import functional  # not there in builds without torch.distributed
+
+    total: Tensor = functional.all_reduce(x)  # type: ignore[no-untyped-call]
+    return total
+
+
+# The sum over all processes, forward and backward. It cannot be compiled: the graph breaks around it.
+_sum_of_all: Callable[[Tensor], Tensor] = torch.compiler.disable(_all_reduce)  # type: ignore[no-untyped-call]
+
+
+def moments_of_all(var: Tensor, mean: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Biased variance, mean and number of values of all processes' parts together, from those of this one's.
+
+    var, mean: of the same shape. count: of values in this part, at least 1; parts may differ in size. The
+    number comes as a (1,) tensor. A gradient flows back to the parts of all processes, so all of them must go
+    backward through this, as they went forward.
+    """
+    # In double precision the square of a large mean takes nothing from the variance.
+    wide_var, wide_mean = var.double(), mean.double()
+    parts = torch.stack([wide_mean, wide_var + wide_mean.square(), torch.ones_like(wide_mean)]) * count
+    sum_of_values, sum_of_squares, total = _sum_of_all(parts)
+    all_mean = sum_of_values / total
+    all_var = (sum_of_squares / total - all_mean.square()).clamp_min(0)
+    return all_var.to(var.dtype), all_mean.to(mean.dtype), total.flatten()[:1].to(mean.dtype)
