@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from huggingface_hub import errors as hub
@@ -24,6 +25,18 @@ NAME = "config.json"
 
 
 @dataclass(frozen=True)
+class Training:
+    """How a network got its weights, as far as that is known: what its card says of it."""
+
+    base: str | None = None  # what it began as, as `bcos_zoo.load` takes it
+    data: str | None = None  # the images, such as the name of their folder; hfds/NAME of a Hugging Face set
+    recipe: str | None = None
+    epoch: int | None = None  # of how many the weights are
+    multilabel: bool = False  # whether an image may show several classes
+    scores: Mapping[str, float] = field(default_factory=dict)  # percent, on the images held out
+
+
+@dataclass(frozen=True)
 class Source:
     """Where a network is to be had, and what its config.json says."""
 
@@ -32,6 +45,7 @@ class Source:
     class_names: tuple[str, ...] | None  # None if it has none
     embedding: bool  # the outputs are no classes
     explanation: Mapping[str, Any]  # "smooth" and "percentile", as Classifier takes them; maybe empty
+    training: Training | None  # None if no run of ours wrote it
 
 
 def read(name: str, cache_dir: Any = None) -> Source:
@@ -117,4 +131,24 @@ def _checked(name: str, config: Any) -> Source:
         tuple(names) if names else None,
         ours.get("outputs") == "embedding",
         explanation,
+        _training(ours, refuse),
     )
+
+
+def _training(ours: Mapping[str, Any], refuse: Callable[[str], WeightsError]) -> Training | None:
+    said = ours.get("training")
+    if said is None:
+        return None
+    known = {one.name for one in fields(Training)}
+    given = {key: value for key, value in said.items() if key in known} if isinstance(said, dict) else {}
+    texts = [given.get(key) for key in ("base", "data", "recipe")]
+    scores = given.get("scores", {})
+    fits = isinstance(said, dict) and all(text is None or isinstance(text, str) for text in texts)
+    fits = fits and isinstance(given.get("epoch", 0), (int, NoneType))
+    if (
+        not fits
+        or not isinstance(scores, dict)
+        or not all(isinstance(v, (int, float)) for v in scores.values())
+    ):
+        raise refuse(f"has training={said!r:.80}: base, data and recipe are texts, scores are numbers")
+    return Training(**given)

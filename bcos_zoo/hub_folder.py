@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Network:
     embedding: bool
     record: manifest.Checkpoint | None  # if the weights are its own
     base: manifest.Checkpoint | None  # the one they were trained on from, if they are not
+    training: configs.Training | None  # if a run of ours gave it its weights
     photograph: Image.Image | None  # None if the network takes no photograph
     credit: str  # of the photograph
     x: Tensor  # (1, K, H, W)
@@ -59,9 +60,25 @@ class Network:
         name: str = self.model.pretrained_cfg["architecture"]
         return name
 
+    @property
+    def began(self) -> str | None:
+        """The name of what it was trained on from, or is."""
+        name: str | None = self.training.base if self.training else self.model.pretrained_from
+        return name
 
-def prepare(source: Classifier | str, sample: Source | None) -> Network:
-    """Look at all that can be wrong before anything is written."""
+
+def prepare(
+    source: Classifier | str,
+    sample: Source | None,
+    *,
+    training: configs.Training | None = None,
+    ended: bool = True,
+) -> Network:
+    """Look at all that can be wrong before anything is written.
+
+    training: the run that gave a Classifier its weights; a name's own config.json says it. ended: False while
+    that run goes on, and its weights change: then there is no picture.
+    """
     if not isinstance(source, (Classifier, str)):
         raise InputError(
             f"got a {type(source).__name__}; allowed are a name and a Classifier: for a network of your own "
@@ -69,11 +86,14 @@ def prepare(source: Classifier | str, sample: Source | None) -> Network:
         )
     if isinstance(source, str):
         source = zoo.resolve(source)
+        if source.startswith(configs.ELSEWHERE):
+            found = configs.read(source)
+            source, training = found.name, found.training
     embedding = isinstance(source, str) and _is_embedding(source)
     given = source if isinstance(source, Classifier) else _embedding(source) if embedding else load(source)
-    _check(given.model)
+    check(given.model)
     classifier = Classifier(
-        _on_cpu(given.model),
+        on_cpu(given.model),
         given.class_names,
         smooth=given.head.smooth,
         percentile=given.head.percentile,
@@ -99,8 +119,15 @@ def prepare(source: Classifier | str, sample: Source | None) -> Network:
             reason = "the outputs are an embedding, not classes"
         elif photograph is None:
             reason = f"the network takes {model.in_chans} channels, a photograph has 3"
-    record, base = _known(model, unchanged=isinstance(source, str))
-    return Network(classifier, embedding, record, base, photograph, credit, x, logits, explanation, reason)
+        elif not ended:
+            reason = "its training goes on"
+    if training is not None:
+        record, base = None, manifest.load().get(training.base or "")
+    else:
+        record, base = _known(model, unchanged=isinstance(source, str))
+    return Network(
+        classifier, embedding, record, base, training, photograph, credit, x, logits, explanation, reason
+    )
 
 
 def _is_embedding(name: str) -> bool:
@@ -112,7 +139,7 @@ def _embedding(name: str) -> Classifier:
     return Classifier(model, [str(i) for i in range(model.num_classes)])
 
 
-def _check(model: Any) -> None:
+def check(model: Any) -> None:
     """Raise InputError for a network that a config.json cannot make again."""
     model = unwrapped(model)
     architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
@@ -140,11 +167,12 @@ def _check(model: Any) -> None:
             raise InputError(f"{key} holds NaN or infinite values; export weights that are finite")
 
 
-def _on_cpu(model: Any) -> Any:
+def on_cpu(model: Any) -> Any:
     """A copy as it will be when it is loaded: in eval mode, its tensors in the usual order."""
     twin = copy.deepcopy(unwrapped(model)).cpu().eval()
     for tensor in (*twin.parameters(), *twin.buffers()):
-        tensor.data = tensor.data.contiguous()
+        # Not contiguous(): it leaves a 1x1 kernel the strides of channels_last, which rounds otherwise.
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return twin
 
 
@@ -196,6 +224,7 @@ def write(network: Network, folder: Path, repo: str | None = None) -> None:
         class_names=None if network.embedding else classifier.class_names,
         record=network.record,
         base=network.base,
+        training=network.training,
         resize=resize,
         explained=network.explanation is not None,
         picture=caption,
@@ -217,7 +246,7 @@ def _write_config(network: Network, path: Path) -> int:
     card: dict[str, Any] = {"label_names": None}  # they stand beside it
     if not network.record:
         card["tag"] = None
-    if not model.pretrained_from:  # the card is that of the architecture's checkpoint, and these are its
+    if not network.began:  # the card is that of the architecture's checkpoint, and these are its
         card |= dict(license=None, origin_url=None, paper_ids=None)
     ours = {
         "version": version(),
@@ -226,6 +255,8 @@ def _write_config(network: Network, path: Path) -> int:
         "preprocessing": {"resize": resize, "encoding": encoding},
         "explanation": network.explanation and {"smooth": head.smooth, "percentile": head.percentile},
     }
+    if network.training:
+        ours["training"] = asdict(network.training)
     names = {} if network.embedding else {"label_names": network.classifier.class_names}
     # One mean and std for each channel, as in Classifier; timm would warn of the three of a grey network.
     data = {key: config[key][: model.in_chans] for key in ("mean", "std")}

@@ -8,9 +8,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .configs import Training
 from .manifest import Checkpoint, Metric
 
 DATASETS = {"ImageNet-1k": "imagenet-1k", "CIFAR-10": "cifar10"}  # the Hub's name, by how ours begins
+HUB_DATA = "hfds/"  # timm's, before the name of a data set on the Hub
 PAPERS = "arXiv:2205.10268, arXiv:2306.10898"
 
 
@@ -24,10 +26,26 @@ class Facts:
     class_names: tuple[str, ...] | None  # None of an embedding
     record: Checkpoint | None  # of the manifest, if the weights are its own
     base: Checkpoint | None  # the one they were trained on from, if they are not
+    training: Training | None  # if a run of ours made them
     resize: int  # pixels: the shorter side ahead of the crop
     explained: bool  # whether there is an exact explanation
     picture: str | None  # what explanation.png shows; None if there is none
     reason: str | None  # why there is none
+
+    @property
+    def began(self) -> str:
+        """The name of what the weights were trained on from, or are; "" if of nothing that is known."""
+        name = self.training.base if self.training else self.model.pretrained_from
+        return name or ""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        if self.record:
+            return self.record.metrics
+        if not (run := self.training):
+            return ()
+        held_out = f"held-out images of {run.data or 'unknown data'}"
+        return tuple(Metric(name, value, held_out, "measured", None) for name, value in run.scores.items())
 
 
 def licence(facts: Facts) -> str | None:
@@ -35,13 +53,12 @@ def licence(facts: Facts) -> str | None:
     if record := facts.record or facts.base:
         return record.licence.weights
     card = facts.model.pretrained_cfg
-    return card.get("license") if facts.model.pretrained_from else None
+    return card.get("license") if facts.began else None
 
 
 def make(facts: Facts) -> ModelCard:
     """The card. What is not known stands in it as unknown."""
-    began = facts.model.pretrained_from or ""
-    metrics = facts.record.metrics if facts.record else ()
+    began, metrics = facts.began, facts.metrics
     data = ModelCardData(
         license=(licence(facts) or "unknown").lower(),
         library_name="timm",
@@ -49,7 +66,7 @@ def make(facts: Facts) -> ModelCard:
         pipeline_tag="image-classification" if facts.class_names else "image-feature-extraction",
         base_model=began.removeprefix("hf-hub:").partition("@")[0] if began.startswith("hf-hub:") else None,
         datasets=_datasets(facts) or None,
-        metrics=["accuracy"] if metrics else None,
+        metrics=sorted({_kind(metric) for metric in metrics}) or None,
         model_name=facts.repo.rpartition("/")[2],
         eval_results=[_result(metric, facts.record) for metric in metrics] or None,
     )
@@ -62,6 +79,10 @@ def _datasets(facts: Facts) -> list[str]:
     named = {metric.dataset for metric in record.metrics} if record else set()
     if record and record.classes.labels == "imagenet-1k":
         named.add("ImageNet-1k")
+    if facts.training and (facts.training.data or "").startswith(HUB_DATA):
+        return [(facts.training.data or "").removeprefix(HUB_DATA)]
+    if facts.training:  # of their own, with names that the Hub does not know
+        return []
     return sorted({hub for one in named for ours, hub in DATASETS.items() if one.startswith(ours)})
 
 
@@ -73,16 +94,22 @@ def _result(metric: Metric, record: Checkpoint | None) -> EvalResult:
             (hub for ours, hub in DATASETS.items() if metric.dataset.startswith(ours)), "other"
         ),
         dataset_name=metric.dataset,
-        metric_type="accuracy",
-        metric_name=f"{_name(metric)} accuracy, percent, {metric.kind}",
+        metric_type=_kind(metric),
+        metric_name=f"{_name(metric)}, percent, {metric.kind}",
         metric_value=metric.value,
         source_name=record.origin.project if record and url else None,
         source_url=url,
     )
 
 
+def _kind(metric: Metric) -> str:
+    """The Hub's name of what is measured."""
+    return {"f1": "f1", "map": "mean_average_precision"}.get(metric.name, "accuracy")
+
+
 def _name(metric: Metric) -> str:
-    return metric.name.replace("top", "top-")
+    name = metric.name.replace("top", "top-").replace("_", " ")
+    return f"{name} accuracy" if name.startswith("top-") else name
 
 
 def _text(facts: Facts) -> Iterator[str]:
@@ -99,7 +126,13 @@ def _text(facts: Facts) -> Iterator[str]:
         )
     yield "- Values outside [0, 1], such as mean/std normalised ones, are not what the network knows."
     if facts.class_names:
-        yield "- Every image gets one of the classes, those that show none of them too; see its probability."
+        if facts.training and facts.training.multilabel:
+            yield "- Each class has a probability of its own: an image may show several of them, or none."
+        else:
+            yield (
+                "- Every image gets one of the classes, those that show none of them too; see its "
+                "probability."
+            )
     yield "- Not tested for fairness, robustness or safety. Measure on your own data before you rely on it.\n"
     yield f"Written by bcos_zoo {facts.version}. B-cos networks: {PAPERS}."
 
@@ -139,22 +172,27 @@ def _introduction(facts: Facts) -> Iterator[str]:
         url = f", {origin.url}" if origin.url else ""
         paper = f", arXiv:{origin.paper}" if origin.paper else ""
         yield f"- Checkpoint: `{facts.record.name}` ({origin.project}{url}{paper})"
-    elif model.pretrained_from:
-        yield f"- Began with the weights of `{model.pretrained_from}`, and is no longer the same"
+    elif facts.began:
+        yield f"- Began with the weights of `{facts.began}`, and is no longer the same"
+    if run := facts.training:
+        began = "" if facts.began else "from nothing, "
+        recipe = f" by the recipe `{run.recipe}`" if run.recipe else ""
+        epoch = f", to epoch {run.epoch}" if run.epoch is not None else ""
+        yield f"- Trained {began}on {run.data or 'unknown data'}{recipe}{epoch}"
     yield ""
 
 
 def _scores(facts: Facts) -> Iterator[str]:
     yield "## Scores\n"
-    metrics = facts.record.metrics if facts.record else ()
+    metrics, run = facts.metrics, facts.training
     if not metrics:
         yield "None are known to bcos_zoo.\n"
         return
     yield "| score | percent | data set | published or measured | by |"
     yield "| --- | --- | --- | --- | --- |"
     for metric in metrics:
-        by = f"`{metric.command}`" if metric.command else "its authors"
-        yield f"| {_name(metric)} | {metric.value} | {metric.dataset} | {metric.kind} | {by} |"
+        by = f"`{metric.command}`" if metric.command else "its training run" if run else "its authors"
+        yield f"| {_name(metric)} | {metric.value:.6g} | {metric.dataset} | {metric.kind} | {by} |"
     yield ""
 
 
@@ -223,4 +261,5 @@ def _licences(facts: Facts) -> Iterator[str]:
     yield f"- Weights: {licence(facts) or unknown}" + (
         "" if facts.record else " (of those it began with)" if licence(facts) else ""
     )
-    yield f"- Data: {(record.licence.data if record else None) or unknown}\n"
+    data = record.licence.data if record and not facts.training else None
+    yield f"- Data: {data or unknown}\n"

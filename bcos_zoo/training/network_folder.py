@@ -1,0 +1,231 @@
+"""The network of a run in its folder: ready to be loaded, explained and pushed, whenever the run is killed.
+
+A folder holds one network, whose weights change: what config.json says stays the same as long as a run goes
+on. So new weights, which take the place of the old ones in one step, always fit the config.json beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+from timm.data import resolve_model_data_config
+from timm.models._hub import save_config_for_hf
+from torch import Tensor
+
+from .. import configs, hub_folder, state_dicts, zoo
+from ..classifier import Classifier, Source
+from ..configs import Training
+from ..errors import InputError, WeightsError
+from ..explain import unwrapped
+from ..explanation import DEFAULT_SMOOTH
+from ..hub_folder import CARD, CONFIG, PICTURE, WEIGHTS
+from .runs import writing
+
+MADE_AT = 224  # pixels: the images that DEFAULT_SMOOTH is for
+BUILDS = ("architecture", "num_classes", "global_pool", "model_args", "label_names")  # of a config.json
+PREPARES = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")  # of the card in it
+
+
+def classifier_of(model: Any, class_names: Sequence[str]) -> Classifier:
+    """A network with the names of its outputs. Its pictures are smoothed in proportion to its images."""
+    side = min(resolve_model_data_config(unwrapped(model))["input_size"][-2:])
+    smooth = 2 * round((DEFAULT_SMOOTH * side / MADE_AT - 1) / 2) + 1
+    return Classifier(unwrapped(model), class_names, smooth=max(smooth, 1))
+
+
+class NetworkFolder:
+    """`model.safetensors`, `config.json`, `README.md` and `explanation.png` in a run's folder.
+
+    class_names: of the outputs. training: what the card says of the run. sample: the photograph that the card
+    explains; a cat unless given.
+    A network of this zoo is then loaded by `bcos_zoo.load(run)` and `timm.create_model("local-dir:RUN",
+    pretrained=True)`, one of timm's own by the latter alone.
+    """
+
+    def __init__(
+        self,
+        run: str | os.PathLike[str],
+        class_names: Sequence[str],
+        *,
+        training: Training | None = None,
+        sample: Source | None = None,
+    ) -> None:
+        self.run, self.class_names, self.sample = Path(run), tuple(class_names), sample
+        self.training = training or Training()
+        self._shapes: dict[str, Any] | None = None  # of the network that was written and loaded again
+
+    def update(self, model: Any) -> None:
+        """Put the weights of a network there while its training goes on. It is left as it is.
+
+        The first time all files are written, but for the picture, and loaded again, as `finish` does; then
+        the weights alone are.
+        Raises InputError for weights that are not finite, for a network that no config.json can make again,
+        and if another network than this run's is in the folder; WeightsError if what was written does not
+        give the same network; either where they cannot be written. What was there before then stays.
+        """
+        network = unwrapped(model)
+        if self._shapes is None or self._shapes != _shapes(network):
+            self._write(network, replace(self.training, epoch=None, scores={}), ended=False)
+            self._shapes = _shapes(network)
+            return
+        _check_weights(network)
+        with writing(self.run / WEIGHTS):
+            _save_weights(network.state_dict(), self.run / WEIGHTS)
+
+    def finish(
+        self, model: Any, *, epoch: int | None = None, scores: Mapping[str, float] | None = None
+    ) -> None:
+        """Write all files of the finished network, which its weights are of, and load it again.
+
+        epoch: of how many its weights are. scores: on the images held out, in percent.
+        Raises as `update` does.
+        """
+        known = {name: value for name, value in (scores or {}).items() if math.isfinite(value)}
+        known = {name: value for name, value in known.items() if not name.endswith("loss")}  # no percentage
+        self._write(unwrapped(model), replace(self.training, epoch=epoch, scores=known), ended=True)
+
+    def _write(self, model: Any, training: Training, *, ended: bool) -> None:
+        training = replace(training, base=training.base or getattr(model, "pretrained_from", None))
+        with writing(self.run), _staged(self.run) as staged:
+            if _is_ours(model):
+                classifier = classifier_of(model, self.class_names)
+                network = hub_folder.prepare(classifier, self.sample, training=training, ended=ended)
+                hub_folder.write(network, staged)
+            else:
+                _write_conventional(model, self.class_names, training, staged)
+            _refuse_another(staged, self.run)
+            for name in (WEIGHTS, CONFIG, PICTURE, CARD):  # weights without a config are no network yet
+                if (staged / name).exists():
+                    os.replace(staged / name, self.run / name)
+                else:
+                    (self.run / name).unlink(missing_ok=True)
+
+
+def write_network(
+    model: Any,
+    class_names: Sequence[str],
+    folder: str | os.PathLike[str],
+    *,
+    training: Training | None = None,
+    sample: Source | None = None,
+) -> Path:
+    """Write a finished network in one call, as `NetworkFolder.finish`; returns the folder."""
+    said = training or Training()
+    NetworkFolder(folder, class_names, training=said, sample=sample).finish(
+        model, epoch=said.epoch, scores=said.scores
+    )
+    return Path(folder)
+
+
+def refuse_another(run: str | os.PathLike[str]) -> None:
+    """Raise InputError if a folder in which a run is to begin holds a network already."""
+    if (Path(run) / CONFIG).exists():
+        raise InputError(f"{run} holds a network already; give another folder with -o")
+
+
+def _refuse_another(staged: Path, run: Path) -> None:
+    if not (run / CONFIG).exists():
+        return
+    new, old = (json.loads((folder / CONFIG).read_text(encoding="utf-8")) for folder in (staged, run))
+    parts = [(name, new.get(name), old.get(name)) for name in BUILDS]
+    cards = [one.get("pretrained_cfg", {}) for one in (new, old)]
+    parts += [(name, cards[0].get(name), cards[1].get(name)) for name in PREPARES]
+    if other := [name for name, ours, theirs in parts if ours != theirs]:
+        raise InputError(
+            f"{run} holds another network (of another {', '.join(other)}); give another folder with -o"
+        )
+
+
+@contextmanager
+def _staged(run: Path) -> Iterator[Path]:
+    """A folder inside the run's, to fill in the block and move from; then it is gone."""
+    staged = run / f".network.{uuid.uuid4().hex}.tmp"
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _is_ours(model: Any) -> bool:
+    architecture: str = model.pretrained_cfg["architecture"]
+    return architecture.startswith(zoo.PREFIX)
+
+
+def _shapes(model: Any) -> dict[str, Any]:
+    return {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
+
+
+def _check_weights(model: Any) -> None:
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise InputError(
+                f"{name} holds NaN or infinite values, so these weights are not kept; the earlier ones are"
+            )
+
+
+def _save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
+    state_dicts.save(state_dict, path, {"bcos_zoo": hub_folder.version()})
+
+
+def _write_conventional(model: Any, class_names: tuple[str, ...], training: Training, folder: Path) -> None:
+    """The files of one of timm's own networks, in timm's form, and the proof that they give it back."""
+    _check_weights(model)
+    if len(class_names) != model.num_classes:
+        raise InputError(f"{len(class_names)} class names for {model.num_classes} classes; give one for each")
+    twin = hub_folder.on_cpu(model)
+    _save_weights(twin.state_dict(), folder / WEIGHTS)
+    said = {"version": hub_folder.version(), "training": asdict(training)}
+    data = resolve_model_data_config(twin)
+    save_config_for_hf(
+        twin,
+        str(folder / CONFIG),
+        model_config={"label_names": list(class_names), configs.OURS: said},
+        data_config=data,
+    )
+    (folder / CARD).write_text(str(_conventional_card(twin, class_names, training)), encoding="utf-8")
+    size = (1, *data["input_size"])
+    x = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        again: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        if not torch.equal(again(x), twin(x)):
+            raise WeightsError(
+                f"{twin.pretrained_cfg['architecture']} gives other logits when it is loaded again; build it "
+                "by arguments of timm.create_model alone"
+            )
+
+
+def _conventional_card(model: Any, class_names: tuple[str, ...], training: Training) -> ModelCard:
+    name = model.pretrained_cfg["architecture"]
+    data = ModelCardData(
+        library_name="timm", tags=["timm", "image-classification"], pipeline_tag="image-classification"
+    )
+    shown = class_names if len(class_names) <= 20 else (*class_names[:5], "...")
+    began = f"from the weights of `{training.base}`" if training.base else "from nothing"
+    recipe = f" by the recipe `{training.recipe}`" if training.recipe else ""
+    scores = [f"- {score}: {value:.6g} % of the held-out images" for score, value in training.scores.items()]
+    lines = [
+        f"# {name}\n",
+        "A conventional image classifier of timm's: it has no exact explanation.\n",
+        f"- Architecture: `{name}`, {sum(p.numel() for p in model.parameters()):,} parameters",
+        f"- Classes: {len(class_names)} ({', '.join(shown)})",
+        f"- Trained {began}, on {training.data or 'unknown data'}{recipe}",
+        *scores,
+        "\n```python\nimport timm\n",
+        'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
+        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n```\n",
+        f"Written by bcos_zoo {hub_folder.version()}.",
+    ]
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n")
