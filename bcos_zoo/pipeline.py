@@ -91,6 +91,7 @@ class _Image:
     photograph: Image.Image
     explanation: Explanation
     ranked: list[Prediction]
+    chosen: list[Prediction]  # the classes that are explained
     titles: list[str]
 
 
@@ -119,7 +120,7 @@ def _explain(
         explanation = explanation.contrast(*contrast)
         a, b = (prediction.label for prediction in chosen)
         titles = [f"{a} rather than {b}, by {explanation.logits[0, 0]:+.2f} logits"]
-    return _Image(source, classifier.view(photograph), explanation, ranked, titles)
+    return _Image(source, classifier.view(photograph), explanation, ranked, chosen, titles)
 
 
 def save_picture(picture: Image.Image, path: Path) -> Path:
@@ -193,8 +194,10 @@ def explain_files(
         return
     scale = _shared_scale(classifier, sources, targets, order) if order.shared_scale else None
     paths = picture_paths(sources, folder, ENDINGS.get(order.format, order.format))
+    given = {source.resolve() for source in sources}
     for source, path in zip(sources, paths, strict=True):
         try:
+            _check_spared(path, given)
             if video.is_clip(source):
                 yield source, _clip(classifier, source, path, targets, order)
                 continue
@@ -203,6 +206,13 @@ def explain_files(
             yield source, error
         else:
             yield source, _answer(one, _write(classifier, one, path, order, scale, model))
+
+
+def _check_spared(path: Path, given: set[Path]) -> None:
+    if path.resolve() in given:
+        raise InputError(
+            f"{path} is one of the images to explain, and would be overwritten; give another folder with -o"
+        )
 
 
 def _answer(one: _Image, path: Path) -> Answer:
@@ -284,8 +294,9 @@ def _together(
             f"{len(sources)} images came for one sheet; at most {MOST_IN_A_SHEET} fit: give fewer, or take "
             "--format html"
         )
-    scale = _shared_scale(classifier, sources, targets, order) if order.shared_scale else None
     path = folder / ("report.html" if order.format == "html" else f"sheet.{order.format}")
+    _check_spared(path, {source.resolve() for source in sources})
+    scale = _shared_scale(classifier, sources, targets, order) if order.shared_scale else None
     answers: list[tuple[Path, Answer | InputError]] = []
     rows: list[list[render.Panel]] = []
     sections: list[str] = []
@@ -301,18 +312,22 @@ def _together(
         if order.format == "html":
             sections += [report.section(entry) for entry in _entries(one, scale)]
         else:
-            titles = [title.replace(", probability", "") for title in one.titles]
+            titles = [f"{prediction.label} {prediction.probability:.3g}" for prediction in one.chosen]
+            name = _as_text(source.name)
             rows.append(
-                render.sheet_panels(
-                    one.photograph, one.explanation, name=source.name, titles=titles, scale=scale
-                )
+                render.sheet_panels(one.photograph, one.explanation, name=name, titles=titles, scale=scale)
             )
     if sections:
-        errors = [str(answer) for _, answer in answers if isinstance(answer, InputError)]
+        errors = [_as_text(str(answer)) for _, answer in answers if isinstance(answer, InputError)]
         _save(report.page(_heading(model), sections, errors).encode(), path)
     elif rows:
         _sheet(render.in_columns(rows), order.format, path)
     yield from answers
+
+
+def _as_text(name: str) -> str:
+    """A file's name for people: it may hold bytes that are no text, which neither page nor font can show."""
+    return "".join(character if character.isprintable() else "?" for character in name)
 
 
 def _sheet(rows: list[list[render.Panel]], format_: str, path: Path) -> Path:
@@ -328,7 +343,7 @@ def _entries(one: _Image, scale: render.Scale | None) -> Iterator[report.Entry]:
     gaps = one.explanation.completeness()[0].abs().tolist()
     for t, title in enumerate(one.titles):
         yield report.Entry(
-            file=str(one.source),
+            file=_as_text(str(one.source)),
             target=title,
             photograph=one.photograph,
             contributions=render.contribution_map(contributions[t], limit=limit),
