@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -60,6 +61,15 @@ def load_rgb(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
     except OSError as error:
         raise _unreadable(path, error) from error
     with file, _open(file, name) as image:
+        return _to_rgb(image, name)
+
+
+def decode_rgb(data: bytes, name: str) -> Image.Image:
+    """As `load_rgb`, of an image file's content. name: what to call it in errors. Raises InputError."""
+    name = repr(name)
+    if not data:
+        raise InputError(f"{name} is empty (0 bytes); {ADVICE}: copy or download it again")
+    with _open(io.BytesIO(data), name) as image:
         return _to_rgb(image, name)
 
 

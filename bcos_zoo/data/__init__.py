@@ -1,5 +1,6 @@
 """Sets of labelled images: found, split, checked, ordered, augmented and loaded."""
 
+from . import seeds
 from .augment import Augment, make_mixup, train_transform
 from .folders import list_folder
 from .loader import Augmented, Batch, train_loader, val_loader
@@ -8,6 +9,7 @@ from .order import Order
 from .samples import Samples
 from .scan import UnreadableError
 from .seeds import seeded
+from .stream import Stream
 from .task import Task, open_task
 
 __all__ = [
@@ -17,12 +19,14 @@ __all__ = [
     "ImageSet",
     "Order",
     "Samples",
+    "Stream",
     "Task",
     "UnreadableError",
     "list_folder",
     "load_in_memory",
     "make_mixup",
     "open_task",
+    "seeds",
     "seeded",
     "shift_and_flip",
     "train_loader",

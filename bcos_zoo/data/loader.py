@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError
 from . import seeds
 from .augment import Transform
+from .batches import Batch, Item, settings
 from .order import Key, Order
-from .samples import Samples, in_memory
+from .samples import Samples, fault, in_memory
+from .stream import Stream, StreamLoader
 
 TRIES = 100  # unreadable images in a row, after which the disk must be at fault
-Item = tuple[Tensor, Tensor, tuple[str, ...]]
-
-
-class Batch(NamedTuple):
-    """What a loader gives."""
-
-    images: Tensor  # (N, 3, H, W) float32
-    labels: Tensor  # (N,) int64, or (N, C) float32
-    failed: list[str]  # why images could not be read; each is replaced by the next one that can
 
 
 class Augmented(Dataset[Item]):
@@ -53,7 +44,7 @@ class Augmented(Dataset[Item]):
             try:
                 image = self.samples.load(index)
             except InputError as error:
-                failed.append(str(error))
+                failed.append(fault(self.samples.name(index), error))
                 continue
             seeds.seed_all(self.seed, draw)
             return self.transform(image), self.samples.labels[index], tuple(failed)
@@ -62,21 +53,23 @@ class Augmented(Dataset[Item]):
         )
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """A batch of items."""
-    images, labels, failed = zip(*items, strict=True)
-    return Batch(
-        default_collate(list(images)), default_collate(list(labels)), [why for one in failed for why in one]
-    )
-
-
 def train_loader(
-    samples: Samples, transform: Transform, order: Order, *, seed: int, workers: int = 0, cache: bool = False
-) -> DataLoader[Any]:
+    samples: Samples | Stream,
+    transform: Transform,
+    order: Order,
+    *,
+    seed: int,
+    workers: int = 0,
+    cache: bool = False,
+) -> Iterable[Batch]:
     """Batches of one epoch at a time, from where `order` stands: set its position before each iteration.
 
-    cache: decode every image now, and keep it in memory.
+    cache: decode every image now, and keep it in memory. Raises InputError if a stream is to be kept.
     """
+    if isinstance(samples, Stream):
+        if cache:
+            raise InputError(f"{samples.name} is a stream, which is not kept in memory: leave cache out")
+        return StreamLoader(samples, transform, order, seed=seed, workers=workers)
     samples = in_memory(samples) if cache else samples
     return _loader(Augmented(samples, transform, seed=seed), order, workers)
 
@@ -90,7 +83,7 @@ def val_loader(
     processes: int = 1,
     workers: int = 0,
     cache: bool = False,
-) -> DataLoader[Any]:
+) -> Iterable[Batch]:
     """Every image once, in order; of several processes each gets a contiguous part, maybe none."""
     part = range(len(samples))[rank * len(samples) // processes : (rank + 1) * len(samples) // processes]
     samples = samples.select(list(part))
@@ -101,13 +94,5 @@ def val_loader(
 
 
 def _loader(dataset: Augmented, keys: Iterable[list[Key]], workers: int) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=keys,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # its own, or each iteration would draw from the caller's
-        # A child of fork shares the images in memory; of the other ways each gets a copy.
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-    )
+    own = torch.Generator()  # or each iteration would draw from the caller's
+    return DataLoader(dataset, batch_sampler=keys, generator=own, **settings(workers))

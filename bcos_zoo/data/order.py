@@ -48,7 +48,8 @@ class Order(Sampler[list[Key]]):
                 f"batch_size={batch_size} does not divide by {processes} processes x {accumulate} pieces; "
                 f"give a multiple of {parts}"
             )
-        self.length, self.seed, self.rank, self.accumulate = length, seed, rank, accumulate
+        self.length, self.seed = length, seed
+        self.rank, self.processes, self.accumulate = rank, processes, accumulate
         self.weights, self.repeats = weights, repeats
         self.batch_size = min(batch_size, length // parts * parts)
         self.piece = self.batch_size // parts

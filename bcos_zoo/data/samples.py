@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,27 +86,35 @@ def _attempt(samples: Samples, i: int) -> Image.Image | InputError:
         return error
 
 
+def fault(name: str, error: InputError) -> str:
+    """'name: why' of an image that cannot be read, for lists of such."""
+    why = str(error).split("; ")[0].replace(repr(name), "").replace(name, "").strip()
+    return f"{name}: {why}"
+
+
 class Memory:
     """Decoded images, packed into few large arrays, so that forked workers share them all."""
 
-    def __init__(self, samples: Samples, threads: int | None = None) -> None:
-        self.names = [samples.name(i) for i in range(len(samples))]
+    def __init__(self, pictures: Iterable[Image.Image | InputError], name: Callable[[int], str]) -> None:
+        self.name = name
         self.faults: dict[int, str] = {}
         self.places: list[tuple[int, int, int, int]] = []  # array, first byte, height, width
         self.arrays: list[np.ndarray] = []
         block: list[np.ndarray] = []
         first = 0
-        for i, image in enumerate(decoded(samples, threads)):
+        for i, image in enumerate(pictures):
             if isinstance(image, InputError):
                 self.faults[i] = str(image)
                 image = Image.new("RGB", (0, 0))
+            if len(block) == BLOCK:
+                self.arrays.append(np.concatenate(block))
+                block, first = [], 0
             pixels = np.asarray(image).reshape(-1)
             self.places.append((len(self.arrays), first, image.height, image.width))
             block.append(pixels)
             first += len(pixels)
-            if len(block) == BLOCK or i + 1 == len(samples):
-                self.arrays.append(np.concatenate(block))
-                block, first = [], 0
+        if block:
+            self.arrays.append(np.concatenate(block))
 
     def load(self, index: int) -> Image.Image:
         if index in self.faults:
@@ -115,10 +123,8 @@ class Memory:
         pixels = self.arrays[array][first : first + 3 * height * width]
         return Image.fromarray(pixels.reshape(height, width, 3))
 
-    def name(self, index: int) -> str:
-        return self.names[index]
-
 
 def in_memory(samples: Samples, threads: int | None = None) -> Samples:
     """The same samples, every image decoded now and kept: 3 bytes a pixel."""
-    return Samples(Memory(samples, threads), torch.arange(len(samples)), samples.labels)
+    memory = Memory(decoded(samples, threads), samples.name)
+    return Samples(memory, torch.arange(len(samples)), samples.labels)

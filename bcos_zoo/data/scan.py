@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from .samples import Samples, decoded
+from .samples import Samples, decoded, fault
 
 
 class UnreadableError(InputError):
@@ -19,8 +19,7 @@ def scan(samples: Samples, threads: int | None = None) -> tuple[Samples, tuple[s
     good, bad = [], []
     for i, image in enumerate(decoded(samples, threads)):
         if isinstance(image, InputError):
-            why = str(image).split("; ")[0].replace(repr(samples.name(i)), "").strip()
-            bad.append(f"{samples.name(i)}: {why}")
+            bad.append(fault(samples.name(i), image))
         else:
             good.append(i)
     return (samples.select(good), tuple(bad)) if bad else (samples, ())

@@ -2,34 +2,81 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePath
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from . import splits
+from .archives import from_tar
 from .folders import from_folder
 from .found import Found
+from .named import from_hugging_face, from_torchvision
 from .samples import Samples
 from .scan import check_share, scan
+from .shards import from_shards
+from .stream import Stream, from_stream
+from .tables import from_csv
+
+SOURCES = "a folder of class folders, a .csv, a .tar, hfds/NAME, hfids/NAME, torch/NAME or wds/FOLDER"
 
 
 @dataclass(frozen=True)
 class Task:
     """What a network is to learn."""
 
-    train: Samples
+    train: Samples | Stream
     val: Samples
     class_names: tuple[str, ...]
     multilabel: bool
     unreadable: tuple[str, ...]  # 'name: why' of the images that were left out
 
     def class_counts(self) -> Tensor:
-        """(C,) training images of each class."""
+        """(C,) training images of each class. Raises InputError for a stream, which does not know them."""
+        if isinstance(self.train, Stream):
+            raise InputError(f"{self.train.name} is a stream, whose labels are not known before they come")
         return _counts(self.train, self.class_names)
+
+    def draw_weights(self) -> Tensor:
+        """(M,) how often to draw each training image, that all classes come up alike.
+
+        Of several labels the rarest counts; an image without any is drawn as one of the most common class.
+        """
+        rarity = 1 / self.class_counts().clamp_min(1).double()
+        if not self.multilabel:
+            return rarity[self.train.labels]
+        return (self.train.labels.double() * rarity).amax(1).clamp_min(float(rarity.min()))
+
+    def draw_weights(self) -> Tensor:
+        """(M,) weights that draw all classes equally often; an image of several has the mean of theirs.
+
+        One of no class has the mean of all. Raises InputError for a stream.
+        """
+        each = 1 / self.class_counts().double()
+        labels = self.train.labels if isinstance(self.train, Samples) else torch.empty(0)
+        if labels.ndim == 1:
+            return each[labels]
+        has = (labels > 0).double()
+        has[has.sum(1) == 0] = 1
+        return has @ each / has.sum(1)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A sha256 of classes, labels and names of all images, without their folders, which may have moved."""
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for samples in (self.train, self.val):
+            if isinstance(samples, Stream):
+                digest.update(repr(samples).encode())
+                continue
+            digest.update(samples.labels.numpy().tobytes())
+            for i in range(len(samples)):
+                digest.update(PurePath(samples.name(i)).name.encode() + b"\0")
+        return digest.hexdigest()
 
 
 def open_task(
@@ -43,6 +90,8 @@ def open_task(
     val_split: str | None = None,
     image_key: str = "image",
     label_key: str = "label",
+    root: str | None = None,
+    download: bool = False,
     check: bool = True,
     bad_share: float = 0.01,
     threads: int | None = None,
@@ -50,14 +99,41 @@ def open_task(
 ) -> Task:
     """Find the images of a source, leave out those that cannot be read, and split them if they are not.
 
-    source: a folder of class folders, or one with train/ and val/ (valid/, validation/, test/) of these.
-    val_share: held out of each class, by `seed`; folds, fold: one of so many equal parts instead.
+    source: a folder or a .tar of class folders, maybe below train/ and val/ (valid/, validation/, test/); a
+    .csv (see `from_csv`); or, through timm, hfds/NAME of Hugging Face, torch/NAME of torchvision (kept in
+    `root`, and fetched with `download`), wds/FOLDER of webdataset, hfids/NAME or wds/ADDRESS as a stream.
+    train_split, val_split, image_key, label_key: names in such sets. val_share: held out of each class, by
+    `seed`, where there is no split; folds, fold: one of so many equal parts instead.
     check: decode every image once, in threads (one a core, unless given).
     bad_share: the largest share of unreadable images to go on with; above it UnreadableError.
     Raises InputError if there is no such source, for an empty class, for one class only, for too few images
     to split, and where the classes of both splits differ.
     """
-    found = _find(source, train_split, val_split)
+    text = str(source)
+    if text.startswith("hfids/") or (
+        text.startswith("wds/") and ("://" in text or text.startswith("wds/pipe:"))
+    ):
+        if folds is not None:
+            raise InputError(f"{source} is a stream, which cannot be divided: leave folds out")
+        stream = Stream(text, train_split, 0, root, image_key, label_key)
+        return _stream_task(stream, val_split, bad_share)
+    if text.startswith("hfds/"):
+        found = from_hugging_face(
+            text,
+            root=root,
+            train_split=train_split,
+            val_split=val_split,
+            image_key=image_key,
+            label_key=label_key,
+        )
+    elif text.startswith("torch/"):
+        found = from_torchvision(
+            text, root=root, train_split=train_split, val_split=val_split, download=download
+        )
+    elif text.startswith("wds/"):
+        found = from_shards(text, train_split=train_split, val_split=val_split, label_key=label_key)
+    else:
+        found = _on_disk(Path(source), train_split, val_split)
     if folds is not None and found.val is not None:
         raise InputError(f"{source} has a validation split, so folds={folds} cannot be made: leave folds out")
     train, val = found.train, found.val
@@ -88,11 +164,29 @@ def open_task(
     return Task(train, val, found.class_names, multilabel, unreadable)
 
 
-def _find(source: str | Path, train_split: str, val_split: str | None) -> Found:
-    path = Path(source)
+def _on_disk(path: Path, train_split: str, val_split: str | None) -> Found:
     if path.is_dir():
         return from_folder(path, train_split, val_split)
-    raise InputError(f"{source}: no such folder")
+    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        return from_csv(path)
+    if path.suffix.lower() == ".tar" and path.is_file():
+        return from_tar(path, train_split, val_split)
+    what = (
+        f"is no kind of source that is known; give {SOURCES}"
+        if path.exists()
+        else f"is not there; give {SOURCES}"
+    )
+    raise InputError(f"{path} {what}")
+
+
+def _stream_task(stream: Stream, val_split: str | None, bad_share: float) -> Task:
+    stream, val, unreadable = from_stream(stream, val_split)
+    check_share(unreadable, len(val) + len(unreadable), bad_share)
+    if len(stream.class_names) < 2 and not stream.multilabel:
+        raise InputError(f"{stream.name}: one class only; give images of two or more")
+    if not len(val):
+        raise InputError(f"{stream.name}: no validation image can be read; add some")
+    return Task(stream, val, stream.class_names, stream.multilabel, unreadable)
 
 
 def _counts(samples: Samples, class_names: tuple[str, ...]) -> Tensor:

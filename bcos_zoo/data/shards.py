@@ -1,0 +1,111 @@
+"""webdataset's shards on disk (`wds/FOLDER`): tars in which files of one name are the parts of a sample."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from timm.data import create_dataset
+
+from .. import images
+from ..errors import InputError, reason
+from ..extras import required
+from .archives import Members
+from .found import VAL_NAMES, Found, to_labels, values_of
+from .samples import Samples
+
+NAMES = "classnames.txt"  # beside the shards, one a line, as CLIP's benchmarks have them
+Part = tuple[str, int, int]  # name in the tar, first byte, bytes
+
+
+def from_shards(name: str, *, train_split: str, val_split: str | None, label_key: str) -> Found:
+    """Shards in a folder, read at any place: their whole order is shuffled, unlike that of a stream.
+
+    name: `wds/FOLDER`. Splits are names in the folder's _info.json, or patterns such as a-{000..012}.tar, as
+    timm takes them. A sample's label is its file .cls, or the entry label_key of its .json.
+    Raises InputError for a split that is not there, a broken shard, and a sample without image or label.
+    """
+    root = Path(name.removeprefix("wds/"))
+    required("webdataset", "webdataset", "train")
+
+    def reader(split: str) -> Any:
+        try:
+            return create_dataset("wds/", root=str(root), split=split).reader
+        except (RuntimeError, KeyError, ValueError, OSError) as error:
+            raise InputError(
+                f"{name}: no split {split} ({reason(error)}); name one of its _info.json, or shards, such "
+                "as train-{000..012}.tar"
+            ) from error
+
+    first = reader(train_split)
+    splits = [train_split]
+    named = first.info.get("splits", {})
+    splits += [val_split] if val_split else [split for split in VAL_NAMES if split in named][:1]
+    found = [_samples(root, reader(split).split_info, label_key) for split in splits]
+    file = root / NAMES
+    listed = tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else ()
+    classes = listed or values_of(name, found[0][1])
+    parts = []
+    for source, targets in found:
+        labels = to_labels(name, targets, classes, numbered=bool(listed))
+        parts.append(Samples(source, torch.arange(len(targets)), labels))
+    return Found(parts[0], parts[1] if len(parts) == 2 else None, classes)
+
+
+def _samples(root: Path, split: Any, label_key: str) -> tuple[Members, list[Any]]:
+    """The images of a split's shards, and their labels as they stand there. split: timm's SplitInfo."""
+    shards = tuple(root / name for name in split.filenames)
+    entry = split.alt_label or label_key
+    names, places, targets = [], [], []
+    for number, shard in enumerate(shards):
+        try:
+            with tarfile.open(shard, "r:") as tar, shard.open("rb") as file:
+                for key, parts in _grouped(tar):
+                    image = next((part for ext, part in parts.items() if _is_image(ext)), None)
+                    if image is None:
+                        raise InputError(f"{shard}: sample {key} has no image; remove it, or add one")
+                    names.append(image[0])
+                    places.append((number, *image[1:]))
+                    targets.append(_target(f"{shard}: sample {key}", file, parts, entry))
+        except (OSError, tarfile.TarError, EOFError) as error:
+            raise InputError(f"{shard}: no whole tar ({reason(error)}); make or copy it again") from error
+    return Members(shards, tuple(names), np.array(places, dtype=np.int64).reshape(-1, 3)), targets
+
+
+def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Part]]]:
+    """Samples: the name up to the first dot, and their files by what follows it."""
+    last, parts = "", dict[str, Part]()
+    for member in tar:
+        folder, slash, file = member.name.rpartition("/")
+        stem, dot, ext = file.partition(".")
+        if not member.isfile() or not stem or file.startswith("__"):
+            continue
+        if (key := folder + slash + stem) != last and parts:
+            yield last, parts
+            parts = {}
+        last = key
+        parts[ext.lower()] = member.name, member.offset_data, member.size
+    if parts:
+        yield last, parts
+
+
+def _is_image(ext: str) -> bool:
+    return "." + ext.rpartition(".")[2] in images.image_suffixes()
+
+
+def _target(where: str, file: Any, parts: dict[str, Part], label_key: str) -> Any:
+    kind = "cls" if "cls" in parts else "json"
+    try:
+        _, first, size = parts[kind]
+        file.seek(first)
+        text = file.read(size).decode()
+        return int(text) if kind == "cls" else json.loads(text)[label_key]
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{where} has no label; give a number in a .cls, or {label_key} in a .json"
+        ) from error

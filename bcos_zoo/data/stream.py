@@ -1,0 +1,237 @@
+"""Images that come in their own order: `hfids/` sets, and `wds/` shards from a network, by timm."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import create_dataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from .. import images
+from ..errors import InputError, reason
+from ..extras import required
+from . import seeds
+from .augment import Transform
+from .batches import Batch, Item, settings
+from .found import VAL_NAMES, to_labels, values_of
+from .order import Order
+from .samples import Memory, Samples, fault
+
+SHARDS_LOG = "timm.data.readers.reader_wds"  # where timm says, and only there, which images it passed over
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A training split that is read from start to end, shuffled by shards and in a buffer.
+
+    Its order is a function of seed, epoch, and the number of workers and processes, unlike that of Samples.
+    """
+
+    name: str  # hfids/NAME, or wds/ADDRESS
+    split: str
+    length: int  # images of an epoch; 0: as many as it says that it has
+    root: str | None = None  # of the cache of hfids
+    image_key: str = "image"
+    label_key: str = "label"
+    class_names: tuple[str, ...] = ()
+    numbered: bool = True  # labels are numbers of class_names, not the names
+    multilabel: bool = False
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def hugging(self) -> bool:
+        return self.name.startswith("hfids/")
+
+    def open(
+        self, *, training: bool, batch_size: int = 1, seed: int = 0, rank: int = 0, processes: int = 1
+    ) -> Any:
+        """timm's data set, not begun. Raises InputError if it cannot be opened."""
+        keys: dict[str, Any] = {"input_key": self.image_key, "target_key": self.label_key}
+        if not self.hugging:  # of shards, timm knows the images by their endings, and reads .cls unless told
+            keys = {"target_key": None if self.label_key == "label" else self.label_key}
+        # split|images: timm knows this form for shards only
+        split, _, count = self.split.partition("|") if self.hugging else (self.split, "", "")
+        try:
+            dataset = create_dataset(
+                self.name if self.hugging else "wds/",
+                root=self.root if self.hugging else self.name.removeprefix("wds/"),
+                split=split,
+                is_training=training,
+                batch_size=batch_size,
+                num_samples=self.length or int(count or 0) or None,
+                seed=seed,
+                input_img_mode="",  # as it is: images.load_rgb knows better what to do with it
+                **keys,
+            )
+        except Exception as error:  # of many libraries and file formats
+            raise InputError(
+                f"{self.name}: split {self.split} of it cannot be opened ({reason(error)}); check name and split, "
+                "and give split|images, such as train|50000, where their number is not known"
+            ) from error
+        reader = dataset.reader
+        reader.dist_rank, reader.dist_num_replicas = rank, processes  # timm may not know them yet
+        if self.hugging:
+            features = reader.builder.info.features or {}
+            if not {self.image_key, self.label_key} <= features.keys():
+                raise InputError(
+                    f"{self.name}: its columns are {', '.join(features) or 'unknown'}; try hfds/"
+                )
+            # Decoded by timm, the first broken image would end the stream.
+            features[self.image_key] = required("datasets", "datasets", "train").Image(decode=False)
+        return dataset
+
+    def image(self, value: Any, name: str) -> Image.Image:
+        """The picture in what timm's reader gives. Raises InputError if it cannot be read."""
+        if isinstance(value, Image.Image):
+            return images.load_rgb(value)
+        try:
+            picture = required("datasets", "datasets", "train").Image().decode_example(value)
+        except Exception as error:  # nearly anything, of damaged data
+            raise InputError(f"{name!r} is not an image, or damaged ({reason(error)}); mend it") from error
+        return images.load_rgb(picture)
+
+
+class StreamLoader:
+    """Batches of a stream, from where `order` stands: what came before is read, but not augmented."""
+
+    def __init__(
+        self, stream: Stream, transform: Transform, order: Order, *, seed: int, workers: int = 0
+    ) -> None:
+        self.stream, self.transform, self.order, self.seed = stream, transform, order, seed
+        self.workers = workers
+        if not stream.hugging:
+            shards = len(stream.open(training=True).reader.split_info.filenames)
+            if shards < order.processes:
+                raise InputError(
+                    f"{stream.name}: {shards} shards for {order.processes} processes; make more of them"
+                )
+            self.workers = min(workers, shards // order.processes)  # one without a shard would wait for ever
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order, epoch = self.order, self.order.epoch
+        dataset = self.stream.open(
+            training=True,
+            batch_size=order.piece,
+            seed=seeds.mix(self.seed, epoch) % 2**31,
+            rank=order.rank,
+            processes=order.processes,
+        )
+        first, last = order.step * order.accumulate, order.steps * order.accumulate
+        passing = _Passing(
+            self.stream, dataset, self.transform, (self.seed, epoch, order.rank), order.piece, first
+        )
+        own = seeds.generator(self.seed, epoch)  # timm shuffles by the seeds that workers get from it
+        loader = DataLoader(passing, order.piece, generator=own, **settings(self.workers))
+        return islice(loader, first, last)
+
+
+class _Passing(IterableDataset[Item]):
+    """The images of one epoch, as a worker sees them."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        dataset: Any,
+        transform: Transform,
+        draw: tuple[int, ...],
+        piece: int,
+        skip: int,
+    ) -> None:
+        self.stream, self.dataset, self.transform, self.draw = stream, dataset, transform, draw
+        self.piece, self.skip = piece, skip
+
+    def __iter__(self) -> Iterator[Item]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        number, owed, failed = 0, 0, list[str]()
+        with _Passed(failed):
+            for read, (value, target) in enumerate(self.dataset):
+                name = f"{self.stream.name} {self.stream.split}, worker {worker}, number {read}"
+                try:
+                    image = self.stream.image(value, name)
+                except InputError as error:
+                    failed.append(fault(name, error))
+                    owed += 1  # timm has counted it
+                    continue
+                names, numbered = self.stream.class_names, self.stream.numbered
+                label = to_labels(self.stream.name, [target], names, numbered=numbered)[0]
+                for _ in range(1 + owed):
+                    if number // self.piece * workers + worker < self.skip:
+                        yield torch.empty(0), label, ()
+                    else:
+                        with seeds.seeded(*self.draw, worker, number):
+                            x = self.transform(image)
+                        yield x, label, tuple(failed)
+                        failed.clear()
+                    number += 1
+                owed = 0
+
+
+class _Passed(logging.Handler):
+    """While entered: adds to a list what timm says of images in shards that it passed over."""
+
+    def __init__(self, failed: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self.failed = failed
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.failed.append(f"an image in a shard: {record.getMessage()}")
+
+    def __enter__(self) -> None:
+        logging.getLogger(SHARDS_LOG).addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger(SHARDS_LOG).removeHandler(self)
+
+
+def from_stream(stream: Stream, val_split: str | None) -> tuple[Stream, Samples, tuple[str, ...]]:
+    """The stream with its classes; its validation images, decoded and kept; and those of them unreadable.
+
+    Raises InputError if it has no validation split: a stream cannot be divided.
+    """
+    reader = stream.open(training=True).reader
+    splits = reader.builder.info.splits if stream.hugging else reader.info.get("splits")
+    val_split = val_split or next((name for name in VAL_NAMES if name in (splits or {})), None)
+    if val_split is None:
+        raise InputError(
+            f"{stream.name}: no validation split, and a stream cannot be divided: give val_split"
+        )
+    val = replace(stream, split=val_split, length=0)
+    pictures: list[Image.Image | InputError] = []
+    targets, passed = [], list[str]()
+
+    def name(number: int) -> str:
+        return f"{val.name} {val.split}, number {number}"
+
+    with _Passed(passed):
+        for number, (value, target) in enumerate(val.open(training=False)):
+            targets.append(target)
+            try:
+                pictures.append(val.image(value, name(number)))
+            except InputError as error:
+                passed.append(fault(name(number), error))
+                pictures.append(error)
+    known = reader.class_to_idx
+    names = tuple(sorted(known, key=known.__getitem__)) or values_of(stream.name, targets)
+    labels = to_labels(f"{stream.name}, split {val_split}", targets, names, numbered=bool(known))
+    good = [i for i, picture in enumerate(pictures) if not isinstance(picture, InputError)]
+    samples = Samples(Memory(pictures, name), torch.arange(len(pictures)), labels).select(good)
+    stream = replace(
+        stream,
+        length=int(reader.num_samples),
+        class_names=names,
+        numbered=bool(known),
+        multilabel=labels.ndim == 2,
+    )
+    return stream, samples, tuple(passed)
