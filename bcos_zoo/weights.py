@@ -62,18 +62,20 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
     where, digest = file.where, file.digest
     if isinstance(where, (Packaged, LocalFile)):
         return _verified(where.path, digest, _REMEDY[type(where)])
-    path, mirror = location(record, cache_dir), os.environ.get(MIRROR)
-    if mirror and "://" in mirror:
-        return _from_url(f"{mirror.rstrip('/')}/{quote(filename(record))}", path, digest, file.bytes)
+    cached = location(record, cache_dir)
+    mirror = os.environ.get(MIRROR)
+    if mirror and "://" not in mirror:
+        return _from_folder(Path(mirror).expanduser(), record, cached, digest)
     if mirror:
-        return _from_folder(path, record, digest, cache_dir)
+        url = f"{mirror.rstrip('/')}/{quote(filename(record))}"
+        return _from_url(url, _url_cache(cache_dir) / filename(record), digest, file.bytes)
     if isinstance(where, Url):
-        return _from_url(where.url, path, digest, file.bytes)
+        return _from_url(where.url, cached, digest, file.bytes)
     return _from_hub(where, record, digest, cache_dir)
 
 
 def location(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
-    """Where `fetch` has the file of a checkpoint, finds it in a mirror, or would put it. No network is asked.
+    """Where `fetch` has the file of a checkpoint, or would put it. No network is asked.
 
     Raises UnknownModelError, and WeightsError if the record has no place or no hash.
     """
@@ -81,17 +83,8 @@ def location(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
     where = _file(record).where
     if isinstance(where, (Packaged, LocalFile)):
         return where.path
-    mirror = os.environ.get(MIRROR, "")
-    if isinstance(where, Url) or "://" in mirror:
-        cached = _url_cache(cache_dir) / filename(record)
-    else:
-        cached = _hub_cache(where, cache_dir)
-    if not mirror or "://" in mirror or cached.exists():
-        return cached
-    return Path(mirror).expanduser() / filename(record)
-
-
-def _hub_cache(where: HubFile, cache_dir: Folder) -> Path:
+    if isinstance(where, Url):
+        return _url_cache(cache_dir) / filename(record)
     folder = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser()
     repo = repo_folder_name(repo_id=where.repo, repo_type="model")
     return folder / repo / "snapshots" / where.revision / where.filename
