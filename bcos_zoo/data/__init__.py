@@ -2,8 +2,9 @@
 
 from . import seeds
 from .augment import Augment, make_mixup, train_transform
+from .batches import Batch
 from .folders import list_folder
-from .loader import Augmented, Batch, train_loader, val_loader
+from .loader import Augmented, train_loader, val_loader
 from .memory import ImageSet, load_in_memory, shift_and_flip
 from .order import Order
 from .samples import Samples

@@ -56,7 +56,7 @@ class Items:
 
 
 def from_hugging_face(
-    name: str, *, root: str | None, train_split: str, val_split: str | None, image_key: str, label_key: str
+    name: str, train_split: str, val_split: str | None, *, root: str | None, image_key: str, label_key: str
 ) -> Found:
     """A data set that `datasets.load_dataset` opens: a name on the Hub, or a folder. root: of its cache.
 
@@ -93,7 +93,7 @@ def from_hugging_face(
 
 
 def from_torchvision(
-    name: str, *, root: str | None, train_split: str, val_split: str | None, download: bool
+    name: str, train_split: str, val_split: str | None, *, root: str | None, download: bool
 ) -> Found:
     """A data set of torchvision's by timm's name, such as `torch/cifar10`. root: the folder it is kept in.
 

@@ -23,7 +23,7 @@ NAMES = "classnames.txt"  # beside the shards, one a line, as CLIP's benchmarks 
 Part = tuple[str, int, int]  # name in the tar, first byte, bytes
 
 
-def from_shards(name: str, *, train_split: str, val_split: str | None, label_key: str) -> Found:
+def from_shards(name: str, train_split: str, val_split: str | None, *, label_key: str) -> Found:
     """Shards in a folder, read at any place: their whole order is shuffled, unlike that of a stream.
 
     name: `wds/FOLDER`. Splits are names in the folder's _info.json, or patterns such as a-{000..012}.tar, as

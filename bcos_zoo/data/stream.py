@@ -73,7 +73,7 @@ class Stream:
             )
         except Exception as error:  # of many libraries and file formats
             raise InputError(
-                f"{self.name}: split {self.split} of it cannot be opened ({reason(error)}); check name and split, "
+                f"{self.name}: split {self.split} of it cannot be opened ({reason(error)}); check the name, "
                 "and give split|images, such as train|50000, where their number is not known"
             ) from error
         reader = dataset.reader

@@ -46,28 +46,18 @@ class Task:
         """(M,) how often to draw each training image, that all classes come up alike.
 
         Of several labels the rarest counts; an image without any is drawn as one of the most common class.
+        Raises InputError for a stream.
         """
         rarity = 1 / self.class_counts().clamp_min(1).double()
-        if not self.multilabel:
-            return rarity[self.train.labels]
-        return (self.train.labels.double() * rarity).amax(1).clamp_min(float(rarity.min()))
-
-    def draw_weights(self) -> Tensor:
-        """(M,) weights that draw all classes equally often; an image of several has the mean of theirs.
-
-        One of no class has the mean of all. Raises InputError for a stream.
-        """
-        each = 1 / self.class_counts().double()
-        labels = self.train.labels if isinstance(self.train, Samples) else torch.empty(0)
-        if labels.ndim == 1:
-            return each[labels]
-        has = (labels > 0).double()
-        has[has.sum(1) == 0] = 1
-        return has @ each / has.sum(1)
+        assert isinstance(self.train, Samples)  # class_counts has refused the others
+        labels = self.train.labels
+        return (
+            rarity[labels] if labels.ndim == 1 else (labels * rarity).amax(1).clamp_min(float(rarity.min()))
+        )
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 of classes, labels and names of all images, without their folders, which may have moved."""
+        """A sha256 of classes, labels and names of all images, without folders, which may have moved."""
         digest = hashlib.sha256(repr(self.class_names).encode())
         for samples in (self.train, self.val):
             if isinstance(samples, Stream):
@@ -109,77 +99,50 @@ def open_task(
     Raises InputError if there is no such source, for an empty class, for one class only, for too few images
     to split, and where the classes of both splits differ.
     """
-    text = str(source)
-    if text.startswith("hfids/") or (
-        text.startswith("wds/") and ("://" in text or text.startswith("wds/pipe:"))
-    ):
+    text, names = str(source), (train_split, val_split)
+    if text.startswith(("hfids/", "wds/pipe:")) or (text.startswith("wds/") and "://" in text):
         if folds is not None:
-            raise InputError(f"{source} is a stream, which cannot be divided: leave folds out")
-        stream = Stream(text, train_split, 0, root, image_key, label_key)
-        return _stream_task(stream, val_split, bad_share)
+            raise InputError(f"{source} is a stream, which is not divided: leave folds out")
+        return _from_stream(Stream(text, train_split, 0, root, image_key, label_key), val_split, bad_share)
     if text.startswith("hfds/"):
-        found = from_hugging_face(
-            text,
-            root=root,
-            train_split=train_split,
-            val_split=val_split,
-            image_key=image_key,
-            label_key=label_key,
-        )
+        found = from_hugging_face(text, *names, root=root, image_key=image_key, label_key=label_key)
     elif text.startswith("torch/"):
-        found = from_torchvision(
-            text, root=root, train_split=train_split, val_split=val_split, download=download
-        )
+        found = from_torchvision(text, *names, root=root, download=download)
     elif text.startswith("wds/"):
-        found = from_shards(text, train_split=train_split, val_split=val_split, label_key=label_key)
+        found = from_shards(text, *names, label_key=label_key)
     else:
-        found = _on_disk(Path(source), train_split, val_split)
+        found = _from_disk(Path(source), *names)
+    if len(found.class_names) < 2 and found.train.labels.ndim == 1:
+        raise InputError(f"{source}: one class only, {found.class_names[0]!r}; give images of two or more")
     if folds is not None and found.val is not None:
         raise InputError(f"{source} has a validation split, so folds={folds} cannot be made: leave folds out")
-    train, val = found.train, found.val
-    unreadable: tuple[str, ...] = ()
-    multilabel = train.labels.ndim == 2
-    if len(found.class_names) < 2 and not multilabel:
-        raise InputError(f"{source}: one class only, {found.class_names[0]!r}; give images of two or more")
-    if check:
-        total = len(train) + len(val or ())
-        train, unreadable = scan(train, threads)
-        if val is not None:
-            val, more = scan(val, threads)
-            unreadable += more
-        log(f"{total} images decoded; {len(unreadable)} cannot be read")
-        check_share(unreadable, total, bad_share)
+    train, val, unreadable = _checked(found, threads if check else 0, bad_share, log)
     for name, count in zip(found.class_names, _counts(train, found.class_names).tolist(), strict=True):
         if not count:
             raise InputError(f"{source}: class {name!r} has no image to read; add some, or remove it")
     if val is None:
-        names = found.class_names
         if folds is None:
-            parts = splits.held_out(train.labels, val_share, seed=seed, class_names=names)
+            parts = splits.held_out(train.labels, val_share, seed=seed, class_names=found.class_names)
         else:
-            parts = splits.fold_of(train.labels, folds, fold, seed=seed, class_names=names)
+            parts = splits.fold_of(train.labels, folds, fold, seed=seed, class_names=found.class_names)
         train, val = train.select(parts[0]), train.select(parts[1])
     if not len(val):
         raise InputError(f"{source}: no validation image can be read; add some")
-    return Task(train, val, found.class_names, multilabel, unreadable)
+    return Task(train, val, found.class_names, train.labels.ndim == 2, unreadable)
 
 
-def _on_disk(path: Path, train_split: str, val_split: str | None) -> Found:
+def _from_disk(path: Path, train_split: str, val_split: str | None) -> Found:
     if path.is_dir():
         return from_folder(path, train_split, val_split)
-    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+    if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
         return from_csv(path)
-    if path.suffix.lower() == ".tar" and path.is_file():
+    if path.is_file() and path.suffix.lower() == ".tar":
         return from_tar(path, train_split, val_split)
-    what = (
-        f"is no kind of source that is known; give {SOURCES}"
-        if path.exists()
-        else f"is not there; give {SOURCES}"
-    )
-    raise InputError(f"{path} {what}")
+    what = "no known kind of source" if path.exists() else "no such file or folder"
+    raise InputError(f"{path}: {what}; give {SOURCES}")
 
 
-def _stream_task(stream: Stream, val_split: str | None, bad_share: float) -> Task:
+def _from_stream(stream: Stream, val_split: str | None, bad_share: float) -> Task:
     stream, val, unreadable = from_stream(stream, val_split)
     check_share(unreadable, len(val) + len(unreadable), bad_share)
     if len(stream.class_names) < 2 and not stream.multilabel:
@@ -187,6 +150,21 @@ def _stream_task(stream: Stream, val_split: str | None, bad_share: float) -> Tas
     if not len(val):
         raise InputError(f"{stream.name}: no validation image can be read; add some")
     return Task(stream, val, stream.class_names, stream.multilabel, unreadable)
+
+
+def _checked(
+    found: Found, threads: int | None, bad_share: float, log: Callable[[str], object]
+) -> tuple[Samples, Samples | None, tuple[str, ...]]:
+    """The images that can be decoded, by 0 threads all of them unseen; and the others, listed."""
+    if threads == 0:
+        return found.train, found.val, ()
+    train, unreadable = scan(found.train, threads)
+    val, more = (None, ()) if found.val is None else scan(found.val, threads)
+    total = len(found.train) + len(found.val or ())
+    unreadable += more
+    log(f"{total} images decoded; {len(unreadable)} cannot be read")
+    check_share(unreadable, total, bad_share)
+    return train, val, unreadable
 
 
 def _counts(samples: Samples, class_names: tuple[str, ...]) -> Tensor:
