@@ -119,6 +119,8 @@ class Explanation:
         def difference(of: Tensor) -> Tensor:
             return (of[image, i] - of[image, j]).unsqueeze(1)
 
+        if self.labels is not None:
+            a, b = self.labels[0][i[0]], self.labels[0][j[0]]
         return replace(
             self,
             logits=difference(self.logits.gather(1, self.targets)),

@@ -109,7 +109,7 @@ def test_a_contrast_is_explained_as_the_difference_of_two_logits(run, photograph
     flags = ["--contrast", "dog", 3, "-o", tmp_path, "--json"]
     code, out, _ = run("explain", photograph, *flags)
     assert code == 0
-    assert json.loads(out)["images"][0]["targets"] == ["dog - 3"]
+    assert json.loads(out)["images"][0]["targets"] == ["dog - cat"]
     assert run("explain", photograph, *flags, "--format", "npz")[0] == 0
     logits = {p.index: p.logit for p in bcos_zoo.load(cli.DEFAULT_MODEL).predict(photograph, 10)}
     with np.load(tmp_path / "photo.explained.npz") as arrays:

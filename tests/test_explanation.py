@@ -134,6 +134,7 @@ def test_a_contrast_finds_the_targets_of_each_image(shared):
     contrast = explanation.contrast(4, 5)
     expected = explanation.weights[:, 0] - explanation.weights[:, 1]
     torch.testing.assert_close(contrast.weights[:, 0], expected * torch.tensor([1, -1])[:, None, None, None])
+    assert contrast.labels == (("deer - dog",),) * 2
 
 
 @pytest.mark.parametrize("target", [9, "b", "unicorn"])
@@ -157,7 +158,7 @@ def test_a_label_of_two_classes_does_not_say_which_is_meant(shared):
     ):
         twice.contrast("crane", "b")
     assert torch.equal(twice.contrast(9, "b").weights[:, 0], twice.weights[:, 1] - twice.weights[:, 2])
-    assert explain(shared, images(), [0, 1, 0], class_names=LABELS).contrast("a", "b").labels[0] == ("a - b",)
+    assert explain(shared, images(), [0, 1, 0], class_names=LABELS).contrast("a", 1).labels[0] == ("a - b",)
 
 
 def test_labels_need_names(shared):
