@@ -1,0 +1,79 @@
+"""Learning curves: losses and scores of a run against the epoch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import plots
+from .history import LOSSES, Row, score_names
+
+PICTURE = "curves.png"
+MANY = 40  # epochs, above which single ones are not marked
+WIDE = 20.0  # how many times the smallest loss the largest is, above which the scale is logarithmic
+LABELS = {"train_loss": "training", "val_loss": "validation", "top1": "top-1", "top5": "top-5"}
+
+
+def draw(run: str | os.PathLike[str], rows: Sequence[Row], *, best: int | None = None) -> Path | None:
+    """Write `curves.png`: the losses, and beside them the scores, if there are any.
+
+    rows: as `history.write` takes them; epochs without a value are bridged. best: an epoch to mark.
+    Returns its path, None if there is nothing to draw. Raises InputError if matplotlib is not installed, and
+    where it cannot be written.
+    """
+    groups = [("loss", [name for name in LOSSES if any(_known(row, name) for row in rows)])]
+    groups += [("percent of the held-out images", score_names(rows))]
+    groups = [(label, names) for label, names in groups if any(_known(r, n) for r in rows for n in names)]
+    if not groups:
+        return None
+    figure = plots.figure(4.4 * len(groups), 3.4)
+    for axes, (label, names) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        for name, colour in zip(names, plots.COLOURS * len(names), strict=False):
+            _line(axes, rows, name, colour)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if len(rows) == 1:
+            axes.set_xlim(rows[0]["epoch"] - 0.5, rows[0]["epoch"] + 0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        if label == "loss":
+            _scale_losses(axes, [row[name] for row in rows for name in names if _known(row, name)])
+        if best is not None:
+            axes.axvline(best, color=plots.GREY, linewidth=0.8, linestyle=":", label=f"best, epoch {best}")
+        axes.legend(fontsize=8, frameon=False)
+    return plots.save(figure, Path(run) / PICTURE, dpi=150)
+
+
+def _line(axes: Any, rows: Sequence[Row], name: str, colour: str) -> None:
+    points = [(row["epoch"], row[name]) for row in rows if _known(row, name)]
+    if not points:
+        return
+    style: dict[str, Any] = {
+        "color": colour,
+        "linewidth": 1.6,
+        "label": LABELS.get(name, name.replace("_", " ")),
+    }
+    if len(points) <= MANY:
+        style |= {"marker": "o", "markersize": 3}
+    axes.plot(*zip(*points, strict=True), **style)
+
+
+def _scale_losses(axes: Any, values: Sequence[float]) -> None:
+    low, high = min(values), max(values)
+    if low <= 0 or high / low <= WIDE:
+        return
+    ticks = plots.required("matplotlib.ticker", "matplotlib", "train")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticks.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticks.FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(ticks.NullLocator())
+
+
+def _known(row: Row, name: str) -> bool:
+    value = row.get(name)
+    return value is not None and math.isfinite(value)
