@@ -38,6 +38,7 @@ FORMAT, VERSION = "bcos_zoo explanation bundle", 1
 ENDINGS = (".zip", ".npz")
 METADATA = "metadata.json"
 AXES = {"logits": 2, "targets": 2, "weights": 5, "contributions": 4, "bias": 2}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = 1e-3  # of the largest absolute value of an array: float32 on another machine stays below
 GAP = 1e-3  # of the sum of the absolute contributions, as `bcos_zoo.explain` warns at
 MOST_BYTES = 1 << 30  # of all arrays together
@@ -75,7 +76,8 @@ def write(
 
     image: the file that was explained. model: the name that `bcos_zoo.load` made the classifier of.
     Raises InputError for another ending than .zip or .npz, an unreadable image, an explanation that is not of
-    one image or is no explanation of this classifier's classes, and a place that cannot be written.
+    one image, is no explanation of this classifier's classes or is in half precision, in which no two
+    machines agree, and for a place that cannot be written.
     """
     path = Path(path)
     if path.suffix not in ENDINGS:
@@ -85,6 +87,8 @@ def write(
             f"logits of shape {tuple(explanation.logits.shape)} came; a bundle holds one image and the "
             f"logits of all {len(classifier.class_names)} classes: explain the image by itself, no contrast"
         )
+    if (dtype := _dtype(explanation)) not in DTYPES:
+        raise InputError(f"the explanation is in {dtype}; a bundle holds {' or '.join(DTYPES)}")
     arrays = _arrays(explanation)
     members = {f"{name}.npy": _npy(array) for name, array in arrays.items()}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
@@ -107,6 +111,10 @@ def _arrays(explanation: Explanation) -> dict[str, np.ndarray]:
     return {name: at_least_float32(value).cpu().numpy() for name, value in tensors.items()}
 
 
+def _dtype(explanation: Explanation) -> str:
+    return str(explanation.contributions.dtype).removeprefix("torch.")
+
+
 def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
@@ -121,7 +129,7 @@ def _describe(classifier: Classifier, image: Path, explanation: Explanation, mod
         "image": {"file": image.name, "sha256": _image_sha256(image)},
         "model": {"name": model, "weights_sha256": state_dicts.sha256(classifier.model.state_dict())},
         "preprocessing": _preprocessing(classifier),
-        "dtype": str(explanation.contributions.dtype).removeprefix("torch."),
+        "dtype": _dtype(explanation),
         "targets": picked,
         "labels": [classifier.class_names[i] for i in picked],
         "logits": [explanation.logits[0, i].item() for i in picked],
@@ -331,10 +339,9 @@ def _recomputed(
     tolerance: float,
 ) -> list[Check]:
     names = ("logits", "weights", "contributions", "bias")
-    kinds = {"float32": torch.float32, "float64": torch.float64}
     try:
-        if (dtype := kinds.get(claim["dtype"])) is None:
-            raise InputError(f"dtype {claim['dtype']!r}; allowed are {', '.join(kinds)}")
+        if (dtype := DTYPES.get(claim["dtype"])) is None:
+            raise InputError(f"dtype {claim['dtype']!r}; allowed are {', '.join(DTYPES)}")
         targets = torch.from_numpy(arrays["targets"])
         again = _arrays(_explain(classifier, image, targets, dtype))
     except InputError as error:
@@ -364,8 +371,8 @@ def _complete(arrays: Mapping[str, np.ndarray], claim: Mapping[str, Any]) -> Che
         gap = np.abs(chosen - contributions.sum((-1, -2)) - arrays["bias"])
         total = np.abs(contributions).sum((-1, -2)) + np.abs(arrays["bias"])
         share = float((gap / np.maximum(total, 1e-30)).max())
-    except (IndexError, ValueError):
-        return Check("completeness", False, "the arrays do not fit each other")
-    stated = abs(claim["completeness_gap"] - float(gap.max())) <= GAP * float(total.max())
+        stated = abs(claim["completeness_gap"] - float(gap.max())) <= GAP * float(total.max())
+    except (IndexError, ValueError, OverflowError):  # the last of whole numbers, which JSON has of any size
+        return Check("completeness", False, "the arrays and the stated gap do not fit each other")
     holds = share <= GAP and stated
     return Check("completeness", holds, f"gap {gap.max():.1e} logits, {share:.1e} of all contributions")

@@ -153,6 +153,7 @@ def test_contributions_that_do_not_sum_to_the_logit_are_incomplete(written, phot
         ("labels", lambda m: m.update(targets=[3, 4])),
         ("labels", lambda m: m.update(logits=[9.0, 9.0])),
         ("completeness", lambda m: m.update(completeness_gap=0.5)),
+        ("completeness", lambda m: m.update(completeness_gap=10**400)),
         ("logits", lambda m: m.update(dtype="float16")),
     ],
 )
@@ -302,6 +303,14 @@ def test_an_explanation_in_float64_is_recomputed_in_float64(classifier, photogra
     bundle.write(path, classifier, photograph, rounded, model=NAME)
     lines = bundle.verify(path, photograph, tolerance=1e-12)
     assert [line.what for line in lines if not line.holds] == ["weights"]
+
+
+def test_an_explanation_in_half_precision_is_refused(classifier, photograph, tmp_path):
+    x = classifier.preprocess(photograph)
+    explanation = bcos_zoo.explain(classifier.model, x, ["cat"], dtype=torch.bfloat16)
+    with pytest.raises(InputError, match="the explanation is in bfloat16; a bundle holds float32 or float64"):
+        bundle.write(tmp_path / "x.zip", classifier, photograph, explanation, model=NAME)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bundle_may_be_moved(written, photograph, tmp_path):
