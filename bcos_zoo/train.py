@@ -1,257 +1,319 @@
-"""Training from a TOML file, resumable to the bit: each random draw is a function of seed and step."""
+"""The training engine: one loop for fine-tuning and for training from nothing, over accelerate.
+
+Each random draw is a function of the seed and of where in the run it happens, so no generator's state is
+kept: a run that was killed and resumed ends with the same bits as one that was not.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
+import contextlib
 import time
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torch.nn.functional as F
-from timm.optim import create_optimizer_v2, muon
-from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
-from . import data, state_dicts
+from .data import Batch, Order, Task, make_mixup, seeds, train_loader, train_transform, val_loader
+from .data.scan import check_share
 from .errors import InputError
-from .files import replacing
+from .extras import required
+from .layers import synchronise_norms
+from .training import machine, networks, parameters, runs, scores, states
+from .training.early import Best
+from .training.history import Row
+from .training.losses import make_loss
+from .training.optimization import make_optimizer, make_schedule
+from .training.position import Position
+from .training.recipe import Recipe
+from .training.records import Records
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """What a run is made of; a TOML file in `configs/` gives these keys and no others."""
-
-    model: str
-    epochs: int
-    batch_size: int = 128
-    optimizer: str = "adam"  # any of timm's
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    warmup_epochs: float = 0.0
-    min_lr: float = 0.0
-    clip: float | None = None
-    clip_mode: str = "agc"  # adaptive gradient clipping, or timm's "norm", "value"
-    off_label: float = 0.0  # target of the classes that are not shown; the published ImageNet recipe has 1/C
-    shift: int = 4
-    ema_decay: float | None = None
-    seed: int = 42
-    compile: bool = True
-    channels_last: bool = False
-    autocast: bool = False  # bfloat16; pays only where the processor multiplies it in hardware
-    validate_epochs: int = 1  # validate after every so many epochs, and after the last
-    save_minutes: float = 5.0
-
-
-def read_config(path: str | Path) -> TrainConfig:
-    """Read a TOML file. Raises InputError if it is missing, broken, or has unknown or too few keys."""
-    path = Path(path)
-    try:
-        raw = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give a TOML file such as those in configs/") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML: {error}") from error
-    known = {field.name for field in fields(TrainConfig)}
-    if unknown := raw.keys() - known:
-        raise InputError(f"{path}: unknown keys {sorted(unknown)}; known: {', '.join(sorted(known))}")
-    if missing := {"model", "epochs"} - raw.keys():
-        raise InputError(
-            f"{path}: {', '.join(sorted(missing))} not given; a run needs at least model and epochs"
-        )
-    return TrainConfig(**raw)
-
-
-def off_label_bce(logits: Tensor | tuple[Tensor, ...], labels: Tensor, off: float) -> Tensor:
-    """Mean binary cross-entropy against 1 for the label and `off` for every other class.
-
-    logits: (N, C); or several of them, those of auxiliary heads, whose losses are added.
-    labels: (N,) indices. Boehle et al. 2024, section 4 (with off = 1/C).
-    """
-    if isinstance(logits, tuple):
-        return torch.stack([off_label_bce(one, labels, off) for one in logits]).sum()
-    logits = logits.float()
-    targets = F.one_hot(labels, logits.shape[1]).to(logits.dtype).clamp_min(off)
-    return F.binary_cross_entropy_with_logits(logits, targets)
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, images: data.ImageSet, batch_size: int = 500) -> float:
-    """Top-1 accuracy in percent over the whole set."""
-    was = model.training
-    model.eval()
-    right = 0
-    for start in range(0, len(images), batch_size):
-        batch = slice(start, start + batch_size)
-        predicted = model(images.images[batch].float() / 255).argmax(1)
-        right += int((predicted == images.labels[batch]).sum())
-    model.train(was)
-    return 100 * right / len(images)
+Log = Callable[[str], None]
+Progress = Callable[[int, int, float], None]  # steps done, steps of the run, loss
 
 
 def train(
-    config: TrainConfig, root: str | Path, run: str | Path, *, resume: bool = False, log: Any = print
-) -> Path:
-    """Train on `root/train`, validate on `root/val` after each epoch, and write `run/model.safetensors`.
+    recipe: Recipe,
+    task: Task,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    source: str | None = None,
+    log: Log = print,
+    progress: Progress = lambda done, total, loss: None,
+) -> Result:
+    """Train as a recipe says, on the images of a task, and leave everything in a folder.
 
-    The run folder also gets `last.pt` (what `resume` continues from), `metrics.csv` and `config.json`. A run
-    that was interrupted and resumed ends with the same bits as one that was not, on the same machine.
-    Raises InputError if the run folder holds a run already and `resume` is not asked for, or vice versa.
+    The folder gets states to resume from, and, after each epoch, metrics, curves, pictures of explanations
+    and the network so far, as `bcos_zoo.load` and `timm.create_model("local-dir:FOLDER")` take it.
+    resume: go on from the newest state. source: what the network's card calls the images.
+    log: gets a line an epoch. progress: called after each step. Of several processes the first one alone
+    calls them.
+
+    Raises InputError if the folder holds a run already and `resume` is not asked for, or the other way round;
+    for a recipe that does not fit the images; if the loss is no number any more, memory runs out, the disk is
+    full, or too many images cannot be read. What was saved before stays.
     """
-    run = Path(run)
-    last = run / "last.pt"
-    if last.exists() and not resume:
-        raise InputError(f"{run} holds a run already; continue it with --resume or give another folder")
-    size = timm.get_pretrained_cfg(config.model).input_size[-1]
-    train_set, val_set = (data.load_in_memory(Path(root) / split, size) for split in ("train", "val"))
-    if train_set.class_names != val_set.class_names:
-        raise InputError(f"{root}: the classes of train and val differ; give both the same sub-folders")
-    steps = len(train_set) // config.batch_size
-    if steps == 0:
-        raise InputError(
-            f"{len(train_set)} images do not fill a batch of {config.batch_size}; lower batch_size"
-        )
-
-    torch.manual_seed(config.seed)
-    model = timm.create_model(config.model, num_classes=len(train_set.class_names))
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = model.to(memory_format=memory_format)
-    ema = ModelEmaV3(model, decay=config.ema_decay, use_warmup=True) if config.ema_decay else None
-    if "muon" in config.optimizer:
-        _orthogonalize_in_float32()
-    optimizer = create_optimizer_v2(
-        model, opt=config.optimizer, lr=config.lr, weight_decay=config.weight_decay
-    )
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched="cosine",
-        num_epochs=config.epochs,
-        warmup_epochs=config.warmup_epochs,
-        min_lr=config.min_lr,
-        warmup_lr=config.lr / 100,
-        warmup_prefix=True,
-        step_on_epochs=False,
-        updates_per_epoch=steps,
-    )
-    forward = torch.compile(model) if config.compile else model
-
-    done, loss_sum = 0, 0.0
-    history: list[dict[str, float]] = []
-    run.mkdir(parents=True, exist_ok=True)
-    if resume:
-        done, loss_sum, history = _restore(last, config, model, ema, optimizer)
-        log(f"resumed at step {done} of {config.epochs * steps}")
-    with replacing(run / "config.json") as temporary:
-        temporary.write_text(json.dumps(asdict(config), indent=2))
-
-    saved = started = time.monotonic()
-    model.train()
-    while done < config.epochs * steps:
-        epoch, step = divmod(done, steps)
-        order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(config.seed + epoch))
-        picked = order[step * config.batch_size : (step + 1) * config.batch_size]
-        torch.manual_seed(config.seed * 1_000_003 + done)
-        x = data.shift_and_flip(train_set.images[picked], config.shift).float() / 255
-        scheduler.step_update(done)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast):
-            logits = forward(x.contiguous(memory_format=memory_format))
-        loss = off_label_bce(logits, train_set.labels[picked], config.off_label)
-        if not loss.isfinite():
+    folder = Path(folder)
+    alone = runs.claimed(folder) if machine.is_main() else contextlib.nullcontext()
+    with alone, machine.explaining_memory(recipe):
+        found = states.newest(folder)
+        if found and not resume:
             raise InputError(
-                f"the loss became {loss.item()} at step {done}; lower lr. The last good state is {last}"
+                f"{folder} holds a run already; continue it with --resume or give another folder"
             )
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        if config.clip is not None:
-            dispatch_clip_grad(model.parameters(), config.clip, mode=config.clip_mode)
-        optimizer.step()
-        if ema is not None:
-            ema.update(model, done)
-        done, loss_sum = done + 1, loss_sum + loss.item()
-
-        if done % steps == 0:
-            row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], "loss": loss_sum / steps}
-            if (epoch + 1) % config.validate_epochs == 0 or done == config.epochs * steps:
-                row["top1"] = accuracy(ema.module if ema is not None else model, val_set)
-            history, loss_sum = [*history, row], 0.0
-            log(
-                " ".join(f"{key} {value:.5g}" for key, value in row.items())
-                + f" {time.monotonic() - started:.0f} s"
-            )
-            _write_metrics(run / "metrics.csv", history)
-        if done % steps == 0 or time.monotonic() - saved > 60 * config.save_minutes:
-            _save(last, config, model, ema, optimizer, done, loss_sum, history)
-            saved = time.monotonic()
-
-    final = ema.module if ema is not None else model
-    state_dicts.save(final.state_dict(), run / "model.safetensors")
-    return run / "model.safetensors"
+        if resume and not found:
+            raise InputError(f"{folder} holds no state to resume from; start the run without --resume")
+        trainer = Trainer(recipe, task, folder)
+        if found:
+            trainer.restore(found[1], found[0])
+        return _run(trainer, folder, source, log, progress)
 
 
-def _orthogonalize_in_float32() -> None:
-    """Make timm's Muon iterate in float32: it is set to bfloat16, which many processors only emulate."""
-    if not isinstance(muon.zeropower_via_newtonschulz, partial):
-        muon.zeropower_via_newtonschulz = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
+def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress: Progress) -> Result:
+    """Train to the end. Of several processes the first one writes, and all take the same turns."""
+    run, at, accelerator = trainer.recipe.run, trainer.at, trainer.accelerator
+    records = None
+    if machine.is_main():
+        records = Records(folder, trainer.recipe, trainer.task, trainer.class_names, source)
+    accelerator.init_trackers("bcos_zoo", config=machine.plain(trainer.recipe))
+    clock = states.Clock(run.save_minutes, run.save_steps, at.done)
+
+    def save() -> None:
+        state = trainer.state()
+        if records is not None:
+            states.save(folder, state, at.done, keep=run.keep)
+        clock.saved(at.done)
+
+    if records is not None:
+        log(f"resumed at step {at.done} of {trainer.total}" if at.done else trainer.describe())
+    while not trainer.finished:
+        began = time.monotonic()
+        for loss in trainer.epoch():
+            if records is not None:
+                progress(at.done, trainer.total, loss)
+            if clock.due(at.done):
+                save()
+        row = trainer.close_epoch(time.monotonic() - began)
+        accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
+        if records is not None:
+            log(" ".join(f"{key} {value:.5g}" for key, value in row.items()))
+            records.epoch(at.rows, trainer.kept(), at.failed)
+        save()
+    network = trainer.kept()
+    found, logits, targets = trainer.validate(network)
+    accelerator.end_training()
+    if records is not None:
+        records.end(at.rows, network, trainer.kept_epoch, found, logits, targets)
+    unreadable = len(trainer.task.unreadable) + len(at.failed)
+    return Result(folder, int(at.rows[-1]["epoch"]), trainer.kept_epoch, found, unreadable)
 
 
-def _save(
-    path: Path,
-    config: TrainConfig,
-    model: nn.Module,
-    ema: ModelEmaV3 | None,
-    optimizer: torch.optim.Optimizer,
-    done: int,
-    loss_sum: float,
-    history: list[dict[str, float]],
-) -> None:
-    state = {
-        "config": asdict(config),
-        "model": model.state_dict(),
-        "ema": ema.module.state_dict() if ema else None,
-        "optimizer": optimizer.state_dict(),
-        "done": done,
-        "loss_sum": loss_sum,
-        "history": history,
-    }
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    folder: Path
+    epochs: int  # trained, before and after resuming
+    best_epoch: int  # the one whose network was kept
+    scores: dict[str, float]  # of that network, on the validation images
+    unreadable: int  # images left out, or replaced while training
 
 
-def _restore(
-    path: Path,
-    config: TrainConfig,
-    model: nn.Module,
-    ema: ModelEmaV3 | None,
-    optimizer: torch.optim.Optimizer,
-) -> tuple[int, float, list[dict[str, float]]]:
-    if not path.exists():
-        raise InputError(f"{path}: nothing to resume; start the run without --resume")
-    state = torch.load(path, weights_only=True)
-    if state["config"] != asdict(config):
-        changed = sorted(key for key, value in asdict(config).items() if state["config"].get(key) != value)
-        raise InputError(
-            f"{path} was made with another config ({', '.join(changed)}); resume with the same one"
+class Trainer:
+    """A run in memory: the network, how it learns, and where it is."""
+
+    def __init__(self, recipe: Recipe, task: Task, folder: Path) -> None:
+        self.recipe, self.task = recipe, task
+        run, data = recipe.run, recipe.data
+        self.accelerator = machine.accelerator(recipe, folder)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        self.format = torch.channels_last if run.channels_last else torch.contiguous_format
+
+        torch.manual_seed(run.seed)
+        model, self.class_names = networks.build(recipe, task.class_names)
+        parameters.freeze(model, recipe.model.train)
+        if run.synchronise and processes > 1:
+            synchronise_norms(model)
+        model = model.to(self.accelerator.device, memory_format=self.format)
+        decay = recipe.optimizer.ema_decay
+        self.ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
+        self.network = self.ema.module if self.ema else networks.still(model)  # what is validated and kept
+        card = networks.data_config(model, data.input_size)
+
+        self.order = Order(
+            len(task.train), run.batch_size, seed=run.seed, rank=rank, processes=processes,
+            accumulate=run.accumulate, weights=task.draw_weights() if data.balanced else None,
+            repeats=recipe.augment.repeats,
+        )  # fmt: skip
+        self.loader = train_loader(
+            task.train, train_transform(card, recipe.augment), self.order,
+            seed=run.seed, workers=data.workers, cache=data.cache,
+        )  # fmt: skip
+        self.val_loader = val_loader(
+            task.val, networks.val_transform(self.network), max(run.batch_size // processes, 1),
+            rank=rank, processes=processes, workers=data.workers, cache=data.cache,
+        )  # fmt: skip
+        self.criterion = make_loss(recipe.loss, len(self.class_names), task.multilabel, task.class_counts())
+        self.criterion.to(self.accelerator.device)
+        self.mixup = make_mixup(recipe.augment, len(task.class_names), multilabel=task.multilabel)
+
+        optimizer = make_optimizer(model, recipe.optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.forward = torch.compile(self.model) if run.compile else self.model
+        self.set_rates = make_schedule(optimizer, recipe.optimizer, epochs=run.epochs, steps=self.order.steps)
+        self.total = run.epochs * self.order.steps
+        self.at = Position()
+        metric = run.monitor or ("map" if task.multilabel else "top1")
+        self.best = Best(metric, scores.direction(metric), run.patience)
+
+    @property
+    def finished(self) -> bool:
+        return self.at.done >= self.total or self.at.stopped
+
+    def describe(self) -> str:
+        task, order = self.task, self.order
+        return (
+            f"{len(task.train)} images to learn from, {len(task.val)} to validate with, "
+            f"{len(task.class_names)} classes; {order.steps} steps of {order.batch_size} images an epoch"
         )
-    model.load_state_dict(state["model"])
-    if ema is not None:
-        ema.module.load_state_dict(state["ema"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["done"], state["loss_sum"], state["history"]
 
+    def epoch(self) -> Iterator[float]:
+        """Train to the end of the epoch; yields the loss of each step."""
+        steps, pieces = self.order.steps, self.recipe.run.accumulate
+        self.order.set_position(*divmod(self.at.done, steps))
+        parameters.set_training(self.accelerator.unwrap_model(self.model))
+        batches = iter(self.loader)
+        while True:
+            yield self._step([next(batches) for _ in range(pieces)])
+            if self.at.done % steps == 0:
+                return
 
-def _write_metrics(path: Path, history: list[dict[str, float]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", "lr", "loss", "top1"])
-        writer.writeheader()
-        writer.writerows(history)
+    def _step(self, pieces: list[Batch]) -> float:
+        """One optimiser step on the pieces of a batch; the mean loss over all processes."""
+        recipe, accelerator = self.recipe, self.accelerator
+        seeds.seed_all(recipe.run.seed, self.at.done, accelerator.process_index)
+        self.set_rates(self.at.done)
+        total = torch.zeros((), device=accelerator.device)
+        for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
+            self._fail(piece.failed)
+            x, y = piece.images.to(accelerator.device, memory_format=self.format), piece.labels
+            x, y = (x, y.to(accelerator.device)) if self.mixup is None else self.mixup(x, y.to(x.device))
+            # Gradients are exchanged with the last piece alone.
+            with accelerator.no_sync(self.model) if left else contextlib.nullcontext():
+                loss = self.criterion(self.forward(x), y) / len(pieces)
+                accelerator.backward(loss)
+            total += loss.detach()
+        value = float(accelerator.reduce(total, "mean"))
+        if not torch.tensor(value).isfinite():
+            raise InputError(
+                f"the loss became {value} at step {self.at.done}; lower optimizer.lr, or clip gradients with "
+                "optimizer.clip. The last good state and the best network so far are kept"
+            )
+        if recipe.optimizer.clip is not None:
+            accelerator.unscale_gradients()
+            dispatch_clip_grad(self.model.parameters(), recipe.optimizer.clip, recipe.optimizer.clip_mode)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.at.step(value)
+        if self.ema is not None and self.at.done % recipe.optimizer.ema_every == 0:
+            self.ema.update(accelerator.unwrap_model(self.model), self.at.done // recipe.optimizer.ema_every)
+        return value
+
+    def _fail(self, images: list[str]) -> None:
+        """Count images that could not be read. Raises UnreadableError if they are too many."""
+        if images:
+            self.at.fail(images)
+            total = len(self.task.train) + len(self.task.val)
+            check_share(tuple(self.at.failed), total, self.recipe.data.bad_share)
+
+    def close_epoch(self, seconds: float) -> Row:
+        """Measure the epoch that ended, and validate, if the recipe says so; the row of it, also in `at`."""
+        at, run = self.at, self.recipe.run
+        number, steps = at.done // self.order.steps, len(at.losses)
+        row: Row = {
+            "epoch": number,
+            "step": at.done,
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "train_loss": sum(at.losses) / steps,
+        }
+        if number % run.validate_every == 0 or at.done >= self.total:
+            found, _, _ = self.validate(self.current())
+            row |= {"val_loss" if name == "loss" else name: value for name, value in found.items()}
+            if self.best.update(number, found[self.best.metric]) and run.keep_best:
+                at.best_weights = {k: v.cpu().clone() for k, v in self.network.state_dict().items()}
+        row |= {
+            "seconds": seconds,
+            "images_per_second": steps * self.order.batch_size / seconds,
+            "unreadable": len(self.task.unreadable) + len(at.failed),
+        }
+        at.rows.append(row)
+        at.losses, at.best, at.stopped = [], self.best.state_dict(), self.best.stop
+        return row
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose network is kept: the best so far, or the last."""
+        best = self.best.epoch if self.recipe.run.keep_best else None
+        return best or self.at.done // self.order.steps
+
+    def kept(self) -> nn.Module:
+        """The network of the epoch that is kept, in eval mode."""
+        if self.at.best_weights is None:
+            return self.current()
+        network = networks.still(self.network)
+        network.load_state_dict(self.at.best_weights)
+        return network
+
+    def current(self) -> nn.Module:
+        """The network as it is now, in eval mode."""
+        if self.ema is None:
+            self.network.load_state_dict(self.accelerator.get_state_dict(self.model))
+        return self.network.eval()
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor, Tensor]:
+        """Scores of a network on the validation images, its logits (M, C), and their targets."""
+        mine: list[tuple[Tensor, Tensor]] = []
+        for x, y, failed in self.val_loader:
+            self._fail(failed)
+            with self.accelerator.autocast():
+                logits = network(x.to(self.accelerator.device, memory_format=self.format))
+            mine.append((logits.float().cpu(), y))
+        found = required("accelerate.utils", "accelerate", "train").gather_object(mine)
+        logits, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
+        device = self.accelerator.device
+        loss = float(self.criterion(logits.to(device), targets.to(device)))
+        return {"loss": loss} | scores.scores(logits, targets, self.task.multilabel), logits, targets
+
+    def state(self) -> dict[str, Any]:
+        """All that the run goes on from."""
+        scaler = self.accelerator.scaler
+        return {
+            "recipe": machine.deciding(self.recipe, self.task),
+            "model": self.accelerator.get_state_dict(self.model),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "position": self.at.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any], where: Path) -> None:
+        """Go on from a state. Raises InputError if it is of another recipe, or of other images."""
+        asked = machine.deciding(self.recipe, self.task)
+        if changed := sorted(key for key in asked if state["recipe"].get(key) != asked[key]):
+            raise InputError(
+                f"{where} is of a run with another {', '.join(changed)}; resume with the same, or start anew"
+            )
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.at = Position(**state["position"])
+        if self.at.best is not None:
+            self.best.load_state_dict(self.at.best)

@@ -1,183 +1,215 @@
-"""Training: it learns, and a run that was killed ends with the same bits as one that was not."""
+"""The engine: it learns, and a run stopped anywhere ends with the same bits as one that was not."""
 
+import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
-from bcos_zoo import InputError, data, state_dicts, train
+import bcos_zoo
+from bcos_zoo import InputError, train
+from bcos_zoo.data import open_task
+from bcos_zoo.training import recipe, states
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two classes of 32x32 images that differ in colour."""
-    root = tmp_path_factory.mktemp("colours")
+def paint(root, counts, *, spread=40):
+    """Two classes of 32x32 images that differ in colour. counts: images a class in each split."""
     rng = np.random.default_rng(0)
-    for split, count in (("train", 24), ("val", 8)):
+    for split, count in counts.items():
         for name, colour in (("blue", (40, 60, 200)), ("red", (200, 60, 40))):
-            (root / split / name).mkdir(parents=True)
+            folder = root / split / name
+            folder.mkdir(parents=True)
             for i in range(count):
-                pixels = np.clip(rng.normal(colour, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+                pixels = np.clip(rng.normal(colour, spread, (32, 32, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
     return root
 
 
-CONFIG = train.TrainConfig(
-    model="bcos_resnet20",
-    epochs=3,
-    batch_size=8,
-    optimizer="nmuon",
-    lr=1e-2,
-    ema_decay=0.5,
-    compile=False,
-    save_minutes=0,
-)
+def make(**changes):
+    """A small recipe. changes: "table__key" = value."""
+    tables = {
+        "model": {"name": "bcos_resnet20", "args": {"layers": [1, 1, 1]}},
+        "data": {"workers": 0},
+        "augment": {"crop": "shift", "shift": 3},
+        "optimizer": {"name": "adam", "lr": 5e-3, "ema_decay": 0.5},
+        "run": {"epochs": 2, "batch_size": 8, "trackers": [], "save_minutes": 0, "save_steps": 2},
+    }
+    for name, value in changes.items():
+        table, key = name.split("__")
+        tables.setdefault(table, {})[key] = value
+    return recipe.parse(tables, where="test")
 
 
 def quiet(line):
     return None
 
 
-def test_a_network_learns_two_colours(folder, tmp_path):
-    lines = []
-    train.train(CONFIG, folder, tmp_path / "run", log=lines.append)
-    assert len(lines) == 3
-    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
-    assert float(rows[-1].split(",")[-1]) == 100.0
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == "bcos_resnet20"
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    root = paint(tmp_path_factory.mktemp("colours"), {"train": 16, "val": 8})
+    return open_task(root, log=quiet)
 
 
-@pytest.mark.parametrize("optimizer", ["nmuon", "adam"])
-def test_a_run_stopped_anywhere_resumes_to_the_same_bits(folder, tmp_path, optimizer):
-    config = replace(CONFIG, optimizer=optimizer, epochs=2, clip=0.01)
-    whole = state_dicts.read(train.train(config, folder, tmp_path / "whole", log=quiet))
-
-    class Stop(Exception):
-        pass
-
-    draws = data.shift_and_flip
-    for stop_at in (3, 7):  # in the first epoch, and in the second
-        calls = 0
-
-        def interrupted(batch, shift, stop_at=stop_at):
-            nonlocal calls
-            calls += 1
-            if calls > stop_at:
-                raise Stop
-            return draws(batch, shift)
-
-        run = tmp_path / f"stopped{stop_at}"
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-            patch.setattr(data, "shift_and_flip", interrupted)
-            train.train(config, folder, run, log=quiet)
-        resumed = state_dicts.read(train.train(config, folder, run, resume=True, log=quiet))
-        assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+def weights(run):
+    return timm.create_model(f"local-dir:{run}", pretrained=True).state_dict()
 
 
-@pytest.mark.slow
-def test_a_killed_process_resumes_to_the_same_bits(folder, tmp_path):
-    toml = tmp_path / "config.toml"
-    toml.write_text(
-        'model = "bcos_resnet20"\nepochs = 4\nbatch_size = 8\noptimizer = "nmuon"\n'
-        "compile = false\nsave_minutes = 0.0\n"
-    )
-    command = [sys.executable, "-m", "bcos_zoo", "train", str(toml), str(folder), "-o"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True)
-    process = subprocess.Popen([*command, str(tmp_path / "killed")])
-    while not (tmp_path / "killed" / "last.pt").exists():
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run([*command, str(tmp_path / "killed"), "--resume"], check=True)
-    whole, killed = (state_dicts.read(tmp_path / run / "model.safetensors") for run in ("whole", "killed"))
-    assert all(torch.equal(killed[key], value) for key, value in whole.items())
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_the_published_example_of_off_labels():
-    logits, labels = torch.zeros(1, 5), torch.tensor([3])
-    target = torch.tensor([[0.2, 0.2, 0.2, 1.0, 0.2]])
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
-    assert train.off_label_bce(logits, labels, 0.2) == expected
-    assert train.off_label_bce((logits, logits), labels, 0.2) == 2 * expected  # with an auxiliary head
+class Stop(Exception):
+    pass
 
 
-def test_shifts_and_flips_are_those_of_whole_pixels():
-    image = torch.arange(1, 3 * 5 * 5 + 1).reshape(1, 3, 5, 5)
-    padded = torch.nn.functional.pad(image, (2, 2, 2, 2))
-    possible = [
-        padded[0, :, y : y + 5, x : x + 5].flip(-1) if flip else padded[0, :, y : y + 5, x : x + 5]
-        for y in range(5)
-        for x in range(5)
-        for flip in (False, True)
-    ]
-    drawn = data.shift_and_flip(image.expand(300, -1, -1, -1), 2)
-    hits = torch.stack([(drawn == one).flatten(1).all(1) for one in possible])
-    assert (hits.sum(0) == 1).all()  # each drawn image is exactly one of the possible ones
-    assert hits.any(1).float().mean() > 0.9  # and nearly all of them are drawn
+def stop_at(step):
+    def progress(done, total, loss):
+        if done == step:
+            raise Stop
+
+    return progress
 
 
-def test_a_run_folder_is_never_overwritten(folder, tmp_path):
-    (tmp_path / "last.pt").touch()
-    with pytest.raises(InputError, match="holds a run already; continue it with --resume"):
-        train.train(CONFIG, folder, tmp_path)
-
-
-def test_resuming_wants_a_run_made_with_the_same_config(folder, tmp_path):
-    with pytest.raises(InputError, match="nothing to resume"):
-        train.train(CONFIG, folder, tmp_path / "none", resume=True)
-    train.train(replace(CONFIG, epochs=1), folder, tmp_path / "run", log=quiet)
-    with pytest.raises(InputError, match=r"made with another config \(epochs, lr\)"):
-        train.train(replace(CONFIG, epochs=2, lr=1.0), folder, tmp_path / "run", resume=True)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(folder, tmp_path):
-    with pytest.raises(InputError, match="the loss became .* lower lr"):
-        train.train(replace(CONFIG, optimizer="sgd", lr=1e38), folder, tmp_path, log=quiet)
+def test_a_network_learns_two_colours_and_can_be_used_at_once(task, tmp_path):
+    result = train.train(make(run__epochs=3), task, tmp_path, log=quiet)
+    assert result.scores["top1"] == 100
+    classifier = bcos_zoo.load(tmp_path)
+    assert classifier.class_names == ("blue", "red")
+    best = classifier.predict(Image.new("RGB", (32, 32), (200, 60, 40)))[0]
+    assert best.label == "red"
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert float(rows[-1]["top1"]) == json.loads((tmp_path / "metrics.json").read_text())[-1]["top1"] == 100
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "changes",
     [
-        (
-            "model = 'bcos_resnet20'\nepochs = 1\nlearning_rate = 1",
-            r"unknown keys \['learning_rate'\]; known: autocast",
-        ),
-        ("model = 'bcos_resnet20'", "epochs not given"),
-        ("model = ", "not TOML"),
-        (None, "No such file"),
+        {},
+        {"optimizer__name": "nmuon", "optimizer__clip": 0.01, "optimizer__ema_every": 3},
+        {"augment__mixup": 0.3, "augment__cutmix": 1.0, "augment__auto": "trivial", "augment__repeats": 2},
+        {"run__accumulate": 2, "data__balanced": True, "model__args": {"layers": [1, 1], "drop_path_rate": 0.5}},
+        {"run__precision": "bfloat16", "optimizer__ema_decay": None, "run__keep_best": True},
+        {"optimizer__by_epoch": True, "optimizer__warmup_epochs": 1, "run__epochs": 3},
     ],
+    ids=["plain", "muon", "mixed", "pieces", "bfloat16", "by-epoch"],
 )
-def test_a_config_that_does_not_fit_is_refused(tmp_path, text, message):
-    path = tmp_path / "config.toml"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(InputError, match=message):
-        train.read_config(path)
+def test_a_run_stopped_anywhere_resumes_to_the_same_bits(task, tmp_path, changes):
+    wanted = make(**changes)
+    train.train(wanted, task, tmp_path / "whole", log=quiet)
+    for step in (1, 3, 6):  # before any state, inside the first epoch, and inside the second
+        run = tmp_path / str(step)
+        with pytest.raises(Stop):
+            train.train(wanted, task, run, log=quiet, progress=stop_at(step))
+        train.train(wanted, task, run, resume=step > 2, log=quiet)
+        assert same(weights(run), weights(tmp_path / "whole"))
+        assert scores(run) == scores(tmp_path / "whole")
 
 
-def test_every_config_of_the_repository_can_be_read():
-    from pathlib import Path
-
-    configs = sorted((Path(__file__).parent.parent / "configs").glob("*.toml"))
-    assert configs
-    for path in configs:
-        train.read_config(path)
+def scores(run):
+    clocks = ("seconds", "images_per_second")
+    rows = json.loads((run / "metrics.json").read_text())
+    return [{key: value for key, value in row.items() if key not in clocks} for row in rows]
 
 
-def test_images_of_another_size_and_folders_without_classes_are_refused(tmp_path):
-    (tmp_path / "a").mkdir()
-    Image.new("RGB", (20, 30)).save(tmp_path / "a" / "x.png")
-    with pytest.raises(InputError, match="20x30; in-memory training takes 32x32"):
-        data.load_in_memory(tmp_path, 32)
-    with pytest.raises(InputError, match="no sub-folders"):
-        data.list_folder(tmp_path / "a")
-    with pytest.raises(InputError, match="no such folder"):
-        data.list_folder(tmp_path / "b")
+def test_neither_workers_nor_the_cache_change_a_bit(task, tmp_path):
+    for name, data in {"a": {"workers": 0}, "b": {"workers": 2, "cache": True}}.items():
+        changes = {f"data__{key}": value for key, value in data.items()}
+        train.train(make(**changes), task, tmp_path / name, log=quiet)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_pieces_of_a_batch_give_the_steps_of_the_whole(task, tmp_path):
+    """Up to batch statistics: so on a network whose norms have none."""
+    args = {"layers": [1, 1], "norm": "pnu"}
+    for pieces in (1, 4):
+        wanted = make(run__accumulate=pieces, model__args=args, optimizer__name="sgd")
+        train.train(wanted, task, tmp_path / str(pieces), log=quiet)
+    losses = [[row["train_loss"] for row in scores(tmp_path / n)] for n in ("1", "4")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(task, tmp_path):
+    wanted = make(
+        run__epochs=20, run__patience=2, run__keep_best=True, run__monitor="top1", optimizer__ema_decay=None
+    )
+    result = train.train(wanted, task, tmp_path, log=quiet)
+    rows = scores(tmp_path)
+    assert result.epochs == len(rows) == result.best_epoch + 2
+    assert result.scores["top1"] == max(row["top1"] for row in rows)
+
+
+def test_a_folder_with_a_run_is_not_overwritten_and_one_without_is_not_resumed(task, tmp_path):
+    train.train(make(run__epochs=1), task, tmp_path / "run", log=quiet)
+    with pytest.raises(InputError, match="holds a run already; continue it with --resume"):
+        train.train(make(), task, tmp_path / "run", log=quiet)
+    with pytest.raises(InputError, match="holds no state to resume from"):
+        train.train(make(), task, tmp_path / "other", resume=True, log=quiet)
+
+
+def test_resuming_wants_the_same_recipe_and_the_same_images(task, tmp_path):
+    with pytest.raises(Stop):
+        train.train(make(), task, tmp_path / "run", log=quiet, progress=stop_at(4))
+    with pytest.raises(InputError, match=r"another optimizer\.lr, run\.epochs;"):
+        wanted = make(run__epochs=5, optimizer__lr=1.0)
+        train.train(wanted, task, tmp_path / "run", resume=True, log=quiet)
+    other = open_task(paint(tmp_path / "images", {"train": 17, "val": 4}), log=quiet)
+    with pytest.raises(InputError, match="another set of images;"):
+        train.train(make(), other, tmp_path / "run", resume=True, log=quiet)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(task, tmp_path):
+    wanted = make(optimizer__name="sgd", optimizer__lr=1e38, optimizer__ema_decay=None, run__save_steps=1)
+    with pytest.raises(InputError, match="the loss became .* lower optimizer.lr"):
+        train.train(wanted, task, tmp_path, log=quiet)
+    _, state = states.newest(tmp_path)
+    assert all(value.isfinite().all() for value in state["model"].values() if value.is_floating_point())
+
+
+def test_where_memory_runs_out_a_batch_is_advised(task, tmp_path):
+    def progress(done, total, loss):
+        torch.empty(10**15)
+
+    with pytest.raises(InputError, match=r"out of memory with batches of 8 in 1 pieces; start anew, in another folder, with --set run.accumulate=2"):
+        train.train(make(), task, tmp_path, log=quiet, progress=progress)
+
+
+def test_images_that_break_during_a_run_are_replaced_counted_and_listed(tmp_path):
+    root = paint(tmp_path / "images", {"train": 16, "val": 4})
+    task = open_task(root, log=quiet)
+    broken = root / "train" / "red" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"1 of 40 images \(2.5%\) cannot be read"):
+        train.train(make(), task, tmp_path / "strict", log=quiet)
+    result = train.train(make(data__bad_share=0.1), task, tmp_path / "run", log=quiet)
+    assert result.unreadable == 1
+    assert str(broken) in (tmp_path / "run" / "unreadable.txt").read_text()
+
+
+def test_a_conventional_network_of_timm_learns_too(task, tmp_path):
+    wanted = make(model__name="resnet18", model__args={"channels": [8, 8, 8, 8]}, data__input_size=32, run__epochs=1)
+    train.train(wanted, task, tmp_path, log=quiet)
+    model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert type(model).__module__ == "timm.models.resnet" and model.num_classes == 2
+
+
+def test_a_single_logit_tells_two_classes_apart(task, tmp_path):
+    wanted = make(model__args={"layers": [1, 1, 1], "num_classes": 1}, run__epochs=3)
+    result = train.train(wanted, task, tmp_path, log=quiet)
+    assert result.scores["top1"] == 100
+    assert bcos_zoo.load(tmp_path).class_names == ("red",)
+
+
+def test_every_network_can_be_the_beginning_of_the_next(task, tmp_path):
+    train.train(make(run__epochs=3), task, tmp_path / "first", log=quiet)
+    wanted = make(
+        model__name=str(tmp_path / "first"), model__pretrained=True, model__train="head", model__args={},
+        run__epochs=1, optimizer__ema_decay=None,
+    )  # fmt: skip
+    train.train(wanted, task, tmp_path / "second", log=quiet)
+    before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"fc.linear.weight"}

@@ -1,24 +1,122 @@
-"""The verbs that make networks: train."""
+"""The verbs that train: finetune, train."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .. import train
-from .console import Folder
+from ..data import Task, UnreadableError, open_task
+from ..training import defaults, machine, recipe
+from ..training.plan import plan
+from ..training.recipe import Recipe
+from ..training.records import RECIPE
+from .console import DEFAULT_MODEL, Folder, Json, err, print_json
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="Folder with a sub-folder of images for each class (or train/ and val/ of such), a CSV file, or "
+        "one of timm's: hfds/NAME, wds/PATH, torch/NAME, a tar.",
+    ),
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change the recipe; repeatable.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and stop.")]
+
+
+def finetune(
+    data: Source,
+    model: Annotated[str, typer.Option("--model", help="The network to begin with.")] = DEFAULT_MODEL,
+    folder: Annotated[
+        Path | None, typer.Option("-o", help="The run folder; runs/DATA-MODEL if not given.")
+    ] = None,
+    learn: Annotated[
+        str, typer.Option("--train", help="full, head (linear probe), or from:LAYER and all after it.")
+    ] = "full",
+    changes: Set = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a network into a classifier of your own images."""
+    run = folder or Path("runs") / f"{Path(data).stem}-{Path(model).name}"
+    if resume:
+        wanted = recipe.read(run / RECIPE, changes or ())
+        return _run(wanted, _open(data, wanted, run, dry_run), data, run, resume, dry_run, as_json)
+    settings = defaults.finetuning(model, learn, changes or ())
+    task = _open(data, settings, run, dry_run)
+    _run(defaults.for_task(settings, task, changes or ()), task, data, run, resume, dry_run, as_json)
 
 
 def train_(
     config: Annotated[Path, typer.Argument(help="A TOML file, such as those in configs/.")],
-    data: Annotated[Path, typer.Argument(help="Folder with train/<class>/ and val/<class>/.")],
+    data: Source,
     folder: Folder = Path("runs/train"),
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    changes: Set = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
-    """Train a network from nothing."""
-    written = train.train(
-        train.read_config(config), data, folder, resume=resume, log=lambda line: typer.echo(line, err=True)
-    )
-    typer.echo(written)
+    """Train a network as a recipe says."""
+    wanted = recipe.read(config, changes or ())
+    _run(wanted, _open(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
+
+
+def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
+    part = wanted.data
+    try:
+        return open_task(
+            source, val_share=part.val_share, folds=part.folds, fold=part.fold, seed=wanted.run.seed,
+            train_split=part.train_split, val_split=part.val_split, image_key=part.image_key,
+            label_key=part.label_key, check=part.check and not dry_run, bad_share=part.bad_share, log=_log,
+        )  # fmt: skip
+    except UnreadableError as error:
+        for line in error.unreadable:
+            _log(line)
+        raise
+
+
+def _run(
+    wanted: Recipe, task: Task, source: str, folder: Path, resume: bool, dry_run: bool, as_json: bool
+) -> None:
+    if dry_run:
+        facts = plan(wanted, task, folder)
+        if as_json:
+            return print_json(facts | {"recipe": asdict(wanted)})
+        lines = "".join(f"# {key}: {value}\n" for key, value in facts.items())
+        return typer.echo(lines + recipe.to_toml(wanted), nl=False)
+    with _progress() as progress:
+        name = Path(source).name or source
+        result = train.train(wanted, task, folder, resume=resume, source=name, log=_log, progress=progress)
+    if not machine.is_main():
+        return None
+    if as_json:
+        return print_json(asdict(result) | {"folder": str(result.folder)})
+    scores = ", ".join(f"{name} {value:.4g}" for name, value in result.scores.items())
+    return typer.echo(f"{result.folder}: network of epoch {result.best_epoch} of {result.epochs}: {scores}")
+
+
+def _log(line: str) -> None:
+    err.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not machine.is_main()) as bar:
+        one = bar.add_task("loss", total=None)
+
+        def advance(done: int, total: int, loss: float) -> None:
+            bar.update(one, completed=done, total=total, description=f"loss {loss:.4f}")
+
+        yield advance

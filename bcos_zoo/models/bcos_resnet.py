@@ -166,7 +166,7 @@ _IMAGENET = dict(input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, num
 _CIFAR = dict(input_size=(3, 32, 32), pool_size=(8, 8), crop_pct=1.0, num_classes=10)
 
 default_cfgs = cards(
-    {f"bcos_resnet{size}": _IMAGENET for size in (18, 34, 50, 101, 152)}
+    {f"bcos_resnet{size}": _IMAGENET for size in (18, "18_w32", 34, 50, 101, 152)}
     | {f"bcos_resnext{size}": _IMAGENET for size in ("50_32x4d", "101_32x8d")}
     | {f"bcos_wide_resnet{size}": _IMAGENET for size in ("50_2", "101_2")}
     | {f"bcos_resnet{size}": _CIFAR for size in (20, 32, 44, 56, 110)},
@@ -187,6 +187,12 @@ def _create(
 def bcos_resnet18(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
     """ResNet-18 (He et al. 2015, table 1)."""
     return _create("bcos_resnet18", pretrained, kwargs, BasicBlock, (2, 2, 2, 2))
+
+
+@register_model
+def bcos_resnet18_w32(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
+    """ResNet-18 of half the width: 32 channels in its first stage."""
+    return _create("bcos_resnet18_w32", pretrained, kwargs, BasicBlock, (2, 2, 2, 2), widths=(32, 64, 128, 256))
 
 
 @register_model

@@ -23,6 +23,13 @@ DIRECTION = {  # which end of each score is the good one
 }
 
 
+def direction(name: str) -> str:
+    """The good end of a score, "max" or "min". Raises InputError for one that is not known."""
+    if name not in DIRECTION:
+        raise InputError(f"run.monitor={name!r}: no such score; known: {', '.join(DIRECTION)}")
+    return DIRECTION[name]
+
+
 def scores(logits: Tensor, targets: Tensor, multilabel: bool) -> dict[str, float]:
     """The scores of M images, in percent.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,21 @@ def save(run: str | os.PathLike[str], state: dict[str, Any], step: int, *, keep:
         for one in older[: -(keep - 1) or None]:
             one.unlink()
     return path
+
+
+class Clock:
+    """When the next state is due. minutes, steps: between two, 0 for no such limit. done: steps so far."""
+
+    def __init__(self, minutes: float, steps: int, done: int) -> None:
+        self.minutes, self.steps = minutes, steps
+        self.saved(done)
+
+    def saved(self, done: int) -> None:
+        self.when, self.done = time.monotonic(), done
+
+    def due(self, done: int) -> bool:
+        late = self.minutes > 0 and time.monotonic() - self.when > 60 * self.minutes
+        return late or (self.steps > 0 and done - self.done >= self.steps)
 
 
 def newest(run: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | None:

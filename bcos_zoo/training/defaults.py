@@ -1,0 +1,58 @@
+"""What `bcos-zoo finetune` does unless told otherwise, from five images a class up.
+
+The numbers come from `benchmarks/finetune.py`, whose table stands in docs/training.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+
+import timm
+
+from .. import zoo
+from ..data import Augment, Task
+from . import recipe
+from .recipe import Data, Loss, Model, Optimizer, Recipe, Run
+
+STEPS = 1000  # of the optimiser, at least, unless that is more than MOST_EPOCHS
+EPOCHS, MOST_EPOCHS = 10, 60  # at least, and at most
+BATCHES = (8, 64)  # the least and the largest batch
+SMALL = 64  # pixels: images of that size are moved a little, larger ones cropped
+
+
+def finetuning(model: str, train: str = "full", changes: Iterable[str] = ()) -> Recipe:
+    """The recipe as far as it does not depend on the images; see `for_task`.
+
+    model: what to begin with, as `--model` takes it. train: as `recipe.Model`. changes: as `recipe.read`.
+    """
+    wanted = Recipe(
+        model=Model(name=model, pretrained=True, train=train),
+        data=Data(cache=True),
+        augment=Augment(scale=(0.35, 1.0)),
+        loss=Loss(),
+        optimizer=Optimizer(name="adam", lr=1e-3, warmup_epochs=1, clip=0.01, clip_mode="agc"),
+        run=Run(epochs=EPOCHS, keep_best=True),
+    )
+    return recipe.with_changes(wanted, changes)
+
+
+def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
+    """The recipe with what follows from the images: batch, epochs, crop. changes: win over these too."""
+    images = len(task.train)
+    least, most = BATCHES
+    batch = min(max(2 ** int(math.log2(max(images // 16, 1))), least), most)
+    epochs = min(max(math.ceil(STEPS * batch / images), EPOCHS), MOST_EPOCHS)
+    size = wanted.data.input_size or _size(wanted.model.name)
+    augment = wanted.augment
+    if size <= SMALL:
+        augment = replace(augment, crop="shift", shift=max(size // 10, 1))
+    full = replace(wanted, augment=augment, run=replace(wanted.run, batch_size=batch, epochs=epochs))
+    return recipe.with_changes(full, changes)
+
+
+def _size(name: str) -> int:
+    model = timm.create_model(zoo.resolve(name), device="meta")
+    size: int = model.pretrained_cfg["input_size"][-1]
+    return size

@@ -1,0 +1,88 @@
+"""Where a run runs: processes, precision, memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Any
+
+import torch
+
+from ..data import Task
+from ..errors import InputError
+from ..extras import required
+from .recipe import Recipe
+
+MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # accelerate's words
+FREE = {  # keys that change neither weights nor scores
+    *("data.workers", "data.cache", "data.check", "data.bad_share", "run.save_minutes", "run.save_steps"),
+    *("run.keep", "run.trackers", "run.snapshots", "run.snapshot_every"),
+}
+
+
+def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
+    """accelerate's object for this process, as `torchrun` or `accelerate launch` started it, or alone.
+
+    Raises InputError for a precision that the machine does not have, and if accelerate is not installed.
+    """
+    accelerate = required("accelerate", "accelerate", "train")
+    # It keeps the precision of the first run in a process for all that follow. The processes it keeps rightly.
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=False)
+    try:
+        return accelerate.Accelerator(
+            mixed_precision=MIXED[recipe.run.precision],
+            log_with=list(recipe.run.trackers) or None,
+            project_dir=os.path.join(folder, "trackers"),
+        )
+    except (ValueError, ImportError) as error:
+        raise InputError(
+            f"run.precision={recipe.run.precision!r}, trackers={list(recipe.run.trackers)}: {error}"
+        ) from error
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes, of those that torchrun or `accelerate launch` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The keys of a recipe, "table.key", with values as trackers take them."""
+    scalar = (bool, int, float, str)
+    return {key: value if isinstance(value, scalar) else str(value) for key, value in _flat(recipe).items()}
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    return {f"{table}.{key}": value for table, part in asdict(recipe).items() for key, value in part.items()}
+
+
+def deciding(recipe: Recipe, task: Task) -> dict[str, Any]:
+    """All that decides how a run ends, as plain data: the recipe's keys, and which images."""
+    digest = hashlib.sha256(repr(task.class_names).encode())
+    for samples in (task.train, task.val):
+        digest.update(samples.labels.numpy().tobytes())
+        for i in range(len(samples)):  # without folders: they may have moved
+            digest.update(PurePath(samples.name(i)).name.encode())
+    kept = {key: value for key, value in _flat(recipe).items() if key not in FREE}
+    return kept | {"set of images": digest.hexdigest()}
+
+
+@contextmanager
+def explaining_memory(recipe: Recipe) -> Iterator[None]:
+    """Turn what is raised where memory runs out into an InputError that says which batch to try."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        short = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(
+            error
+        )
+        if not short:
+            raise
+        batch, pieces = recipe.run.batch_size, recipe.run.accumulate
+        raise InputError(
+            f"out of memory with batches of {batch} in {pieces} pieces; start anew, in another folder, with "
+            f"--set run.accumulate={2 * pieces} or --set run.batch_size={max(batch // 2, 1)}"
+        ) from error

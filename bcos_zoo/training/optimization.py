@@ -1,0 +1,78 @@
+"""A recipe's optimiser and schedule, made by timm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, muon
+from timm.scheduler import create_scheduler_v2
+from torch import nn
+
+from ..errors import InputError
+from . import parameters
+from .recipe import Optimizer
+
+
+def make_optimizer(model: nn.Module, part: Optimizer) -> torch.optim.Optimizer:
+    """The optimiser of what learns in a model. Raises InputError if timm has none such."""
+    groups = parameters.groups(
+        model,
+        lr=part.lr,
+        head_lr=part.head_lr,
+        weight_decay=part.weight_decay,
+        layer_decay=part.layer_decay,
+    )
+    if "muon" in part.name and next(model.parameters()).device.type == "cpu":
+        _orthogonalise_in_float32()
+    try:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, opt=part.name, lr=part.lr, **part.args)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise InputError(f"optimizer.name={part.name!r}, args={part.args}: {error}") from error
+    return optimizer
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, part: Optimizer, *, epochs: int, steps: int
+) -> Callable[[int], None]:
+    """A function that sets the rates for a step, by its number in the run. steps: of an epoch.
+
+    Raises InputError if timm does not know the schedule, or the warm-up is as long as the run.
+    """
+    if part.warmup_epochs >= epochs and part.warmup_epochs:
+        raise InputError(f"optimizer.warmup_epochs={part.warmup_epochs} of {epochs} epochs; give fewer")
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=part.schedule,
+        num_epochs=epochs - part.warmup_epochs,  # timm counts those of the warm-up apart
+        warmup_epochs=part.warmup_epochs,
+        warmup_lr=part.lr * part.warmup_factor,
+        warmup_prefix=True,
+        min_lr=part.min_lr,
+        decay_milestones=list(part.milestones),
+        decay_epochs=part.decay_epochs,
+        decay_rate=part.decay_rate,
+        step_on_epochs=part.by_epoch,
+        updates_per_epoch=steps,
+    )
+    if scheduler is None and part.schedule not in ("", "none", "constant"):
+        raise InputError(f"optimizer.schedule={part.schedule!r}: timm has no schedule of that name")
+
+    def set_rates(done: int) -> None:
+        if scheduler is None:
+            return
+        if part.by_epoch:
+            scheduler.step(done // steps)
+        else:
+            scheduler.step_update(done)
+
+    return set_rates
+
+
+def _orthogonalise_in_float32() -> None:
+    """Make timm's Muon iterate in float32: it is set to bfloat16, which many processors only emulate."""
+    if not isinstance(muon.zeropower_via_newtonschulz, partial):
+        made: Any = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
+        muon.zeropower_via_newtonschulz = made

@@ -1,0 +1,40 @@
+"""What a run would do, without doing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..data import Order, Task
+from . import networks, parameters, states
+from .recipe import Recipe
+
+
+def plan(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
+    """The facts of a run as plain data: images, steps, network, what learns. Nothing is written.
+
+    Raises what the run would raise before its first step: for a recipe that does not fit, and for weights
+    that cannot be had.
+    """
+    order = Order(
+        len(task.train), recipe.run.batch_size, seed=recipe.run.seed, accumulate=recipe.run.accumulate
+    )
+    model, names = networks.build(recipe, task.class_names)
+    parameters.freeze(model, recipe.model.train)
+    weights = list(model.parameters())
+    latest = states.list_(folder)
+    return {
+        "folder": str(folder),
+        "resumable_at_step": states.step_of(latest[-1]) if latest else None,
+        "images": len(task.train),
+        "validation_images": len(task.val),
+        "unreadable": len(task.unreadable),
+        "classes": len(names),
+        "multilabel": task.multilabel,
+        "batch_size": order.batch_size,
+        "steps_an_epoch": order.steps,
+        "steps": order.steps * recipe.run.epochs,
+        "input_size": list(networks.data_config(model, recipe.data.input_size)["input_size"]),
+        "parameters": sum(p.numel() for p in weights),
+        "learning": sum(p.numel() for p in weights if p.requires_grad),
+    }

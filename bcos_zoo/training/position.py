@@ -1,0 +1,33 @@
+"""How far a run is, and what it has found: all of its state that is no tensor of the optimiser's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch import Tensor
+
+from .history import Row
+
+
+@dataclass
+class Position:
+    """Changes from step to step."""
+
+    done: int = 0  # optimiser steps
+    losses: list[float] = field(default_factory=list)  # of the steps of this epoch
+    rows: list[Row] = field(default_factory=list)  # one an epoch
+    failed: list[str] = field(default_factory=list)  # images that could not be read while training
+    best: dict[str, Any] | None = None  # a state of `early.Best`
+    best_weights: dict[str, Tensor] | None = None  # of the best epoch, where the recipe keeps it
+    stopped: bool = False  # early
+
+    def step(self, loss: float) -> None:
+        self.done += 1
+        self.losses.append(loss)
+
+    def fail(self, images: list[str]) -> None:
+        self.failed += [one for one in dict.fromkeys(images) if one not in self.failed]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(self)}

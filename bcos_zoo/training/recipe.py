@@ -1,0 +1,278 @@
+"""What a run is made of: TOML tables of the same names as the dataclasses here, and no other keys."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..data import Augment
+from ..errors import InputError
+from ..extras import required
+from .losses import Loss
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+CLIPS = ("agc", "norm", "value")  # timm's
+STRICT = {"extra": "forbid", "strict": True}  # pydantic's settings, for those who read a recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The network.
+
+    name: an architecture or a checkpoint, as `--model` takes it, or any architecture of timm's.
+    pretrained: begin with the weights of the checkpoint, or the architecture's default one.
+    train: "full"; "head", only the classifier (linear probe); or "from:LAYER", that layer and all after it.
+    args: arguments of the architecture, such as drop_path_rate.
+    """
+
+    name: str
+    pretrained: bool = False
+    train: str = "full"
+    args: dict[str, Any] = field(default_factory=dict)
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The images.
+
+    input_size: pixels of a training crop; that of the network's card unless given. val_size: of a validation
+    image, and of the finished network; input_size unless given. crop_pct: its share of the resized image.
+    val_share: held out of a set without a split. folds, fold: hold out one of so many equal parts instead.
+    train_split, val_split, image_key, label_key: of data sets that have such names (Hugging Face's).
+    balanced: draw all classes equally often. check: decode every image once before the first step.
+    bad_share: the largest share of unreadable images to go on with.
+    workers: processes that load. cache: keep decoded images in memory.
+    """
+
+    input_size: int | None = None
+    val_size: int | None = None
+    crop_pct: float | None = None
+    val_share: float = 0.2
+    folds: int | None = None
+    fold: int = 0
+    train_split: str = "train"
+    val_split: str | None = None
+    image_key: str = "image"
+    label_key: str = "label"
+    balanced: bool = False
+    check: bool = True
+    bad_share: float = 0.01
+    workers: int = 1
+    cache: bool = False
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        _within("data.val_share", self.val_share, 0, 1)
+        _within("data.bad_share", self.bad_share, 0, 1)
+        if self.folds is not None and not 0 <= self.fold < self.folds:
+            raise InputError(f"data.fold is {self.fold} of {self.folds} folds; it counts from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """How weights change: timm's optimisers, schedules and clippings.
+
+    head_lr: of the classifier; lr unless given. layer_decay: factor on the rate from each level to the one
+    before it. clip: the limit, or None for no clipping; clip_mode: "agc" (adaptive), "norm" or "value".
+    schedule: one of timm's; warmup_epochs come before it, from warmup_factor * lr; by_epoch: rates change
+    after epochs, not steps. milestones, decay_epochs, decay_rate: of the schedules that have such.
+    ema_decay: of an average of the weights, which then is validated and kept; ema_every: steps.
+    args: more arguments of the optimiser, such as momentum.
+    """
+
+    name: str = "adam"
+    lr: float = 1e-3
+    head_lr: float | None = None
+    weight_decay: float = 0.0
+    layer_decay: float | None = None
+    clip: float | None = None
+    clip_mode: str = "agc"
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    warmup_factor: float = 0.01
+    min_lr: float = 0.0
+    by_epoch: bool = False
+    milestones: tuple[int, ...] = ()
+    decay_epochs: float = 30.0
+    decay_rate: float = 0.1
+    ema_decay: float | None = None
+    ema_every: int = 1
+    args: dict[str, Any] = field(default_factory=dict)
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or (self.head_lr is not None and self.head_lr <= 0):
+            raise InputError(f"optimizer.lr={self.lr}, head_lr={self.head_lr}: allowed are numbers above 0")
+        if self.clip_mode not in CLIPS:
+            raise InputError(f"optimizer.clip_mode={self.clip_mode!r}: allowed are {', '.join(CLIPS)}")
+        if self.schedule == "plateau":
+            raise InputError("optimizer.schedule='plateau' follows scores, not steps; take another of timm's")
+        if self.ema_every < 1:
+            raise InputError(f"optimizer.ema_every={self.ema_every}: allowed are 1 and more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How it runs.
+
+    batch_size: images of an optimiser step, over all processes and accumulated parts.
+    synchronise: batch statistics over all processes. validate_every: epochs.
+    save_minutes, save_steps: between two states (0: no such limit); one more follows each epoch.
+    keep: how many states.
+    monitor: the score that says which epoch is best. patience: epochs without a better one, then it stops.
+    keep_best: the finished network is that of the best epoch, not of the last.
+    trackers: accelerate's, such as "tensorboard", "wandb".
+    snapshots: how many validation images are explained, every snapshot_every epochs.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    accumulate: int = 1
+    seed: int = 42
+    precision: str = "float32"
+    compile: bool = False
+    channels_last: bool = False
+    synchronise: bool = True
+    validate_every: int = 1
+    save_minutes: float = 5.0
+    save_steps: int = 0
+    keep: int = 2
+    monitor: str = ""  # "": top1, or map for several labels
+    patience: int | None = None
+    keep_best: bool = False
+    trackers: tuple[str, ...] = ("tensorboard",)
+    snapshots: int = 8
+    snapshot_every: int = 1
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        counts = ("epochs", "batch_size", "accumulate", "validate_every", "keep", "snapshot_every")
+        if low := [f"run.{name}={getattr(self, name)}" for name in counts if getattr(self, name) < 1]:
+            raise InputError(f"{', '.join(low)}: allowed are 1 and more")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"run.precision={self.precision!r}: allowed are {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All of a run but the images and the place."""
+
+    model: Model
+    run: Run
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value < high:
+        raise InputError(f"{name}={value}: allowed are numbers from {low}, and below {high}")
+
+
+def read(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
+    """The recipe of a TOML file. changes: texts such as "optimizer.lr=1e-3", which win over the file.
+
+    Raises InputError if the file is missing or broken, for unknown or missing keys, and for values that do
+    not fit, all of them at once.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8"
+        raise InputError(f"{path}: {why}; give a TOML file such as those in configs/") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML: {error}") from error
+    return parse(changed(raw, changes), where=str(path))
+
+
+def changed(raw: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """Tables with some values replaced. changes: "table.key=value", the value as TOML has it, or plain text.
+
+    Raises InputError for a text of another form.
+    """
+    tables = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
+    for text in changes:
+        name, equals, value = text.partition("=")
+        table, *keys = name.strip().split(".")
+        if not equals or not keys:
+            raise InputError(f"--set {text}: give table.key=value, such as optimizer.lr=1e-3")
+        try:
+            parsed = tomllib.loads(f"x = {value}")["x"]
+        except tomllib.TOMLDecodeError:  # text without its quotes
+            parsed = value.strip()
+        place = tables.setdefault(table, {})
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = parsed
+    return tables
+
+
+def parse(raw: Mapping[str, Any], *, where: str) -> Recipe:
+    """A recipe from plain tables. where: what to call them in errors. Raises InputError, as `read` does."""
+    pydantic = required("pydantic", "pydantic", "train")
+    try:
+        recipe: Recipe = pydantic.TypeAdapter(Recipe).validate_json(json.dumps(raw, default=str))
+    except pydantic.ValidationError as error:
+        faults = "; ".join(_fault(one) for one in error.errors())
+        raise InputError(f"{where}: {faults}") from error
+    return recipe
+
+
+def _fault(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in our words."""
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return f"{name} is not given, and has no default"
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        parts = {one.name: one for one in fields(Recipe)}
+        table = error["loc"][0]
+        known = list(parts)
+        if len(error["loc"]) > 1:
+            known = [one.name for one in fields(_PARTS[table])]
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        return f"unknown key {name}; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    return message if error["type"] == "value_error" else f"{name}={error['input']!r:.60}: {message}"
+
+
+_PARTS: dict[str, Any] = {
+    "model": Model, "data": Data, "augment": Augment, "loss": Loss, "optimizer": Optimizer, "run": Run,
+}  # fmt: skip
+
+
+def to_toml(recipe: Recipe) -> str:
+    """A recipe as TOML, every key written; `read` gives it back. What is None is left out."""
+    tomli_w = required("tomli_w", "tomli-w", "train")
+    tables = {
+        name: {key: value for key, value in table.items() if value is not None}
+        for name, table in asdict(recipe).items()
+    }
+    text: str = tomli_w.dumps(tables)
+    return text
+
+
+def with_changes(recipe: Recipe, changes: Iterable[str]) -> Recipe:
+    """A recipe with some values replaced, as in `read`."""
+    raw = tomllib.loads(to_toml(recipe))
+    return parse(changed(raw, changes), where="--set")
+
+
+__all__ = [
+    "Augment", "Data", "Loss", "Model", "Optimizer", "Recipe", "Run", "changed", "parse", "read", "replace",
+    "to_toml", "with_changes",
+]  # fmt: skip

@@ -1,0 +1,71 @@
+"""What a run leaves in its folder besides states: recipe, metrics, pictures, and the network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..configs import Training
+from ..data import Task
+from ..files import replacing
+from . import history, recipe
+from .history import Row
+from .network_folder import NetworkFolder
+from .recipe import Recipe
+from .runs import writing
+
+RECIPE, UNREADABLE = "recipe.toml", "unreadable.txt"
+UPDATE = 60.0  # seconds, at least, between two writings of the network
+
+
+class Records:
+    """The files of one run. class_names: of the network's outputs. source: what its card calls the images."""
+
+    def __init__(
+        self, folder: Path, wanted: Recipe, task: Task, class_names: Sequence[str], source: str | None
+    ) -> None:
+        self.folder, self.recipe, self.task = folder, wanted, task
+        self._write(RECIPE, recipe.to_toml(wanted))
+        self.unreadable(())
+        base = wanted.model.name if wanted.model.pretrained else None
+        said = Training(base=base, data=source, recipe=RECIPE, multilabel=task.multilabel)
+        self.network = NetworkFolder(folder, class_names, training=said)
+        self.updated = -math.inf  # when the network in the folder was written
+
+    def epoch(self, rows: Sequence[Row], network: Any, unreadable: Sequence[str]) -> None:
+        """After an epoch. rows: of all so far. network: the best so far, in eval mode."""
+        history.write(self.folder, rows)
+        self.unreadable(unreadable)
+        if time.monotonic() - self.updated > UPDATE:
+            self.network.update(network)
+            self.updated = time.monotonic()
+
+    def end(
+        self,
+        rows: Sequence[Row],
+        network: Any,
+        epoch: int,
+        scores: Mapping[str, float],
+        logits: Tensor,
+        targets: Tensor,
+    ) -> None:
+        """At the end. network: the one that is kept. epoch, scores, logits (M, C), targets: what it is of,
+        and what it gives for the validation images.
+        """
+        history.write(self.folder, rows)
+        self.network.finish(network, epoch=epoch, scores=scores)
+
+    def unreadable(self, met: Sequence[str]) -> None:
+        """List the images that cannot be read. met: those met while training."""
+        if lines := [*self.task.unreadable, *met]:
+            self._write(UNREADABLE, "\n".join(lines) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        with writing(path), replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
