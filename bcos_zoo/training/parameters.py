@@ -1,0 +1,125 @@
+"""Which weights learn, and how fast. Works on any network of timm's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from torch import nn
+
+from ..errors import InputError
+
+FULL, HEAD, FROM = "full", "head", "from:"
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def freeze(model: nn.Module, train: str) -> None:
+    """Take the gradient from what is not to learn; `set_training` then keeps its batch statistics, too.
+
+    train: "full", and nothing changes; "head", the classifier learns alone (a linear probe); or "from:LAYER",
+    that layer learns and all that come after it.
+
+    Raises InputError for another text, an unknown layer, and a network that has no classifier.
+    """
+    if train == FULL:
+        return
+    if train == HEAD:
+        learning = {id(p) for p in _head(model)}
+        if not learning:
+            raise InputError(
+                "model.train='head': the network has no classifier; give it classes (num_classes)"
+            )
+    elif train.startswith(FROM):
+        learning = {id(p) for p in _from(model, train.removeprefix(FROM))}
+    else:
+        raise InputError(f"model.train={train!r}: allowed are {FULL!r}, {HEAD!r} and '{FROM}LAYER'")
+    for p in model.parameters():
+        if id(p) not in learning:
+            p.requires_grad_(False)
+
+
+def set_training(model: nn.Module) -> None:
+    """As `model.train()`, but every module that has weights and learns none of them stays in eval mode.
+
+    So do the modules in it: frozen layers neither track statistics nor drop anything out.
+    """
+    model.train()
+    for module in model.modules():
+        weights = list(module.parameters())
+        if weights and not any(p.requires_grad for p in weights):
+            module.eval()
+
+
+def groups(
+    model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float | None, head_lr: float | None
+) -> list[dict[str, Any]]:
+    """Groups of the weights that learn, for timm's optimisers and schedules, which multiply by `lr_scale`.
+
+    lr: the rate that the optimiser is given. head_lr: that of the classifier, if another.
+    layer_decay: factor on the rate from each of the network's levels to the one before it; the last has `lr`.
+    weight_decay: of all but one-dimensional weights (norms, biases) and those that the network names. A B-cos
+    layer normalises its weights in the forward pass: there decay does not change the function, only how far a
+    step of the same rate turns them.
+
+    Raises InputError for factors that make no sense, and if nothing learns.
+    """
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise InputError(f"optimizer.layer_decay={layer_decay}: allowed are numbers above 0, up to 1")
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
+    if layer_decay is None:
+        made = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)
+    else:
+        made = param_groups_layer_decay(
+            model, weight_decay, no_weight_decay_list=spared, layer_decay=layer_decay
+        )
+    if not made:
+        raise InputError("no weight of the network learns; change model.train")
+    return made if head_lr is None else _with_head(made, {id(p) for p in _head(model)}, head_lr / lr)
+
+
+def _with_head(made: list[dict[str, Any]], head: set[int], scale: float) -> list[dict[str, Any]]:
+    """The groups, the weights of the head in groups of their own and of that scale."""
+    split = []
+    for group in made:
+        for inside in (False, True):
+            if params := [p for p in group["params"] if (id(p) in head) == inside]:
+                split.append(group | {"params": params} | ({"lr_scale": scale} if inside else {}))
+    return split
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """Names that "from:LAYER" takes, in the order in which the network runs through them."""
+    return list(_names(model, ""))
+
+
+def _names(parent: nn.Module, prefix: str) -> Iterator[str]:
+    # Networks register their modules in the order of the forward pass: ours do (a test), and timm's.
+    for name, child in parent.named_children():
+        if any(True for _ in child.parameters()):
+            yield prefix + name
+            if isinstance(child, _CONTAINERS):
+                yield from _names(child, f"{prefix}{name}.")
+
+
+def _from(model: nn.Module, layer: str) -> list[nn.Parameter]:
+    """The weights of a layer and of what comes after it."""
+    known = layer_names(model)
+    if layer not in known:
+        raise InputError(f"model.train='{FROM}{layer}': no such layer; known: {_shortened(known)}")
+    names = [name for name, _ in model.named_modules()]
+    after = set(names[names.index(layer) :])
+    return [p for name, m in model.named_modules() if name in after for p in m.parameters(recurse=False)]
+
+
+def _shortened(names: list[str]) -> str:
+    """The names in one line, of several that count up the first and the last."""
+    runs = (list(run) for _, run in groupby(names, key=lambda name: name.rstrip("0123456789")))
+    return ", ".join(f"{run[0]} … {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
+
+
+def _head(model: Any) -> list[nn.Parameter]:
+    """The weights of the classifier, or classifiers."""
+    found = model.get_classifier()
+    return [p for module in (found if isinstance(found, tuple) else (found,)) for p in module.parameters()]

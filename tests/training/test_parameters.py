@@ -1,0 +1,228 @@
+"""What is frozen stays as it is, to the bit; what learns has the rate and the decay it should have."""
+
+import copy
+import itertools
+from functools import cache
+
+import pytest
+import timm
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+
+import bcos_zoo  # noqa: F401
+from bcos_zoo import InputError
+from bcos_zoo.training.parameters import freeze, groups, layer_names, set_training
+
+FAMILIES = {  # arguments that make it small, pixels of a small image, and a layer in the middle
+    "bcos_resnet20": ({}, 16, "layer2.1"),
+    "bcos_densenet52": ({}, 16, "features.denseblock2"),
+    "bcos_simple_vit_ti_patch16_224": (dict(depth=6), 32, "transformer.encoder_3"),
+    "bcos_convnext_atto": ({}, 32, "features.5"),
+    "resnet18": ({}, 32, "layer3"),
+    "vit_tiny_patch16_224": (dict(depth=6, img_size=32), 32, "blocks.3"),
+}
+LARGE = {
+    "bcos_vgg11_bnu": ({}, 32, "features.8"),
+    "bcos_inception_v3": ({}, 96, "Mixed_6c"),
+}
+EVERY = [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+PLAIN = dict(lr=0.1, weight_decay=0.05, layer_decay=None, head_lr=None)
+
+
+def settings(name):
+    return (FAMILIES | LARGE)[name]
+
+
+@cache
+def original(name):
+    torch.manual_seed(0)
+    return timm.create_model(name, num_classes=3, **settings(name)[0])
+
+
+def make(name):
+    return copy.deepcopy(original(name))
+
+
+def head_names(model):
+    head = {id(p) for p in model.get_classifier().parameters()}
+    return {name for name, p in model.named_parameters() if id(p) in head}
+
+
+def changed_by_a_step(model, size):
+    """Names of the parameters and buffers that a training step changes."""
+    optimizer = create_optimizer_v2(groups(model, **PLAIN), opt="sgd", lr=0.1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    set_training(model)
+    model(torch.rand(2, 3, size, size)).square().sum().backward()
+    optimizer.step()
+    return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_linear_probe_changes_the_classifier_alone(name):
+    model = make(name)
+    freeze(model, "head")
+    assert changed_by_a_step(model, settings(name)[1]) == head_names(model)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_layer_and_what_comes_after_it_learn_and_what_is_before_does_not(name):
+    _, size, layer = settings(name)
+    model = make(name)
+    known = [n for n in layer_names(model) if not any(m.startswith(f"{n}.") for m in layer_names(model))]
+    first = next(i for i, n in enumerate(known) if n == layer or n.startswith(f"{layer}."))
+    freeze(model, f"from:{layer}")
+    changed = changed_by_a_step(model, size)
+    for index, part in enumerate(known):
+        state = {n for n in model.state_dict() if n.startswith(f"{part}.")}
+        weights = {n for n, _ in model.named_parameters() if n in state}
+        assert changed.isdisjoint(state) if index < first else changed & weights
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_everything_learns_unless_told_otherwise(name):
+    model = make(name)
+    freeze(model, "full")
+    assert all(p.requires_grad for p in model.parameters())
+    set_training(model)
+    assert all(module.training for module in model.modules())
+
+
+def test_what_an_architecture_keeps_fixed_is_not_thawed():
+    model = make("bcos_resnet20")
+    model.conv1.requires_grad_(False)
+    for train in ("full", "from:conv1"):
+        freeze(model, train)
+        assert not any(p.requires_grad for p in model.conv1.parameters())
+
+
+def test_a_layer_inside_a_block_of_a_densenet_learns_from_there():
+    model = make("bcos_densenet52")
+    freeze(model, "from:features.denseblock2.denselayer3")
+    learns = {name.rsplit(".", 3)[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert "features.denseblock2.denselayer3" in learns and "features.denseblock3.denselayer1" in learns
+    assert "features.denseblock2.denselayer2" not in learns
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_layers_are_named_in_the_order_in_which_the_network_runs_through_them(name):
+    model, called = make(name).eval(), []
+    names = layer_names(model)
+    for part in names:
+        model.get_submodule(part).register_forward_hook(lambda *_, part=part: called.append(part))
+    size = settings(name)[1]
+    with torch.no_grad():
+        model(torch.rand(1, 3, size, size))
+    ends = [n for n in names if not any(m.startswith(f"{n}.") for m in names)]
+    assert [n for n in called if n in ends] == ends
+
+
+def test_frozen_blocks_drop_nothing_out_and_the_others_do():
+    model = timm.create_model("bcos_resnet20", num_classes=3, drop_path_rate=0.5)
+    freeze(model, "from:layer3")
+    set_training(model)
+    assert model.training and not model.layer2[2].drop_path.training and model.layer3[2].drop_path.training
+    model.eval()
+    set_training(model)
+    assert model.layer3.training and not model.layer2.training
+
+
+def test_the_auxiliary_head_of_an_inception_learns_where_its_features_do():
+    for layer, learns in (("Mixed_6d", True), ("Mixed_7a", False)):
+        model = timm.create_model("bcos_inception_v3", num_classes=3, aux_logits=True)
+        freeze(model, f"from:{layer}")
+        assert all(p.requires_grad == learns for p in model.AuxLogits.parameters())
+
+
+@pytest.mark.parametrize("train", ["full", "head", "from"])
+@pytest.mark.parametrize("name", EVERY)
+def test_every_weight_that_learns_is_in_one_group_and_only_those(name, train):
+    model = make(name)
+    freeze(model, f"from:{settings(name)[2]}" if train == "from" else train)
+    spared = getattr(model, "no_weight_decay", set)()
+    for head_lr, layer_decay in itertools.product((None, 1.0), (None, 0.7)):
+        made = groups(model, **PLAIN | dict(head_lr=head_lr, layer_decay=layer_decay))
+        grouped = [id(p) for group in made for p in group["params"]]
+        assert len(grouped) == len(set(grouped))
+        assert set(grouped) == {id(p) for p in model.parameters() if p.requires_grad}
+        decay = {id(p): group["weight_decay"] for group in made for p in group["params"]}
+        for key, p in model.named_parameters():
+            if p.requires_grad:
+                assert decay[id(p)] == (0 if p.ndim <= 1 or key in spared else 0.05), key
+
+
+def rates(model, **options):
+    """Rate of each parameter after the schedule is set up, as timm's scheduler multiplies it."""
+    optimizer = create_optimizer_v2(groups(model, **PLAIN | options), opt="adam", lr=0.1)
+    scheduler, _ = create_scheduler_v2(optimizer, sched="cosine", num_epochs=10, updates_per_epoch=1)
+    scheduler.step(0)
+    of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    return {name: of[id(p)] for name, p in model.named_parameters() if id(p) in of}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_rate_decays_from_the_classifier_to_the_first_layer(name):
+    model = make(name)
+    found = rates(model, layer_decay=0.5)
+    ends = [n for n in layer_names(model) if not any(m.startswith(f"{n}.") for m in layer_names(model))]
+    by_layer = [{rate for key, rate in found.items() if key.startswith(f"{part}.")} for part in ends]
+    assert all(max(a) <= min(b) for a, b in zip(by_layer, by_layer[1:], strict=False))
+    assert by_layer[-1] == {0.1}
+    exponents = torch.tensor([rate / 0.1 for rate in found.values()], dtype=torch.float64).log2()
+    levels = exponents.round().unique()
+    torch.testing.assert_close(exponents, exponents.round())
+    assert torch.equal(levels, torch.arange(levels[0], 1, dtype=torch.float64))  # no level is skipped
+    assert len(levels) > 5
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+@pytest.mark.parametrize("name", EVERY)
+def test_the_head_has_a_rate_of_its_own_and_the_rest_does_not_feel_it(name, layer_decay):
+    model = make(name)
+    plain, other = rates(model, layer_decay=layer_decay), rates(model, layer_decay=layer_decay, head_lr=0.7)
+    head = head_names(model)
+    assert all(other[key] == pytest.approx(0.7) for key in head)
+    assert all(other[key] == plain[key] for key in plain if key not in head)
+
+
+def test_frozen_layers_do_not_shift_the_rates_of_the_others():
+    model = make("bcos_resnet20")
+    before = rates(model, layer_decay=0.5)
+    freeze(model, "from:layer2")
+    after = rates(model, layer_decay=0.5)
+    assert after and all(before[key] == rate for key, rate in after.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "message"),
+    [
+        ("bcos_resnet20", "half", r"model.train='half': allowed are 'full', 'head' and 'from:LAYER'"),
+        ("bcos_resnet20", "from:", r"model.train='from:': no such layer; known: conv1, bn1, layer1, la"),
+        ("bcos_resnet20", "from:layer9", r"known: .*layer3, layer3\.0 … layer3\.2, fc$"),
+        ("resnet18", "from:layer1.0.conv1", r"known: .*layer1, layer1\.0, layer1\.1, layer2"),
+        ("bcos_simple_vit_ti_patch16_224", "from:blocks.1", r"transformer\.encoder_0 … transformer\.enc"),
+    ],
+)
+def test_what_cannot_be_frozen_is_refused_and_nothing_is_changed(name, train, message):
+    model = make(name)
+    with pytest.raises(InputError, match=message) as error:
+        freeze(model, train)
+    assert "\n" not in str(error.value)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_probe_of_a_network_without_a_classifier_is_refused():
+    with pytest.raises(InputError, match=r"model.train='head': the network has no classifier; give it"):
+        freeze(timm.create_model("bcos_resnet20", num_classes=0), "head")
+
+
+@pytest.mark.parametrize("decay", [0, -0.5, 1.5, float("nan")])
+def test_a_layer_decay_that_makes_no_sense_is_refused(decay):
+    with pytest.raises(InputError, match=r"optimizer.layer_decay=.*: allowed are numbers above 0, up to 1"):
+        groups(make("bcos_resnet20"), **PLAIN | dict(layer_decay=decay))
+
+
+def test_a_network_that_learns_nothing_is_refused():
+    with pytest.raises(InputError, match="no weight of the network learns; change model.train"):
+        groups(make("bcos_resnet20").requires_grad_(False), **PLAIN)
