@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
+from ..extras import required
 from ..files import replacing
 from . import plots
 from .runs import writing
@@ -87,7 +88,7 @@ def _write_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
 
 def _figure(table: np.ndarray, names: Sequence[str]) -> Any:
     """Colour is the share of a true class's images; its scale shows a few errors too."""
-    colors = plots.required("matplotlib.colors", "matplotlib", "train")
+    colors = required("matplotlib.colors", "matplotlib", "train")
     classes = len(names)
     cell = min(max(9 / classes, 0.17), 0.75) if classes <= NAMED else 16 / classes  # inches
     labels = [plots.shown(name, i) for i, name in enumerate(names)] if classes <= NAMED else []

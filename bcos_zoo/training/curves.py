@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..extras import required
 from . import plots
 from .history import LOSSES, Row, score_names
 
@@ -67,7 +68,7 @@ def _scale_losses(axes: Any, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     if low <= 0 or high / low <= WIDE:
         return
-    ticks = plots.required("matplotlib.ticker", "matplotlib", "train")
+    ticks = required("matplotlib.ticker", "matplotlib", "train")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(ticks.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(ticks.FormatStrFormatter("%g"))
