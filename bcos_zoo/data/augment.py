@@ -11,11 +11,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 from timm.data import Mixup
-from timm.data.auto_augment import (
-    augment_and_mix_transform,
-    auto_augment_transform,
-    rand_augment_transform,
-)
+from timm.data import auto_augment as timm_auto
 from timm.data.mixup import mixup_target
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_interp_mode
@@ -28,9 +24,9 @@ Transform = Callable[[Image.Image], Tensor]
 CROPS = ("resized", "shift", "none")
 SHARES = ("hflip", "vflip", "erase", "mixup_prob", "mixup_switch_prob")
 POLICIES = {  # the first word of timm's configurations -> what reads them
-    "rand": rand_augment_transform,
-    "augmix": augment_and_mix_transform,
-    **dict.fromkeys(("original", "originalr", "v0", "v0r", "3a"), auto_augment_transform),
+    "rand": timm_auto.rand_augment_transform,
+    "augmix": timm_auto.augment_and_mix_transform,
+    **dict.fromkeys(("original", "originalr", "v0", "v0r", "3a"), timm_auto.auto_augment_transform),
 }
 
 
@@ -173,9 +169,19 @@ def _automatic(text: str, hints: dict[str, Any]) -> Any:
     try:
         if unread := [one for one in sections if not re.fullmatch(r"[a-z]+\d[\d.]*|t(weights|3aw?)", one)]:
             raise ValueError(unread)  # timm passes over these
-        return POLICIES[policy](text, dict(hints))
+        built = POLICIES[policy](text, dict(hints))
     except (KeyError, ValueError, AssertionError) as error:
         raise InputError(
             f"augment.auto={text!r}: allowed are '', 'trivial', and timm's, such as 'rand-m9-mstd0.5-inc1', "
             "'augmix-m3', 'original'"
         ) from error
+    lists = built.policy if isinstance(built, timm_auto.AutoAugment) else [built.ops]
+    for op in (op for ops in lists for op in ops):
+        if op.aug_fn is timm_auto.posterize:
+            op.aug_fn = _posterize
+    return built
+
+
+def _posterize(image: Image.Image, bits: int, **unused: Any) -> Image.Image:
+    """timm's, which may ask for 0 bits: a black image with older Pillows, an error with 13."""
+    return timm_auto.posterize(image, max(1, bits))
