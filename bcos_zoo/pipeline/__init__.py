@@ -1,0 +1,20 @@
+"""From image file to picture, hop by hop; the command line and the web page compose the same functions."""
+
+from .order import FORMATS, PICTURES, Order
+from .places import picture_paths, save_picture
+from .several import Answer, explain_files, predict_files
+from .single import Explained, check_targets, explain_image
+
+__all__ = [
+    "FORMATS",
+    "PICTURES",
+    "Answer",
+    "Explained",
+    "Order",
+    "check_targets",
+    "explain_files",
+    "explain_image",
+    "picture_paths",
+    "predict_files",
+    "save_picture",
+]

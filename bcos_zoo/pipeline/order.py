@@ -1,0 +1,55 @@
+"""What is to be made of explained images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .. import vector
+from ..errors import InputError
+from ..targets import Target
+
+PICTURES = ("figure", "rgba", "map", "overlay", "sheet")
+FORMATS = ("png", *vector.FORMATS, "npz", "bundle", "html")
+ENDINGS = {"bundle": "bundle.zip"}  # of a format that is not its own ending
+MOST_IN_A_SHEET = 400
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made of explained images.
+
+    picture: figure (photograph, contribution map and W(x) side by side, a row a target), rgba (W(x),
+    transparent), map (of contributions), overlay (the map on the photograph), sheet (one of all images).
+    format: of each picture; or npz (arrays), bundle (arrays with their origins), html (one page of all).
+    contrast: two classes, of which the first rather than the second is explained.
+    shared_scale: whether one colour means the same in all pictures. seconds: of clips, how much.
+    Raises InputError for what is not among these, or does not go together.
+    """
+
+    picture: str = "figure"
+    format: str = "png"
+    contrast: tuple[Target, Target] | None = None
+    shared_scale: bool = False
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, given, allowed in (("picture", self.picture, PICTURES), ("format", self.format, FORMATS)):
+            if given not in allowed:
+                raise InputError(f"{name} {given!r}: allowed are {', '.join(allowed)}")
+        drawn = self.format in ("png", *vector.FORMATS)
+        if not drawn and (self.picture != "figure" or self.contrast and self.format != "npz"):
+            what = "contrast" if self.contrast else f"picture {self.picture}"
+            raise InputError(f"format {self.format} has no {what}; take png, svg or pdf for it")
+        if self.picture == "sheet" and self.contrast:
+            raise InputError("a sheet shows the predicted classes, no contrast; take picture figure")
+        if self.shared_scale and self.format in ("npz", "bundle"):
+            raise InputError(
+                f"format {self.format} has numbers, no scale of colours; leave out --shared-scale"
+            )
+        if self.contrast and self.contrast[0] == self.contrast[1]:
+            raise InputError(f"a class has no contrast to itself, {self.contrast[0]!r}; name two")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise InputError(f"seconds={self.seconds}: allowed are finite numbers above 0")
+        if self.format in vector.FORMATS:
+            vector.check(self.format)
