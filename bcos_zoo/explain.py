@@ -59,16 +59,13 @@ def explain(
         raise InputError(f"output={output!r}: allowed are {', '.join(_OUTPUTS)}")
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
-        logits = network(images)
-        if logits.ndim != 2:
-            raise InputError(
-                f"the model gives {tuple(logits.shape)}; to explain it must give logits (N, C): "
-                "keep its pooling and classifier"
-            )
-        return _OUTPUTS[output](logits)
+        return _OUTPUTS[output](class_logits(network, images))
 
+    check_images(x)
     names = class_names if class_names is not None else _card_names(unwrapped(model))
-    return _explain(forward, model, x, targets, names, dtype, max_batch, create_graph)
+    return explain_output(
+        forward, model, x, targets, names=names, dtype=dtype, max_batch=max_batch, create_graph=create_graph
+    )
 
 
 def explain_unit(
@@ -90,14 +87,28 @@ def explain_unit(
     Returns an `Explanation` of one target, whose `logits` are the activations (N, 1).
     All else as in `explain`. Raises InputError for a layer, unit or position that is not there.
     """
+    check_images(x)
     _check_layer(unwrapped(model), layer)
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
         return _activation(network, images, layer, unit, position)
 
-    explanation = _explain(forward, model, x, 0, None, dtype, max_batch, create_graph)
+    explanation = explain_output(
+        forward, model, x, 0, dtype=dtype, max_batch=max_batch, create_graph=create_graph
+    )
     where = "" if position is None else f" at {position}"
     return replace(explanation, labels=((f"{layer}[{unit}]{where}",),) * len(x))
+
+
+def class_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """`network(images)`, (N, C). Raises InputError if it is of another rank."""
+    logits: Tensor = network(images)
+    if logits.ndim != 2:
+        raise InputError(
+            f"the model gives {tuple(logits.shape)}; to explain it must give logits (N, C): "
+            "keep its pooling and classifier"
+        )
+    return logits
 
 
 def activations(
@@ -190,19 +201,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return unwrapped(model.module) if isinstance(model, parallel) else model
 
 
-def _explain(
+def explain_output(
     forward: Forward,
     model: nn.Module,
     x: Tensor,
     targets: Targets,
-    names: Sequence[str] | None,
-    dtype: torch.dtype | None,
-    max_batch: int | None,
-    create_graph: bool,
+    *,
+    names: Sequence[str] | None = None,
+    dtype: torch.dtype | None = None,
+    max_batch: int | None = None,
+    create_graph: bool = False,
 ) -> Explanation:
+    """Explain what `forward` makes of a network and images, (N, C), as `explain` does the logits.
+
+    x: (N, K, H, W), not empty; its values are not checked. names: of what `forward` gives. The rest, and what
+    is raised, as in `explain`.
+    """
     model = unwrapped(model)
     check_eval(model)
-    check_images(x)
     if isinstance(targets, Tensor):
         check_shape(targets, len(x))
     if max_batch is not None and max_batch < 1:

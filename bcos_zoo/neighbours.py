@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .errors import InputError
-from .explain import check_eval, unwrapped
-from .layers import Encode, is_linear, linear_mode
+from .explain import class_logits, explain_output, unwrapped
+from .layers import Encode, encode, is_linear
 from .layers.heads import check_channels, standardize
 from .layers.linear_mode import record_encoded
-from .targets import resolve_targets
+from .targets import Targets
 
 BEYOND = 1.0  # how far from [0, 1] values may be that a library perturbed: more is mean/std normalisation
 P = ParamSpec("P")
@@ -45,7 +45,7 @@ class BcosAttribution:
     It goes where captum wants an attribution method (NoiseTunnel, captum.metrics), and gives per input
     channel what `explain` gives per pixel. Nothing of the network is changed or hooked.
 
-    model: in eval mode, in float32 or float64, from images (N, K, H, W) to logits (N, C).
+    model: in eval mode, from images (N, K, H, W) to logits (N, C).
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -114,38 +114,23 @@ class BcosAttribution:
 
     def _contributions(self, x: Tensor, target: Any) -> tuple[Tensor, Tensor]:
         """(N, K, H, W) and (N,): what each value adds, and what remains of the logit."""
-        model = unwrapped(self.forward_func)
-        check_eval(model)
-        own = next((p for p in model.parameters() if p.is_floating_point()), x)
-        if own.element_size() < 4:
-            raise InputError(
-                f"the model is of {own.dtype}, in which explanations can vanish; call model.float()"
-            )
+
+        def forward(network: nn.Module, images: Tensor) -> Tensor:
+            logits = class_logits(network, images)
+            if target is None and logits.shape[1] > 1:
+                raise InputError(
+                    f"target=None, but there are {logits.shape[1]} classes; name the one to attribute"
+                )
+            return logits
+
         if x.ndim != 4 or x.numel() == 0:
             raise InputError(f"got a tensor of shape {tuple(x.shape)}; images come as (N, K, H, W)")
         _check_range(x)
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(own.device.type, enabled=False),
-            linear_mode(freeze_parameters=True) as tape,
-        ):
-            logits = model(x.detach().clone().to(own.device, own.dtype))
-            if tape.encoded is None or logits.ndim != 2:
-                raise InputError(
-                    f"{type(model).__name__} gives {tuple(logits.shape)}, and has "
-                    f"{'no' if tape.encoded is None else 'an'} encoding layer; needed are (N, C) and one"
-                )
-            chosen = logits.gather(1, _captum_target(target, logits)[:, None])[:, 0]
-            weights, *shares = torch.autograd.grad(
-                chosen.sum(), [tape.encoded, *tape.constants], materialize_grads=True
-            )
-        constants = [(g * c).flatten(1).sum(1) for g, c in zip(shares, tape.constants, strict=True)]
-        by_channel = (weights * tape.encoded).detach()
-        plain, inverse = by_channel.chunk(2, 1)
-        bias = torch.stack(constants).sum(0) if constants else torch.zeros_like(chosen)
+        explanation = explain_output(forward, self.forward_func, x, _captum_target(target))
+        weights = explanation.weights[:, 0]
+        plain, inverse = (weights * encode(x.detach().to(weights))).chunk(2, 1)
         summed = (plain + inverse).contiguous()  # captum takes views of it
-        return summed, (chosen - bias - by_channel.flatten(1).sum(1)).detach()
+        return summed, explanation.completeness()[:, 0]
 
 
 def _single(given: Any) -> Tensor:
@@ -165,17 +150,13 @@ def _check_range(x: Tensor) -> None:
         )
 
 
-def _captum_target(target: Any, logits: Tensor) -> Tensor:
-    """(N,): captum's targets, where a list has one for each image."""
-    if target is None and logits.shape[1] > 1:
-        raise InputError(f"target=None, but there are {logits.shape[1]} classes; name the one to attribute")
-    if isinstance(target, list):
-        target = torch.tensor(target)
-    if isinstance(target, Tensor) and target.numel() == 1:
-        target = int(target)
+def _captum_target(target: Any) -> Targets:
+    """Captum's targets, where a list has one for each image, in the form that `explain` takes."""
     if isinstance(target, (tuple, str)):
         raise InputError(f"target {target!r} is no class; allowed are an index, and one for each image")
-    return resolve_targets(target, logits, None)[:, 0]
+    if isinstance(target, list):
+        target = torch.tensor(target)
+    return int(target) if isinstance(target, Tensor) and target.numel() == 1 else target
 
 
 def quantus_explain_func(

@@ -146,12 +146,22 @@ def test_deltas_from_another_start_and_of_other_shapes_are_refused(shared, x):
 def test_models_without_a_linear_map_are_refused(small, x):
     with pytest.raises(InputError, match="in training mode"):
         BcosAttribution(small.train()).attribute(x, 3)
-    with pytest.raises(
-        InputError, match=r"of torch.bfloat16, in which explanations can vanish; call model.fl"
-    ):
-        BcosAttribution(small.eval().bfloat16()).attribute(x, 3)
-    with pytest.raises(InputError, match=r"Flatten gives \(2, 4608\), and has no encoding layer"):
+    with pytest.raises(InputError, match="Flatten has no B-cos encoding layer, so no linear map"):
         BcosAttribution(nn.Flatten().eval()).attribute(x, 3)
+    small.eval().reset_classifier(10, "")
+    with pytest.raises(InputError, match=r"gives \(2, 10, 8, 12\); to explain it must give logits \(N, C\)"):
+        BcosAttribution(small).attribute(x, 3)
+
+
+def test_networks_are_attributed_however_they_were_made(shared, small, x):
+    expected = BcosAttribution(shared).attribute(x, TARGETS)
+    with torch.inference_mode():
+        made_there = network("bcos_resnet20")
+    assert_close(BcosAttribution(made_there).attribute(x, TARGETS), expected, 1e-6)
+    assert_close(BcosAttribution(nn.DataParallel(shared)).attribute(x, TARGETS), expected, 1e-6)
+    half = BcosAttribution(small.bfloat16()).attribute(x, TARGETS)
+    assert half.dtype == torch.float32 and half.any()
+    assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
 
 
 def test_quantus_gets_maps_of_one_channel(shared, x):
