@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import random
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from pictures import encoded, png
 from PIL import Image
 
@@ -17,6 +19,12 @@ QUIET = {"log": lambda line: None, "threads": 1}
 def noise(seed: int, width: int = 12, height: int = 10) -> Image.Image:
     """A picture that no other seed gives."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def generators() -> tuple[object, ...]:
+    """The states of all global generators that augmentations draw from."""
+    name, words, *place = np.random.get_state()
+    return random.getstate(), name, words.tobytes(), *place, torch.get_rng_state().numpy().tobytes()
 
 
 def class_folders(root: Path, counts: dict[str, int], first: int = 0) -> Path:

@@ -1,0 +1,129 @@
+"""Tasks from a CSV: one label or several, checked line by line."""
+
+import pytest
+import torch
+from pictures import written
+from sets import QUIET, noise
+
+from bcos_zoo import InputError
+from bcos_zoo.data import open_task
+
+ANIMALS = ["cat", "dog"] * 10
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a CSV beside 20 images in a sub-folder."""
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        noise(i).save(tmp_path / "images" / f"{i}.png")
+
+    def write(text, name="set.csv"):
+        return written(tmp_path / name, text.encode())
+
+    return write
+
+
+def lines(head, row):
+    return "\n".join([head, *[f"images/{i}.png,{row(i)}" for i in range(20)]]) + "\n"
+
+
+def names(samples):
+    return {int(samples.name(i).rsplit("/", 1)[1].removesuffix(".png")) for i in range(len(samples))}
+
+
+def test_a_label_for_each_path(table):
+    task = open_task(table(lines("path,label", lambda i: ANIMALS[i])), val_share=0.2, **QUIET)
+    assert task.class_names == ("cat", "dog") and not task.multilabel
+    assert len(task.train) == 16 and len(task.val) == 4
+    for samples in (task.train, task.val):
+        for i in range(len(samples)):
+            number = int(samples.name(i).rsplit("/", 1)[1].removesuffix(".png"))
+            assert samples.labels[i] == number % 2
+            assert samples.load(i).tobytes() == noise(number).tobytes()
+
+
+def test_a_column_of_splits(table):
+    split = ["train"] * 14 + ["val", "valid", "validation", "test", "Val", "VAL"]
+    task = open_task(table(lines("path,label,split", lambda i: f"{ANIMALS[i]},{split[i]}")), **QUIET)
+    assert names(task.train) == set(range(14)) and names(task.val) == set(range(14, 20))
+
+
+@pytest.mark.parametrize("between", ["|", ";", " | "])
+def test_several_labels_with_a_line_between_them(table, between):
+    labels = [["cat"], ["dog", "cat"], ["dog", "emu"], []]
+    task = open_task(table(lines("file,labels", lambda i: between.join(labels[i % 4]))), **QUIET)
+    assert task.class_names == ("cat", "dog", "emu") and task.multilabel
+    assert task.train.labels.dtype == torch.float32
+    assert (task.class_counts() + (task.val.labels > 0).sum(0)).tolist() == [10, 10, 5]
+    for i in range(len(task.train)):
+        number = int(task.train.name(i).rsplit("/", 1)[1].removesuffix(".png"))
+        here = {name for name, on in zip(task.class_names, task.train.labels[i], strict=True) if on}
+        assert here == set(labels[number % 4])
+    assert task.draw_weights().shape == (len(task.train),) and bool((task.draw_weights() > 0).all())
+
+
+def test_a_column_of_0_and_1_for_each_class(table):
+    text = lines(
+        "path,striped,wet,split", lambda i: f"{i % 2},{int(i % 3 == 0)},{'val' if i > 14 else 'train'}"
+    )
+    task = open_task(table(text), **QUIET)
+    assert task.class_names == ("striped", "wet") and task.multilabel
+    assert task.val.labels.tolist() == [[i % 2, int(i % 3 == 0)] for i in range(15, 20)]
+
+
+def test_one_column_of_0_and_1_is_a_task_of_a_single_logit(table):
+    task = open_task(table(lines("path,striped", lambda i: i % 2)), **QUIET)
+    assert task.class_names == ("striped",) and task.multilabel and task.train.labels.shape == (16, 1)
+
+
+def test_folds_of_several_labels_partition_the_images(table):
+    path = table(lines("path,labels", lambda i: ["cat", "dog", "cat|dog"][i % 3]))
+    parts = [names(open_task(path, folds=3, fold=fold, **QUIET).val) for fold in range(3)]
+    assert set().union(*parts) == set(range(20)) and sum(map(len, parts)) == 20
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_other_delimiters_a_byte_order_mark_and_quotes(table, delimiter):
+    text = lines("path,label", lambda i: f'"{ANIMALS[i]} "').replace(",", delimiter)
+    task = open_task(table("\ufeff" + text, name="set.tsv"), **QUIET)
+    assert task.class_names == ("cat", "dog")
+
+
+def test_files_that_are_not_there_count_as_unreadable(table):
+    path = table(lines("path,label", lambda i: ANIMALS[i]) + "images/none.png,cat\n")
+    task = open_task(path, bad_share=0.1, **QUIET)
+    assert len(task.unreadable) == 1 and task.unreadable[0].endswith("images/none.png: does not exist")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("path,label\n", "no line after that of the column names; the columns are path, then label"),
+        ("", "no line after that of the column names"),
+        ("name,label\na.png,x\n", "no column path, but name, label; the columns are"),
+        ("path\na.png\n", "no labels; the columns are"),
+        ("path,label\na.png,x\nb.png,\n", "line 3: no label; name a class, or remove the line"),
+        ("path,label\na.png,x\n,y\n", "line 3: no path; name an image"),
+        ("path,label\na.png,x\nb.png,x\na.png,y\n", "line 4: a.png is in line 2 too; keep one"),
+        ("path,label\na.png,x\nb.png\n", "line 3: another number of columns than in line 1"),
+        ("path,label\na.png,x,y\n", "line 2: another number of columns than in line 1"),
+        ("path,label,label\na.png,x,y\n", "two columns are named 'label'"),
+        ("path,label,split\na.png,x,dev\n", "line 2: split is 'dev'; it can be train or val"),
+        ("path,wet\na.png,2\n", "line 2: wet is '2'; it can be 0 or 1"),
+        ("path,wet\na.png,\n", "line 2: wet is ''; it can be 0 or 1"),
+        ('path,label\na.png,"x\n', "cannot be read as CSV in UTF-8 .unexpected end of data"),
+        ("path,label,split\na.png,x,train\nb.png,y,val\n", "x, y in one of training and validation only"),
+        ("path,label\na.png,x\nb.png,x\n", "one class only, 'x'"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_said_with_its_line(table, text, said):
+    with pytest.raises(InputError, match=said) as got:
+        open_task(table(text), **QUIET)
+    assert "\n" not in str(got.value)
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path):
+    path = written(tmp_path / "set.csv", "path,label\nä.png,größe\n".encode("latin-1"))
+    with pytest.raises(InputError, match="cannot be read as CSV in UTF-8"):
+        open_task(path, **QUIET)
