@@ -253,6 +253,8 @@ def _rise(
     enlarged by one cell too much, and cropped at random. output: "sigmoid" or "softmax".
     """
     _check_positive(masks=masks, cells=cells, keep=keep)
+    if keep > 1:
+        raise InputError(f"keep={keep}: allowed are probabilities above 0, up to 1")
     probabilities = _probabilities(output)
     height, width = job.x.shape[-2:]
     cell = (math.ceil(height / cells), math.ceil(width / cells))
@@ -306,7 +308,7 @@ def _lime(
     maps = []
     for n, (_, target) in enumerate(job.each()):
         image = job.x[n]
-        pixels = image.permute(1, 2, 0).double().cpu().numpy()
+        pixels = image.permute(1, 2, 0).cpu().double().numpy()  # MPS has no float64
         found = quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, rng=job.seed)
         labels = torch.as_tensor(found, dtype=torch.long, device=image.device)
         lime = _captum().Lime(forward, ridge(alpha=1.0), similarity)

@@ -287,6 +287,7 @@ BAD = [
     (dict(method="rise", mask=3), "rise has no setting mask; known: masks, cells, keep, output"),
     (dict(method="ixg", steps=3), "ixg has no setting steps; known: none"),
     (dict(method="rise", masks=0), "masks=0: allowed are positive values"),
+    (dict(method="rise", keep=1.5), "keep=1.5: allowed are probabilities above 0, up to 1"),
     (dict(method="rise", output="tanh"), "output='tanh': allowed are sigmoid, softmax"),
     (
         dict(method="occlusion", window=33, stride=2),

@@ -155,7 +155,7 @@ def slide(
                 f"the explainer gives {tuple(parts.shape)} for {len(some)} windows; "
                 f"allowed is ({len(some)}, ..., {size}, {size}): contributions, summed over channels"
             )
-        parts = wide(parts).to(image.device)
+        parts = wide(parts.to(image.device))
         if total is None:
             total = parts.new_zeros(*parts.shape[1:-2], *padded.shape[-2:])
         for part, (y, x) in zip(parts, some, strict=True):

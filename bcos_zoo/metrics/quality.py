@@ -39,7 +39,7 @@ def completeness_gap(contributions: Tensor, bias: Tensor, logits: Tensor) -> Gap
                 f"{name} of shape {tuple(values.shape)} for contributions {tuple(contributions.shape)}; "
                 f"allowed is {tuple(total.shape)}: one for each map"
             )
-    explained = wide(logits).to(total.device) - wide(bias).to(total.device)
+    explained = wide(logits.to(total.device)) - wide(bias.to(total.device))
     absolute = (explained - total).abs()
     return Gap(absolute, _ratio(absolute, explained.abs()))
 
