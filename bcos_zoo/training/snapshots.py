@@ -1,0 +1,265 @@
+"""Explanations of the same few images as a network learns: a sheet for each epoch, and a film strip of them.
+
+`RUN/snapshots/epoch-0005.png` is a sheet; the small pictures that the strip, `RUN/snapshots.png`, is made of
+stand beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor, nn
+
+from .. import render
+from ..classifier import Classifier
+from ..data.samples import Samples
+from ..errors import InputError
+from ..explain import unwrapped
+from ..explanation import Explanation
+from ..files import replacing
+from ..layers import Encode
+from ..render import Panel
+from .runs import writing
+
+FOLDER, STRIP = "snapshots", "snapshots.png"
+COLUMNS = 8  # epochs of the strip
+TILE = 120  # pixels: the longer side of a picture in it
+COUNT = 8
+
+
+@dataclass(frozen=True)
+class Pick:
+    """An image of the validation set, by number, and the class of it that is explained."""
+
+    index: int
+    label: int
+
+
+def choose(labels: Tensor, count: int = COUNT, *, seed: int = 0) -> list[Pick]:
+    """Images to follow: one of each class, then a second one of each, and so on; in the order of the classes.
+
+    labels: (M,) class indices; or (M, C) zeros and ones, where an image stands for one of its classes. Of
+    more classes than `count` some are drawn. Gives fewer where there are not enough labelled images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator).tolist()
+    several = (labels[:, None] if labels.ndim == 1 else labels).cpu()
+    queues: dict[int, list[int]] = {}
+    for i in order:
+        row = several[i]
+        for label in [int(row)] if labels.ndim == 1 else row.nonzero().flatten().tolist():
+            queues.setdefault(label, []).append(i)
+    classes = sorted(queues)
+    if len(classes) > count:
+        drawn = torch.randperm(len(classes), generator=generator)[:count].tolist()
+        classes = sorted(classes[i] for i in drawn)
+    picks: list[Pick] = []
+    used: set[int] = set()
+    while len(picks) < count:
+        before = len(picks)
+        for label in classes:
+            left = (i for i in queues[label] if i not in used)
+            if len(picks) < count and (index := next(left, None)) is not None:
+                used.add(index)
+                picks.append(Pick(index, label))
+        if len(picks) == before:
+            break
+    return sorted(picks, key=lambda pick: (pick.label, pick.index))
+
+
+def why_none(model: nn.Module) -> str | None:
+    """Why there are no snapshots of a network, for the log; None if there are."""
+    network: Any = unwrapped(model)
+    if not any(isinstance(module, Encode) for module in network.modules()):
+        return "no snapshots: a conventional network has no exact explanation to show"
+    if network.in_chans not in (1, 3):
+        return f"no snapshots: the network takes {network.in_chans} channels, image files have 3 or 1"
+    return None
+
+
+class Snapshots:
+    """The pictures of one run.
+
+    photographs: of the images that are followed. labels: for each the class explained, an index. titles: for
+    each its true class, as a person is told.
+    """
+
+    def __init__(
+        self,
+        run: str | os.PathLike[str],
+        photographs: Sequence[Image.Image],
+        labels: Sequence[int],
+        titles: Sequence[str],
+    ) -> None:
+        if not photographs or not len(photographs) == len(labels) == len(titles):
+            raise InputError(
+                f"{len(photographs)} images, {len(labels)} labels and {len(titles)} titles; give one of each "
+                "for each image, and one image at least"
+            )
+        self.run, self.photographs = Path(run), list(photographs)
+        self.labels, self.titles = list(labels), list(titles)
+
+    @staticmethod
+    def of(
+        run: str | os.PathLike[str],
+        samples: Samples,
+        class_names: Sequence[str],
+        count: int = COUNT,
+        *,
+        seed: int = 0,
+    ) -> Snapshots | None:
+        """Those of images that `choose` picks. class_names: of the labels.
+
+        None if there is no image to follow. Raises InputError if one cannot be read.
+        """
+        picks = choose(samples.labels, count, seed=seed)
+        if not picks:
+            return None
+        photographs = [samples.load(pick.index) for pick in picks]
+        labels = [pick.label for pick in picks]
+        return Snapshots(run, photographs, labels, [class_names[label] for label in labels])
+
+    def draw(self, classifier: Classifier, epoch: int) -> Path:
+        """Explain the images with a network as it is, and write the sheet of the epoch and the strip so far.
+
+        The network is left as it is, in training mode too; one with a single output is explained by that.
+        Returns the path of the sheet. Raises InputError where it cannot be written, and for a network that
+        has no exact explanation.
+        """
+        explanation = _explained(classifier, self.photographs, self.labels)
+        views = [classifier.view(photograph) for photograph in self.photographs]
+        sheet = _sheet(classifier, explanation, views, self.titles)
+        tiles = [render.rgba_image(rgba) for rgba in explanation.rgba()[:, 0]]
+        path = self.run / FOLDER / f"epoch-{epoch:04d}.png"
+        probabilities = _probabilities(explanation)
+        _save_tiles(self.run / FOLDER / f"tiles-{epoch:04d}.png", tiles, probabilities)
+        _save(sheet, path)
+        _save(self._strip(views), self.run / STRIP)
+        return path
+
+    def _strip(self, views: Sequence[Image.Image]) -> Image.Image:
+        """Rows are images, columns the epochs, evenly spaced among those that were drawn."""
+        films = {epoch: tiles for epoch, tiles in _read_tiles(self.run / FOLDER) if len(tiles) == len(views)}
+        epochs = _spaced(sorted(films), COLUMNS)
+        rows = []
+        for i, (view, title) in enumerate(zip(views, self.titles, strict=True)):
+            row = [Panel(view, title, title=True)]
+            for picture, probability in (films[epoch][i] for epoch in epochs):
+                row.append(Panel(render.on_white(picture), f"{probability:.2f}"))
+            rows.append(row)
+        body = render.lay_out(rows, side=TILE)
+        strip = Image.new("RGB", (body.width, body.height + render.CAPTION), render.WHITE)
+        strip.paste(body, (0, render.CAPTION))
+        pen = ImageDraw.Draw(strip)
+        width = (body.width - render.MARGIN) // (len(epochs) + 1)
+        for column, epoch in enumerate(epochs, 1):
+            at = (render.MARGIN + column * width, render.MARGIN)
+            render.write_line(pen, at, f"epoch {epoch}", width - render.MARGIN, render.BLACK)
+        return strip
+
+
+def _explained(
+    classifier: Classifier, photographs: Sequence[Image.Image], labels: Sequence[int]
+) -> Explanation:
+    outputs = len(classifier.class_names)
+    targets = torch.tensor([0 if outputs == 1 else label for label in labels])
+    with _evaluating(classifier.model):
+        explanation: Explanation = classifier.head(classifier.preprocess(photographs), targets)
+    tensors = ("logits", "targets", "weights", "contributions", "bias")
+    on_cpu: dict[str, Any] = {name: getattr(explanation, name).cpu() for name in tensors}
+    return replace(explanation, **on_cpu)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; every module is as it was afterwards."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _probabilities(explanation: Explanation) -> list[float]:
+    """Of the class that is explained in each image."""
+    values: list[float] = explanation.logits.gather(1, explanation.targets)[:, 0].sigmoid().tolist()
+    return values
+
+
+def _sheet(
+    classifier: Classifier, explanation: Explanation, views: Sequence[Image.Image], titles: Sequence[str]
+) -> Image.Image:
+    """Each image, the contributions to its true class, and W(x) of that in colour, with its probability."""
+    rows = []
+    rgba = explanation.rgba()
+    for i, probability in enumerate(_probabilities(explanation)):
+        best = classifier.rank(explanation.logits[i], 1)[0]
+        caption = f"probability {probability:.2f}"
+        if best.index != int(explanation.targets[i]) and best.probability > probability:
+            caption = f"{probability:.2f}, but {best.label} {best.probability:.2f}"
+        contributions = explanation.contributions[i, 0]
+        limit = render.color_limit(contributions)
+        rows.append(
+            [
+                Panel(views[i], titles[i], title=True),
+                Panel(
+                    render.contribution_map(contributions, limit=limit), render.limit_text(limit, None), True
+                ),
+                Panel(render.on_white(render.rgba_image(rgba[i, 0])), caption),
+            ]
+        )
+    return render.lay_out(render.in_columns(rows, 2, tall=4), side=render.SMALL)
+
+
+def _spaced(epochs: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, the first and the last included, at equal steps."""
+    if len(epochs) <= most:
+        return list(epochs)
+    return [epochs[round(i * (len(epochs) - 1) / (most - 1))] for i in range(most)]
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with writing(path), replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def _save_tiles(path: Path, tiles: Sequence[Image.Image], probabilities: Sequence[float]) -> None:
+    """One picture above the other in one file, which also says how probable their classes are."""
+    for tile in tiles:
+        tile.thumbnail((TILE, TILE), Image.Resampling.BICUBIC)
+    width, height = tiles[0].size
+    column = Image.new("RGBA", (width, height * len(tiles)))
+    for i, tile in enumerate(tiles):
+        column.paste(tile, (0, i * height))
+    said = PngInfo()
+    said.add_text("probabilities", json.dumps(probabilities))
+    with writing(path), replacing(path) as temporary:
+        column.save(temporary, format="PNG", pnginfo=said)
+
+
+def _read_tiles(folder: Path) -> Iterator[tuple[int, list[tuple[Image.Image, float]]]]:
+    """Epochs with their pictures and probabilities; what is damaged is left out, as it is but a picture."""
+    for path in folder.glob("tiles-*.png"):
+        if not (number := re.fullmatch(r"tiles-(\d+)", path.stem)):
+            continue
+        try:
+            with Image.open(path) as column:
+                probabilities = json.loads(column.info["probabilities"])
+                whole = column.convert("RGBA")
+        except (OSError, KeyError, ValueError, SyntaxError):
+            continue
+        height = whole.height // max(len(probabilities), 1)
+        boxes = [(0, i * height, whole.width, (i + 1) * height) for i in range(len(probabilities))]
+        yield int(number[1]), [(whole.crop(b), p) for b, p in zip(boxes, probabilities, strict=True)]
