@@ -136,8 +136,9 @@ class Trainer:
         torch.manual_seed(run.seed)
         model, self.class_names = networks.build(recipe, task.class_names)
         parameters.freeze(model, recipe.model.train)
+        self.apart: list[str] = []  # norms whose statistics stay those of one process
         if run.synchronise and processes > 1:
-            synchronise_norms(model)
+            self.apart = synchronise_norms(model)
         model = model.to(self.accelerator.device, memory_format=self.format)
         decay = recipe.optimizer.ema_decay
         self.ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
@@ -157,7 +158,9 @@ class Trainer:
             task.val, networks.val_transform(self.network), max(run.batch_size // processes, 1),
             rank=rank, processes=processes, workers=data.workers, cache=data.cache,
         )  # fmt: skip
-        self.criterion = make_loss(recipe.loss, len(self.class_names), task.multilabel, task.class_counts())
+        weighted = recipe.loss.class_weights != "none"
+        counts = task.class_counts() if weighted else None
+        self.criterion = make_loss(recipe.loss, len(self.class_names), task.multilabel, counts)
         self.criterion.to(self.accelerator.device)
         self.mixup = make_mixup(recipe.augment, len(task.class_names), multilabel=task.multilabel)
 
@@ -167,8 +170,8 @@ class Trainer:
         self.set_rates = make_schedule(optimizer, recipe.optimizer, epochs=run.epochs, steps=self.order.steps)
         self.total = run.epochs * self.order.steps
         self.at = Position()
-        metric = run.monitor or ("map" if task.multilabel else "top1")
-        self.best = Best(metric, scores.direction(metric), run.patience)
+        metric = scores.to_watch(run.monitor, len(self.class_names), task.multilabel)
+        self.best = Best(metric, scores.DIRECTION[metric], run.patience)
 
     @property
     def finished(self) -> bool:
@@ -176,9 +179,10 @@ class Trainer:
 
     def describe(self) -> str:
         task, order = self.task, self.order
+        apart = f"; {len(self.apart)} norms of torch's do not meet over processes" if self.apart else ""
         return (
             f"{len(task.train)} images to learn from, {len(task.val)} to validate with, "
-            f"{len(task.class_names)} classes; {order.steps} steps of {order.batch_size} images an epoch"
+            f"{len(task.class_names)} classes; {order.steps} steps of {order.batch_size} images an epoch{apart}"
         )
 
     def epoch(self) -> Iterator[float]:

@@ -213,3 +213,8 @@ def test_every_network_can_be_the_beginning_of_the_next(task, tmp_path):
     before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"fc.linear.weight"}
+
+
+def test_a_score_that_the_run_does_not_have_is_no_monitor(task, tmp_path):
+    with pytest.raises(InputError, match=r"run.monitor='top5': no such score here; known: top1, .*, loss"):
+        train.train(make(run__monitor="top5"), task, tmp_path, log=quiet)

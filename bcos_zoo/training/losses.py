@@ -84,10 +84,11 @@ def balanced_weights(class_counts: Tensor) -> Tensor:
     return counts.sum() / (len(counts) * counts)
 
 
-def make_loss(loss: Loss, classes: int, multilabel: bool, class_counts: Tensor) -> LabelLoss:
+def make_loss(loss: Loss, classes: int, multilabel: bool, class_counts: Tensor | None) -> LabelLoss:
     """The loss of a network with `classes` logits: 1 of them tells two classes apart unless `multilabel`.
 
-    class_counts: (C,) training images of each class, (2,) for a single logit; read for class weights only.
+    class_counts: (C,) training images of each class, (2,) for a single logit; None where class weights are
+    not asked for.
     Raises InputError for "ce" with several labels, and as `balanced_weights`.
     """
     if multilabel and loss.kind == "ce":
@@ -95,8 +96,9 @@ def make_loss(loss: Loss, classes: int, multilabel: bool, class_counts: Tensor) 
     weights = None
     if loss.class_weights == "balanced":
         expected = 2 if classes == 1 and not multilabel else classes
-        if len(class_counts) != expected:
-            raise InputError(f"{len(class_counts)} class counts for {expected} classes; give one for each")
+        given = 0 if class_counts is None else len(class_counts)
+        if class_counts is None or given != expected:
+            raise InputError(f"{given} class counts for {expected} classes; give one for each")
         weights = balanced_weights(class_counts)
     return LabelLoss(loss, classes, multilabel, weights)
 

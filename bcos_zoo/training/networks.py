@@ -10,7 +10,7 @@ import timm
 from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
-from .. import zoo
+from .. import configs, zoo
 from ..errors import InputError
 from .recipe import Recipe
 
@@ -45,10 +45,15 @@ def build(recipe: Recipe, class_names: Sequence[str]) -> tuple[Any, tuple[str, .
 
 
 def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
-    """A network of this zoo, or a conventional one of timm's."""
+    """A network of this zoo, or a conventional one of timm's, be it in a folder."""
     if timm.is_model(name.partition(".")[0]) and not name.startswith(zoo.PREFIX):
         return timm.create_model(name, pretrained=pretrained, **arguments)
-    return zoo.create_model(zoo.resolve(name), pretrained=pretrained, **arguments)
+    name = zoo.resolve(name)
+    if name.startswith(configs.ELSEWHERE):
+        source = configs.read(name)
+        if not source.architecture.startswith(zoo.PREFIX):
+            return timm.create_model(source.name, pretrained=pretrained, **arguments)
+    return zoo.create_model(name, pretrained=pretrained, **arguments)
 
 
 def data_config(model: nn.Module, size: int | None = None) -> dict[str, Any]:

@@ -242,7 +242,7 @@ def _fault(error: Mapping[str, Any]) -> str:
         table = error["loc"][0]
         known = list(parts)
         if len(error["loc"]) > 1:
-            known = [one.name for one in fields(_PARTS[table])]
+            known = [one.name for one in fields(TABLES[table])]
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
         return f"unknown key {name}; {hint}"
@@ -250,7 +250,7 @@ def _fault(error: Mapping[str, Any]) -> str:
     return message if error["type"] == "value_error" else f"{name}={error['input']!r:.60}: {message}"
 
 
-_PARTS: dict[str, Any] = {
+TABLES: dict[str, Any] = {
     "model": Model, "data": Data, "augment": Augment, "loss": Loss, "optimizer": Optimizer, "run": Run,
 }  # fmt: skip
 

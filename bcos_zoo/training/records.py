@@ -13,11 +13,12 @@ from torch import Tensor
 from ..configs import Training
 from ..data import Task
 from ..files import replacing
-from . import history, recipe
+from . import confusion, curves, history, recipe
 from .history import Row
 from .network_folder import NetworkFolder
 from .recipe import Recipe
 from .runs import writing
+from .scores import confusion as counted
 
 RECIPE, UNREADABLE = "recipe.toml", "unreadable.txt"
 UPDATE = 60.0  # seconds, at least, between two writings of the network
@@ -40,6 +41,7 @@ class Records:
     def epoch(self, rows: Sequence[Row], network: Any, unreadable: Sequence[str]) -> None:
         """After an epoch. rows: of all so far. network: the best so far, in eval mode."""
         history.write(self.folder, rows)
+        curves.draw(self.folder, rows)
         self.unreadable(unreadable)
         if time.monotonic() - self.updated > UPDATE:
             self.network.update(network)
@@ -58,6 +60,12 @@ class Records:
         and what it gives for the validation images.
         """
         history.write(self.folder, rows)
+        curves.draw(self.folder, rows, best=epoch)
+        names = self.task.class_names
+        if self.task.multilabel:
+            confusion.write_several(self.folder, logits, targets, names)
+        else:
+            confusion.write(self.folder, counted(logits, targets), names)
         self.network.finish(network, epoch=epoch, scores=scores)
 
     def unreadable(self, met: Sequence[str]) -> None:

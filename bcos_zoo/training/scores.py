@@ -23,11 +23,16 @@ DIRECTION = {  # which end of each score is the good one
 }
 
 
-def direction(name: str) -> str:
-    """The good end of a score, "max" or "min". Raises InputError for one that is not known."""
-    if name not in DIRECTION:
-        raise InputError(f"run.monitor={name!r}: no such score; known: {', '.join(DIRECTION)}")
-    return DIRECTION[name]
+def to_watch(name: str, outputs: int, multilabel: bool) -> str:
+    """The score that says which epoch is best: `name`, or the usual one if that is "".
+
+    Raises InputError for one that a network of so many outputs does not have.
+    """
+    known = ["map", "f1", "exact"] if multilabel else ["top1", "balanced_accuracy", "f1"]
+    known += ["top5"] if outputs > 5 and not multilabel else []
+    if name and name not in ("loss", *known):
+        raise InputError(f"run.monitor={name!r}: no such score here; known: {', '.join(known)}, loss")
+    return name or known[0]
 
 
 def scores(logits: Tensor, targets: Tensor, multilabel: bool) -> dict[str, float]:

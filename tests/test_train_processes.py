@@ -1,0 +1,115 @@
+"""Runs as processes of their own: several at once, and killed ones."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import timm
+import torch
+
+from test_train import paint
+
+RECIPE = """
+[model]
+name = "bcos_resnet20"
+args = { layers = [1, 1, 1] }
+
+[data]
+workers = 0
+
+[augment]
+crop = "shift"
+
+[optimizer]
+name = "nmuon"
+lr = 1e-2
+ema_decay = 0.9
+
+[run]
+epochs = 3
+batch_size = 8
+trackers = []
+save_steps = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return paint(tmp_path_factory.mktemp("images"), {"train": 16, "val": 8}, spread=100)
+
+
+@pytest.fixture(scope="module")
+def toml(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def command(toml, images, run, *more):
+    return ["-m", "bcos_zoo", "train", str(toml), str(images), "-o", str(run), *more]
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def train(toml, images, run, *more):
+    arguments = [sys.executable, *command(toml, images, run, *more)]
+    return subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment())
+
+
+def rows(run):
+    return json.loads((run / "metrics.json").read_text())
+
+
+def weights(run):
+    return timm.create_model(f"local-dir:{run}", pretrained=True).state_dict()
+
+
+@pytest.mark.parametrize("more", [(), ("--set", "run.accumulate=2"), ("--set", "model.args.norm=bn")])
+def test_two_processes_give_the_losses_of_one(toml, images, tmp_path, more):
+    more = (*more, "--set", "optimizer.name=sgd")
+    train(toml, images, tmp_path / "one", *more)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two = command(toml, images, tmp_path / "two", *more)
+    subprocess.run([*launch, *two], check=True, capture_output=True, text=True, env=environment())
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert len(one) == len(two) == 3
+    for name in ("train_loss", "val_loss"):
+        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_process_killed_ten_times_ends_with_the_same_bits(toml, images, tmp_path):
+    train(toml, images, tmp_path / "whole")
+    draw, run, killed = random.Random(0), tmp_path / "killed", 0
+    while killed < 10:
+        resume = ("--resume",) if list((run / "state").glob("*.pt")) else ()
+        process = subprocess.Popen(
+            [sys.executable, *command(toml, images, run, *resume)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+        )  # fmt: skip
+        line = process.stderr.readline()
+        while line and "images to learn from" not in line and "resumed" not in line:
+            line = process.stderr.readline()
+        time.sleep(draw.uniform(0, 0.5))  # anywhere: in a step, while a state is written, or between
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.stderr.close()
+        process.wait()
+        if process.returncode == 0:
+            break
+    train(toml, images, run, "--resume")
+    assert killed == 10
+    whole, after = weights(tmp_path / "whole"), weights(run)
+    assert all(torch.equal(after[key], value) for key, value in whole.items())
+    clocks = ("seconds", "images_per_second")
+    assert [{k: v for k, v in row.items() if k not in clocks} for row in rows(run)] == [
+        {k: v for k, v in row.items() if k not in clocks} for row in rows(tmp_path / "whole")
+    ]

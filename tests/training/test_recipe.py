@@ -1,0 +1,104 @@
+"""Recipes: what is in them counts, and what they do not know stops the run, all of it at once."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+
+from bcos_zoo import InputError
+from bcos_zoo.training import recipe
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+LEAST = {"model": {"name": "bcos_resnet20"}, "run": {"epochs": 1}}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_recipe_of_the_repository_is_one_and_opens_with_its_command(path):
+    assert recipe.read(path).run.epochs > 0
+    head = path.read_text().split("[", 1)[0]
+    assert f"train configs/{path.name}" in head
+    assert "achine" in head and "core" in head  # what it takes, and what it gives
+
+
+def test_a_recipe_written_and_read_again_is_the_same(tmp_path):
+    wanted = recipe.parse(
+        LEAST | {"optimizer": {"lr": 0.25, "milestones": [3, 7], "args": {"betas": [0.9, 0.95]}}}, where="test"
+    )
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml(wanted))
+    assert asdict(recipe.read(path)) == asdict(wanted)
+
+
+def test_changes_win_over_the_file_and_are_read_as_toml(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml(recipe.parse(LEAST, where="test")))
+    changes = [
+        "optimizer.lr=1e-3", "model.args.drop_path_rate=0.1", "run.trackers=[]", "model.name=bcos_resnet56",
+        "run.compile=true", 'augment.auto="trivial"',
+    ]  # fmt: skip
+    wanted = recipe.read(path, changes)
+    assert wanted.optimizer.lr == 1e-3 and wanted.model.args == {"drop_path_rate": 0.1}
+    assert wanted.run.trackers == () and wanted.run.compile is True
+    assert (wanted.model.name, wanted.augment.auto) == ("bcos_resnet56", "trivial")
+
+
+def test_all_faults_are_named_at_once():
+    raw = {"model": {"nam": "x"}, "run": {"epochs": 1, "epocs": 2}, "optimiser": {"lr": 1}}
+    with pytest.raises(InputError) as caught:
+        recipe.parse(raw, where="a.toml")
+    text = str(caught.value)
+    assert text.startswith("a.toml: ") and "\n" not in text
+    assert "model.name is not given" in text
+    assert "unknown key model.nam; did you mean name?" in text
+    assert "unknown key run.epocs; did you mean epochs?" in text
+    assert "unknown key optimiser; did you mean optimizer?" in text
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "message"),
+    [
+        ("run", "epochs", 0, "run.epochs=0: allowed are 1 and more"),
+        ("run", "precision", "half", "run.precision='half': allowed are float32"),
+        ("run", "batch_size", 2.5, "run.batch_size=2.5"),
+        ("run", "compile", "yes", "run.compile='yes'"),
+        ("optimizer", "lr", -1.0, "optimizer.lr=-1.0"),
+        ("optimizer", "clip_mode", "hard", "optimizer.clip_mode='hard': allowed are agc"),
+        ("optimizer", "schedule", "plateau", "follows scores"),
+        ("data", "bad_share", 1.5, "data.bad_share=1.5"),
+        ("data", "folds", 3, None),
+        ("augment", "crop", "middle", "crop is 'middle'"),
+        ("loss", "kind", "mse", "loss.kind='mse': allowed are"),
+        ("loss", "off_label", "even", "loss.off_label='even'"),
+    ],
+)
+def test_values_that_are_not_allowed_are_refused(table, key, value, message):
+    raw = {name: dict(part) for name, part in LEAST.items()}
+    raw.setdefault(table, {})[key] = value
+    if message is None:
+        assert getattr(getattr(recipe.parse(raw, where="x"), table), key) == value
+        return
+    with pytest.raises(InputError) as caught:
+        recipe.parse(raw, where="x")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "No such file"), ("model = ", "not TOML"), (b"\xff\xfe", "not UTF-8")],
+)
+def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
+    path = tmp_path / "recipe.toml"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=message):
+        recipe.read(path)
+
+
+@pytest.mark.parametrize("text", ["lr=1", "optimizer.lr", ""])
+def test_a_change_of_another_form_is_refused(text):
+    with pytest.raises(InputError, match=r"give table.key=value, such as optimizer.lr=1e-3"):
+        recipe.changed(LEAST, [text])
+
+
+def test_every_table_of_a_recipe_has_its_class():
+    assert set(recipe.TABLES) == {field.name for field in fields(recipe.Recipe)}
