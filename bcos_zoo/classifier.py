@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from . import configs, images, manifest, zoo
 from .errors import InputError, WeightsError
-from .explain import ExplanationHead
+from .explain import ExplanationHead, explain_unit
 from .explanation import Explanation
 from .targets import Targets
 
@@ -54,6 +54,7 @@ class Classifier:
         config |= {key: value[: model.in_chans] for key, value in rgb.items()}  # the card's have three
         self.transform = create_transform(**config, is_training=False)
         channels, height, width = config["input_size"]
+        self.input_size = (height, width)  # of what `preprocess` gives
         zoom = math.ceil(VIEW / max(height, width))
         self._view = create_transform(
             **config | rgb | {"input_size": (channels, zoom * height, zoom * width)}, is_training=False
@@ -89,6 +90,11 @@ class Classifier:
         """Explain one or several images; `targets` as in `bcos_zoo.explain`, labels allowed."""
         explanation: Explanation = self.head(self.preprocess(source), targets)
         return explanation
+
+    def explain_unit(self, source: Source | Sequence[Source], layer: str, unit: int) -> Explanation:
+        """Explain a unit inside the network, averaged over its map, as `bcos_zoo.explain_unit` does."""
+        explanation = explain_unit(self.model, self.preprocess(source), layer, unit)
+        return replace(explanation, smooth=self.head.smooth, percentile=self.head.percentile)
 
     def rank(self, logits: Tensor, top_k: int = 5) -> list[Prediction]:
         """The best classes of one row of logits (C,)."""

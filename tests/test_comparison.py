@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sure import class_folders
 from typer.testing import CliRunner
 
 import bcos_zoo
@@ -30,29 +30,7 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="module")
 def data(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise, filed under the class that the network sees in it and made until four classes are sure."""
-    folder = tmp_path_factory.mktemp("data")
-    generator = torch.Generator().manual_seed(0)
-    x = torch.nn.functional.interpolate(
-        torch.rand(400, 3, 4, 4, generator=generator), (32, 32), mode="bilinear"
-    )
-    # Gradient ascent: a few steps make the network sure of a class of our choice.
-    x = x[:16].requires_grad_()
-    labels = torch.arange(16) % 4
-    for _ in range(30):
-        score = classifier.model(x.clamp(0, 1)).gather(1, labels[:, None]).sum()
-        (gradient,) = torch.autograd.grad(score, x)
-        x = (
-            (x + 0.1 * gradient / gradient.abs().amax((1, 2, 3), keepdim=True))
-            .clamp(0, 1)
-            .detach()
-            .requires_grad_()
-        )
-    for i, (image, label) in enumerate(zip(x.detach(), labels, strict=True)):
-        path = folder / classifier.class_names[label] / f"{i}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray((image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(path)
-    return folder
+    return class_folders(classifier, tmp_path_factory.mktemp("data"))
 
 
 def test_the_score_of_a_map_is_the_share_in_its_cell(
@@ -103,7 +81,7 @@ def test_other_settings_do_not_mix_with_what_is_there(
 ) -> None:
     compare(classifier, data, tmp_path, Settings(explainers=("inherent",), grid=2, samples=1))
     with pytest.raises(
-        InputError, match="holds rows of other settings, data or weights; give another folder"
+        InputError, match="other settings, data or weights; give another folder with -o .another seed came"
     ):
         compare(classifier, data, tmp_path, Settings(explainers=("inherent",), grid=2, samples=1, seed=1))
     assert len(compare(classifier, data, tmp_path, FAST)) == 2 * 3 * 4  # more of the same
@@ -182,7 +160,7 @@ def test_two_processes_make_one_table(data: Path, tmp_path: Path) -> None:
     command += ["evaluate", str(data), "--metric", "localisation", "--grid", "2", "--samples", "3"]
     command += ["--explainer", "inherent", "-o", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert run.returncode == 0, run.stderr
     assert len(pd.read_parquet(tmp_path / "rows.parquet")) == 12
     assert len(list(tmp_path.glob("*.jsonl"))) == 2

@@ -17,7 +17,10 @@ from .console import DEFAULT_MODEL, Json, Model, err, out, print_json
 
 
 def evaluate_(
-    data: Annotated[Path, typer.Argument(help="Folder with a sub-folder of images for each class.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Folder with a sub-folder of images for each class, unless boxes name them."),
+    ],
     model: Model = DEFAULT_MODEL,
     as_json: Json = False,
     metric: Annotated[
@@ -34,29 +37,48 @@ def evaluate_(
     ] = None,
     smooth: Annotated[int, typer.Option("--smooth", min=0, help="Window of the maps, pixels.")] = 1,
     seed: Annotated[int, typer.Option("--seed")] = 42,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            "--stride", min=1, help="See grids through windows of the network's size, for ViTs; pixels."
+        ),
+    ] = None,
+    boxes: Annotated[
+        Path | None, typer.Option("--boxes", help="Of energy: CSV (image,x0,y0,x1,y1,label) or COCO JSON.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="Of energy: folder of a PNG an image, not zero is object.")
+    ] = None,
     folder: Annotated[Path, typer.Option("-o", help="Folder of the run; continued if it is there.")] = Path(
         "runs/evaluate"
     ),
 ) -> None:
     """Measure accuracy, or explanations beside those of other methods, on a folder of labelled images."""
     wanted = metric or ["accuracy"]
-    if wanted == ["accuracy"]:
-        result = evaluate.evaluate(load(model), data)
-        if as_json:
-            return print_json({"model": model, "data": str(data)} | asdict(result))
-        return typer.echo(
-            f"{model} on {result.images} images: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
-            f"calibration error {result.calibration_error:.3f}, Brier score {result.brier_score:.3f}"
-        )
+    explained = tuple(wanted) if wanted != ["accuracy"] else ()
     settings = evaluate.Settings(
-        explainers=tuple(explainer or EXPLAINERS), metrics=tuple(wanted), grid=grid, samples=samples,
-        fewer=evaluate.parse_counts(fewer or []), smooth=smooth, seed=seed,
+        explainers=tuple(explainer or EXPLAINERS), metrics=explained, grid=grid, samples=samples,
+        fewer=evaluate.parse_counts(fewer or []), smooth=smooth, seed=seed, stride=stride, boxes=boxes,
+        masks=masks,
     )  # fmt: skip
+    if not explained:
+        return _accuracy(model, data, as_json)
     summary = evaluate.run(load(model), data, folder, settings, progress=Progress(console=err))
     if as_json:
         return print_json({"model": model, "data": str(data), "folder": str(folder), "summary": summary})
-    table = Table("metric", "explainer", "samples", "maps", "mean", "p25", "median", "p75", box=None)
+    scores = {"mean": "mean", "p25": "p25", "p50": "median", "p75": "p75", "chance": "chance"}
+    table = Table("metric", "explainer", "samples", "maps", *scores.values(), box=None)
     for line in summary:
-        scores = [f"{line[key]:.3f}" for key in ("mean", "p25", "p50", "p75")]
-        table.add_row(line["metric"], line["explainer"], str(line["samples"]), str(line["maps"]), *scores)
+        cells = [f"{line[key]:.3f}" if key in line else "" for key in scores]
+        table.add_row(line["metric"], line["explainer"], str(line["samples"]), str(line["maps"]), *cells)
     out.print(table)
+
+
+def _accuracy(model: str, data: Path, as_json: bool) -> None:
+    result = evaluate.evaluate(load(model), data)
+    if as_json:
+        return print_json({"model": model, "data": str(data)} | asdict(result))
+    typer.echo(
+        f"{model} on {result.images} images: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
+        f"calibration error {result.calibration_error:.3f}, Brier score {result.brier_score:.3f}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from rich.progress import Progress, TaskID
 
 from ..classifier import Classifier
 from ..extras import required
-from .comparison import Settings, compare, rows
+from .comparison import compare, rows
+from .scoring import Row
+from .settings import Settings
 from .summary import box_plot, curve_plot, summarise, write_tables
 
 
@@ -38,8 +41,13 @@ def run(
     if share[0] == 0:
         write_tables(found, folder)
         for metric in settings.metrics:
-            chance = 1 / settings.grid**2 if metric == "localisation" else None
-            box_plot(found, folder / f"{metric}.png", metric=metric, chance=chance)
+            box_plot(found, folder / f"{metric}.png", metric=metric, chance=_chance(found, metric))
             if metric in ("deletion", "insertion"):
                 curve_plot(found, folder / f"{metric}.curves.png", metric=metric)
     return summarise(found)
+
+
+def _chance(rows: list[Row], metric: str) -> float | None:
+    """The mean score of a map that says nothing, if the metric has one."""
+    chances = [row["chance"] for row in rows if row["metric"] == metric and "chance" in row]
+    return statistics.fmean(chances) if chances else None

@@ -12,13 +12,16 @@ import numpy as np
 
 from ..extras import required
 from ..files import replacing
-from .comparison import Row
+from .scoring import Row
 
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def summarise(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """For each metric and explainer: samples, maps, mean and percentiles of the scores; best median first."""
+    """For each metric and explainer: samples, maps, mean and percentiles of the scores; best median first.
+
+    "chance" is the mean score of a map that says nothing, where the rows have one.
+    """
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["metric"], row["explainer"]), []).append(row)
@@ -30,6 +33,8 @@ def summarise(rows: Iterable[Row]) -> list[dict[str, Any]]:
         line |= {
             f"p{p}": float(v) for p, v in zip(PERCENTILES, np.percentile(scores, PERCENTILES), strict=True)
         }
+        if chances := [row["chance"] for row in some if "chance" in row]:
+            line["chance"] = statistics.fmean(chances)
         table.append(line)
     return sorted(table, key=lambda line: (line["metric"], -line["p50"]))
 
@@ -75,7 +80,7 @@ def box_plot(
     axes.set_xticks(range(1, len(names) + 1), labels, fontsize=8)
     axes.set_ylabel(f"{metric} score")
     axes.set_xlabel("explainer, and the number of samples")
-    if metric == "localisation":
+    if metric in ("localisation", "energy"):
         axes.set_ylim(0, 1)
     axes.spines[["top", "right"]].set_visible(False)
     path = Path(path)

@@ -1,0 +1,62 @@
+"""Where in a picture the pixels lie that a network sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import torch
+from PIL import Image
+from timm.data.transforms import CenterCropOrPad, MaybePILToTensor, MaybeToTensor, ResizeKeepRatio
+from torch import Tensor
+from torchvision import transforms
+
+from ..errors import InputError
+
+RESIZES = (transforms.Resize, ResizeKeepRatio)
+CROPS = (transforms.CenterCrop, CenterCropOrPad)
+OF_VALUES = (MaybeToTensor, MaybePILToTensor, transforms.ToTensor, transforms.Normalize)
+
+
+def centres(
+    transform: Callable[..., object], size: tuple[int, int], mode: str = "RGB"
+) -> tuple[Tensor, Tensor]:
+    """(W,), (H,) float64: the columns and rows of a picture that the network's pixels have their centres at.
+
+    In pixels from the picture's left and top edge: its first pixel has its centre at 0.5. What is outside of
+    the picture, where a crop pads, is below 0 or above its size. They are exact but for the last rounding,
+    so that comparing them with whole pixels is.
+
+    transform: the card's, of resizes and centre crops. size: (width, height) of the picture. mode: as in
+    Pillow, what the transform takes.
+    Raises InputError for a transform with other steps.
+    """
+    picture = Image.new(mode, size)
+    scale, start = [Fraction(1), Fraction(1)], [Fraction(0), Fraction(0)]
+    for step in getattr(transform, "transforms", [transform]):
+        if isinstance(step, OF_VALUES):
+            continue
+        if not isinstance(step, (*RESIZES, *CROPS)):
+            raise InputError(
+                f"the card's transform has the step {type(step).__name__}, which boxes and masks "
+                "cannot follow; allowed are resizes and centre crops"
+            )
+        before, picture = picture.size, step(picture)
+        for axis, (old, new) in enumerate(zip(before, picture.size, strict=True)):
+            if isinstance(step, RESIZES):
+                scale[axis] *= Fraction(old, new)
+            else:
+                start[axis] += scale[axis] * _offset(old, new)
+    half = Fraction(1, 2)
+    columns, rows = (
+        torch.tensor(
+            [float(start[axis] + scale[axis] * (i + half)) for i in range(length)], dtype=torch.float64
+        )
+        for axis, length in enumerate(picture.size)
+    )
+    return columns, rows
+
+
+def _offset(old: int, new: int) -> int:
+    """The first pixel that a centre crop keeps; minus those that it adds to a smaller picture."""
+    return round((old - new) / 2) if old > new else -((new - old) // 2)

@@ -1,0 +1,190 @@
+"""Where the objects of photographs are, for the energy pointing game: boxes of a file, masks of a folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import checksums, images
+from ..classifier import Classifier
+from ..errors import InputError
+from .annotations import Box, read_annotations
+from .geometry import centres
+
+BEYOND = 1.0  # pixels that a box may reach beyond its picture: tools round differently
+Size = tuple[int, int]  # width, height
+
+
+class Objects(Protocol):
+    """What the game asks of boxes and of masks."""
+
+    def identity(self) -> str:
+        """What is the same for the same objects, and not for others."""
+
+    def has(self, path: Path) -> bool:
+        """Whether anything is known of that image."""
+
+    def inside(self, path: Path, label: str, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
+        """(H, W) bool: which points of the picture, at columns (W,) and rows (H,), objects of a class have.
+
+        Raises InputError for objects that do not fit a picture of that size.
+        """
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of a file, by the absolute path of the image."""
+
+    file: Path
+    of: dict[Path, list[Box]]
+    sizes: dict[Path, Size]  # of the image, where the file says it
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the boxes name their classes; if not, the folders of the images do."""
+        return all(box.label is not None for boxes in self.of.values() for box in boxes)
+
+    def identity(self) -> str:
+        return f"boxes {checksums.sha256(self.file)}"
+
+    def has(self, path: Path) -> bool:
+        return _absolute(path) in self.of
+
+    def inside(self, path: Path, label: str, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
+        path, (columns, rows), (width, height) = _absolute(path), points, size
+        if (said := self.sizes.get(path, size)) != size:
+            raise InputError(
+                f"{path}: {width}x{height} pixels, but {self.file.name} has its boxes for "
+                f"{said[0]}x{said[1]}; give the image that was annotated, upright"
+            )
+        found = torch.zeros(len(rows), len(columns), dtype=torch.bool)
+        for box in self.of[path]:
+            if min(box.x0, box.y0) < -BEYOND or box.x1 > width + BEYOND or box.y1 > height + BEYOND:
+                raise InputError(
+                    f"{self.file.name}: the box {box} leaves {path}, of {width}x{height} pixels; boxes are "
+                    "in pixels of the original image, upright"
+                )
+            if box.label in (None, label):
+                wide = (columns >= box.x0) & (columns < box.x1)
+                found |= ((rows >= box.y0) & (rows < box.y1))[:, None] & wide
+        return found
+
+    def pairs(self, classifier: Classifier) -> tuple[list[Path], list[int]]:
+        """Each image with each class of the network that it has a box of.
+
+        Raises InputError if no box is of a class of the network.
+        """
+        index = {name: i for i, name in enumerate(classifier.class_names)}
+        found = sorted({(path, box.label) for path, boxes in self.of.items() for box in boxes if box.label})
+        pairs = [(path, index[label]) for path, label in found if label in index]
+        if not pairs:
+            raise InputError(
+                f"{self.file}: none of its labels, such as {found[0][1]!r}, is a class of this network; "
+                f"name its classes ({', '.join(classifier.class_names[:5])}, ...), or leave labels out"
+            )
+        return [path for path, _ in pairs], [label for _, label in pairs]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """A folder of one PNG an image, under the image's name in the data: what is not zero is object."""
+
+    folder: Path
+    root: Path
+
+    def identity(self) -> str:
+        return f"masks {self.folder}"
+
+    def has(self, path: Path) -> bool:
+        return self._file(path).is_file()
+
+    def inside(self, path: Path, label: str, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
+        mask = _read_mask(self._file(path))
+        if (came := (mask.shape[1], mask.shape[0])) != size:
+            raise InputError(
+                f"{self._file(path)}: a mask of {came[0]}x{came[1]} pixels for an image of "
+                f"{size[0]}x{size[1]}; give one of the size of the original image, upright"
+            )
+        columns, rows = (positions.floor().long() for positions in points)
+        in_columns, in_rows = (columns >= 0) & (columns < size[0]), (rows >= 0) & (rows < size[1])
+        found = torch.from_numpy(mask)[rows.clamp(0, size[1] - 1)][:, columns.clamp(0, size[0] - 1)]
+        return found & in_rows[:, None] & in_columns
+
+    def _file(self, path: Path) -> Path:
+        return (self.folder / _absolute(path).relative_to(_absolute(self.root))).with_suffix(".png")
+
+
+def in_view(objects: Objects, classifier: Classifier, path: Path, label: int) -> Tensor:
+    """(H, W) bool: which of the pixels that the network sees of an image are in an object of that class.
+
+    Those whose centres are: each goes back through the card's crop and resize to a point of the image.
+    Raises InputError for an image that cannot be read, and for boxes or a mask that do not fit it.
+    """
+    size = images.load_rgb(path).size
+    points = centres(classifier.transform, size, "L" if classifier.model.in_chans == 1 else "RGB")
+    return objects.inside(path, classifier.class_names[label], size, points)
+
+
+def read_boxes(file: str | os.PathLike[str], root: str | os.PathLike[str]) -> Boxes:
+    """The boxes that a file, as `read_annotations` takes it, has of the images below `root`.
+
+    The names of images are relative to `root` or to the folder of the file. Edges are in pixels of the
+    upright image: (0, 0, 2, 1) are its first two.
+    Raises InputError as `read_annotations` does, and if none of the images is below `root`.
+    """
+    file, root = Path(file), Path(root)
+    annotations = read_annotations(file)
+    of: dict[Path, list[Box]] = {}
+    sizes: dict[Path, Size] = {}
+    for name, boxes in annotations.boxes.items():
+        if (place := _place(name, file, root)) is not None:
+            of.setdefault(place, []).extend(boxes)
+            if name in annotations.sizes:
+                sizes[place] = annotations.sizes[name]
+    if not of:
+        first = next(iter(annotations.boxes))
+        raise InputError(
+            f"{file}: none of its {len(annotations.boxes)} images is in {root}, such as {first!r}; names are "
+            "relative to that folder or to the file's"
+        )
+    return Boxes(file, of, sizes)
+
+
+def read_masks(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> Masks:
+    """The masks of the images below `root`: `folder/cat/1.png` is that of `root/cat/1.jpg`.
+
+    Raises InputError if there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder; give one with a PNG for each image, under its name")
+    return Masks(Path(folder), Path(root))
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # which, unlike resolve(), leaves links alone
+
+
+def _place(name: str, file: Path, root: Path) -> Path | None:
+    """The image of that name, if it is below `root`."""
+    for folder in (root, file.parent):
+        path = _absolute(folder / name)
+        if path.is_relative_to(_absolute(root)) and path.is_file():
+            return path
+    return None
+
+
+def _read_mask(file: Path) -> np.ndarray:
+    """(H, W) bool: which pixels are not zero: of a palette the index, of several channels any but opacity."""
+    try:
+        with Image.open(file) as mask:
+            values = np.asarray(mask.convert(mask.mode[:-1]) if mask.mode in ("LA", "RGBA") else mask)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file}: cannot be read as a mask ({error}); give a whole PNG") from error
+    return np.asarray(values.reshape(*values.shape[:2], -1).any(-1))

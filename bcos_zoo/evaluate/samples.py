@@ -1,0 +1,84 @@
+"""Which images a comparison is made on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import metrics
+from ..classifier import Classifier
+from ..errors import InputError
+from .accuracy import labelled_files, logits_of
+from .objects import Boxes, Objects
+
+CONFIDENT = 0.5  # sigmoid of the logit of an image's class, above which it is used
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image or, of a grid, several, each with its class."""
+
+    paths: list[Path]
+    targets: Tensor  # (T,)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Images to draw from, with their classes and what the network makes of them."""
+
+    paths: list[Path]
+    truth: Tensor  # (M,)
+    logits: Tensor  # (M, C)
+
+    @staticmethod
+    def of(classifier: Classifier, paths: list[Path], labels: list[int]) -> Pool:
+        """Raises InputError if an image cannot be read."""
+        logits, truth = logits_of(classifier, paths, labels)
+        return Pool(paths, truth, logits)
+
+    def grids(self, n: int, count: int, seed: int) -> list[Sample]:
+        """Grids of n x n images of different classes. Raises InputError if there are not enough."""
+        chosen = metrics.make_grids(self.logits, self.truth, n, count, seed=seed)
+        return [Sample([self.paths[i] for i in grid.tolist()], self.truth[grid]) for grid in chosen]
+
+    def singles(
+        self, count: int, seed: int, fits: Callable[[Sample], bool] = lambda sample: True
+    ) -> list[Sample]:
+        """Images that the network is right and confident about, and that fit, in an order of the seed.
+
+        Raises InputError if there are not enough.
+        """
+        top, predicted = self.logits.sigmoid().max(1)
+        usable = ((predicted == self.truth) & (top > CONFIDENT)).nonzero().flatten()
+        order = usable[torch.randperm(len(usable), generator=torch.Generator().manual_seed(seed))].tolist()
+        found: list[Sample] = []
+        for i in order:
+            sample = Sample([self.paths[i]], self.truth[i : i + 1])
+            if fits(sample):
+                found.append(sample)
+            if len(found) == count:
+                return found
+        unfit = len(order) - len(found)
+        without = f" ({unfit} more have their object outside of the crop)" if unfit else ""
+        raise InputError(
+            f"{len(found)} images are right with confidence above {CONFIDENT:g}, not {count}{without}; "
+            "add images or ask for fewer samples"
+        )
+
+
+def energy_pool(classifier: Classifier, objects: Objects, root: str | Path) -> Pool:
+    """The images that have objects: with the classes of labelled boxes, else with that of their folder.
+
+    Raises InputError if there are none.
+    """
+    if isinstance(objects, Boxes) and objects.labelled:
+        return Pool.of(classifier, *objects.pairs(classifier))
+    labelled = zip(*labelled_files(classifier, root), strict=True)
+    found = [(path, label) for path, label in labelled if objects.has(path)]
+    if not found:
+        raise InputError(f"{root}: no image has an object; masks are PNG files under the names of the images")
+    return Pool.of(classifier, [path for path, _ in found], [label for _, label in found])

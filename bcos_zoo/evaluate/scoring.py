@@ -1,0 +1,115 @@
+"""What one explainer scores on one sample, by one metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .. import metrics
+from ..classifier import Classifier
+from ..errors import InputError, reason
+from ..explain import explain
+from ..posthoc import attribute
+from .objects import Objects, in_view
+from .samples import Sample
+from .settings import Settings
+
+STEPS = 64  # of a deletion curve
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """The scores of explanations of one network. objects: of the metric energy."""
+
+    classifier: Classifier
+    settings: Settings
+    objects: Objects | None = None
+
+    def check(self) -> None:
+        """Raise InputError unless the network can be shown the grids of the settings."""
+        n, (height, width) = self.settings.grid, self.classifier.input_size
+        if (stride := self.settings.stride) is not None:
+            if height != width or height % stride:
+                raise InputError(
+                    f"stride {stride} of a network for {height}x{width} pixels; allowed are square networks, "
+                    "and numbers that divide the side, such as its half"
+                )
+            return
+        black = self.classifier.preprocess(Image.new("RGB", (width, height)))
+        try:
+            with torch.inference_mode():
+                self.classifier.model(metrics.tile(black.expand(n * n, -1, -1, -1), n)[None])
+        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+            raise InputError(
+                f"a grid of {n}x{n} images is {n * height}x{n * width} pixels, which the network for "
+                f"{height}x{width} does not take ({reason(error)}); let it see the grid through windows, with "
+                f"--stride N, where N divides {height}"
+            ) from error
+
+    def mask(self, sample: Sample) -> Tensor:
+        """(H, W) bool: where the object of the sample's one image is, as the network sees it."""
+        assert self.objects is not None  # `Settings` has asked for them
+        return in_view(self.objects, self.classifier, sample.paths[0], int(sample.targets[0]))
+
+    def rows(self, sample: Sample, explainer: str, metric: str) -> list[Row]:
+        """One row a target: its score and, with some metrics, more. chance: the score of a constant map."""
+        images, targets = (
+            torch.cat([self.classifier.preprocess(path) for path in sample.paths]),
+            sample.targets,
+        )
+        if metric == "localisation":
+            chance = 1 / self.settings.grid**2
+            scores = self._localisation(images, targets, explainer)
+            return [{"score": score, "chance": chance} for score in scores]
+        if metric == "completeness":
+            explanation = explain(self.classifier.model, images, targets)
+            logits = explanation.logits.gather(1, explanation.targets)
+            gap = metrics.completeness_gap(explanation.contributions, explanation.bias, logits)
+            return [{"score": float(gap.relative.max())}]
+        if metric == "stability":
+
+            def again(noisy: Tensor) -> Tensor:
+                return self._maps(noisy, targets.expand(len(noisy)), explainer)
+
+            return [{"score": metrics.stability(again, images[0], seed=self.settings.seed).mean}]
+        [attribution] = self._maps(images, targets, explainer)
+        if metric == "energy":
+            mask = self.mask(sample)
+            score = float(metrics.energy_in_mask(attribution, mask))
+            return [{"score": score, "chance": float(mask.double().mean())}]
+        if metric == "sparseness":
+            return [{"score": float(metrics.sparseness(attribution))}]
+        along = metrics.deletion_curve if metric == "deletion" else metrics.insertion_curve
+        curve = along(self.classifier.model, images[0], attribution, int(targets[0]), steps=STEPS)
+        return [{"score": curve.area, "curve": curve.scores.tolist()}]
+
+    def _localisation(self, images: Tensor, targets: Tensor, explainer: str) -> list[float]:
+        n, stride = self.settings.grid, self.settings.stride
+        image = metrics.tile(images, n)
+        if stride is None:
+            maps = self._of_all(image[None], targets, explainer)[0]
+        else:
+            size = images.shape[-1]
+            maps = metrics.slide(lambda x: self._of_all(x, targets, explainer), image, size, stride)
+        scores: list[float] = metrics.localisation_score(maps, n, smooth=self.settings.smooth).tolist()
+        return scores
+
+    def _of_all(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
+        """(N, T, H, W): what each image of x (N, 3, H, W) owes to each of the targets (T,)."""
+        if explainer == "inherent":  # for all targets from one forward pass
+            return explain(self.classifier.model, x, targets.expand(len(x), -1)).contributions
+        many = x.repeat_interleave(len(targets), 0)
+        maps = self._maps(many, targets.repeat(len(x)), explainer)
+        return torch.unflatten(maps, 0, (len(x), -1))
+
+    def _maps(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
+        """(N, H, W): what each image of x (N, 3, H, W) owes to its target."""
+        if explainer == "inherent":
+            return explain(self.classifier.model, x, targets).contributions[:, 0]
+        batch = min(len(x), self.settings.grid**2)
+        return attribute(self.classifier.model, x, targets, explainer, batch=batch, seed=self.settings.seed)

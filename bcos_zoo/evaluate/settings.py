@@ -1,0 +1,72 @@
+"""What a comparison is to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import InputError
+from ..posthoc import EXPLAINERS
+
+METRICS = ("localisation", "energy", "deletion", "insertion", "sparseness", "stability", "completeness")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a comparison does. The samples are grids for localisation, single images for all else.
+
+    stride: explains a grid through windows of the network's size at this distance, in pixels, for networks
+    that take no other size or, as ViTs, have learnt positions of one size only.
+    boxes, masks: where the objects of "energy" are, as `read_boxes` and `read_masks` take them; one of both.
+    Raises InputError for what is not known, or does not go together.
+    """
+
+    explainers: tuple[str, ...] = EXPLAINERS
+    metrics: tuple[str, ...] = ("localisation",)
+    grid: int = 3
+    samples: int = 250
+    fewer: dict[str, int] = field(default_factory=dict)  # samples of single explainers, for the slow ones
+    smooth: int = 1  # pixels, of localisation; published: 15 for ImageNet, 1 for CIFAR-10
+    seed: int = 42
+    stride: int | None = None
+    boxes: Path | None = None
+    masks: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, values, known in (
+            ("explainer", (*self.explainers, *self.fewer), EXPLAINERS),
+            ("metric", self.metrics, METRICS),
+        ):
+            if unknown := [value for value in values if value not in known]:
+                raise InputError(f"no {name} named {', '.join(unknown)}; known: {', '.join(known)}")
+        if min(self.samples, *self.fewer.values(), 1) < 1:
+            raise InputError("the number of samples must be 1 or more for each explainer")
+        given = [name for name in ("boxes", "masks") if getattr(self, name) is not None]
+        if "energy" in self.metrics and len(given) != 1:
+            came = "both boxes and masks" if given else "neither boxes nor masks"
+            raise InputError(
+                f"metric energy with {came}; say where the objects are with one: --boxes FILE or --masks DIR"
+            )
+        if given and "energy" not in self.metrics:
+            raise InputError(
+                f"{given[0]} are of the metric energy; add --metric energy or leave out --{given[0]}"
+            )
+        if self.stride is not None and "localisation" not in self.metrics:
+            raise InputError(
+                "a stride is of the metric localisation; add it with --metric or leave out --stride"
+            )
+
+    def count(self, explainer: str) -> int:
+        return min(self.samples, self.fewer.get(explainer, self.samples))
+
+
+def parse_counts(texts: Iterable[str]) -> dict[str, int]:
+    """Numbers of samples from texts such as "rise=5". Raises InputError for any other text."""
+    counts = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if not number.isdigit():
+            raise InputError(f"{text!r}: give an explainer and its number of samples, such as rise=5")
+        counts[name] = int(number)
+    return counts
