@@ -227,6 +227,9 @@ def test_an_unreadable_image_is_named_and_does_not_stop_the_others(run, photogra
         ),
         (["explain", "IMAGE", "--target", "10"], "target 10 is no class of this model; allowed are 0 to 9"),
         (["explain", "IMAGE", "--target", "-1"], "target -1 is no class of this model"),
+        (["explain", "IMAGE", "--target", "9" * 30], "99 is no class of this model"),
+        (["explain", "IMAGE", "--target=--1"], "no class named '--1'"),
+        (["explain", "IMAGE", "--target", "²"], "no class named '²'"),
         (["explain", "IMAGE", "--picture", "mona"], "picture 'mona': allowed are figure, rgba, map, overlay"),
         (
             ["explain", "IMAGE", "--format", "gif"],

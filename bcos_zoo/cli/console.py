@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,4 +37,6 @@ def report(errors: list[InputError]) -> None:
 
 
 def parse_target(classifier: Classifier, text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdigit() and text not in classifier.class_names else text
+    """A label, or a class index where no class is called so."""
+    number = re.fullmatch("-?[0-9]+", text) and text not in classifier.class_names
+    return int(text) if number else text
