@@ -282,6 +282,17 @@ def bcos_resnet18(pretrained=False, tag=None, **kwargs):
     return _create("bcos_resnet18", pretrained, tag, kwargs)
 
 
+def bcos_resnet18_w32(pretrained=False, tag=None, **kwargs):
+    """ResNet-18 of half the width: 32 channels in its first stage.
+
+    pretrained: load the weights, without a tag those of "imagenette".
+    tag: which checkpoint, and so which form of the network: "imagenette".
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_resnet18_w32", pretrained, tag, kwargs)
+
+
 def bcos_resnet20(pretrained=False, tag=None, **kwargs):
     """ResNet-20 for 32x32 images (He et al. 2015, section 4.2, n = 3).
 

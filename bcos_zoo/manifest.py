@@ -221,7 +221,7 @@ def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
             f"the outputs of {checkpoint.name} are an embedding, without names; "
             "for a classifier on its features create the network with num_classes and train it"
         )
-    return _named_list(labels) if isinstance(labels, str) else labels
+    return class_list(labels) if isinstance(labels, str) else labels
 
 
 def timm_card(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -349,7 +349,14 @@ def _where(raw: dict[str, str] | None, manifest: Path) -> Place | None:
 
 
 @functools.cache
-def _named_list(name: str) -> tuple[str, ...]:
+def class_list(name: str) -> tuple[str, ...]:
+    """The names of a list of classes, the first of each one's synonyms. Raises InputError if it is not known."""
     if name != "imagenet-1k":
         raise InputError(f"no list of classes named {name!r}; allowed: imagenet-1k, or the names themselves")
     return tuple(description.split(", ")[0] for description in ImageNetInfo(name).label_descriptions())
+
+
+@functools.cache
+def wordnet_numbers() -> tuple[str, ...]:
+    """What the folders of ImageNet-1k are called, such as n01440764, in the order of its classes."""
+    return tuple(ImageNetInfo("imagenet-1k").label_names())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .. import data, metrics
+from .. import data, manifest, metrics
 from ..classifier import Classifier
 from ..errors import InputError
 
@@ -40,17 +40,30 @@ class _Files(Dataset[tuple[Tensor, int]]):
 def labelled_files(classifier: Classifier, root: str | Path) -> tuple[list[Path], list[int]]:
     """Paths and class indices of `root/<class>/<image>`.
 
-    Raises InputError if a sub-folder is not named after a class of the network.
+    A sub-folder is called as a class of the network, or by its WordNet number, as those of ImageNet are.
+    Raises InputError for any other.
     """
     paths, labels, folders = data.list_folder(root)
-    unknown = [name for name in folders if name not in classifier.class_names]
-    if unknown:
+    index = [_index(classifier.class_names, folder) for folder in folders]
+    if unknown := [folder for folder, i in zip(folders, index, strict=True) if i is None]:
         raise InputError(
             f"{root}: {', '.join(unknown[:3])} is no class of this network; "
             "name the sub-folders after its classes"
         )
-    index = [classifier.class_names.index(name) for name in folders]
     return paths, [index[label] for label in labels]
+
+
+def _index(class_names: tuple[str, ...], folder: str) -> int | None:
+    """The class that a folder is called after; None if it is none."""
+    if folder in class_names:
+        return class_names.index(folder)
+    numbers, imagenet = manifest.wordnet_numbers(), manifest.class_list("imagenet-1k")
+    if folder not in numbers:
+        return None
+    number = numbers.index(folder)
+    if class_names == imagenet:  # two of its classes share the name "crane"
+        return number
+    return class_names.index(imagenet[number]) if imagenet[number] in class_names else None
 
 
 @torch.inference_mode()

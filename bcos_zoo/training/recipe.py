@@ -237,6 +237,8 @@ def _fault(error: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "missing":
         return f"{name} is not given, and has no default"
+    if error["type"] == "dataclass_type":
+        return f"{name}={error['input']!r:.40} is no table; write [{name}] and its keys below it"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         parts = {one.name: one for one in fields(Recipe)}
         table = error["loc"][0]
