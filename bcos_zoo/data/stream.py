@@ -27,6 +27,16 @@ SHARDS_LOG = "timm.data.readers.reader_wds"  # where timm says, and only there, 
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A data set of timm's, and what is known of it."""
+
+    dataset: Any
+    splits: tuple[str, ...]
+    shards: int
+    classes: dict[str, int]  # may be empty
+
+
+@dataclass(frozen=True)
 class Stream:
     """A training split that is read from start to end, shuffled by shards and in a buffer.
 
@@ -52,7 +62,7 @@ class Stream:
 
     def open(
         self, *, training: bool, batch_size: int = 1, seed: int = 0, rank: int = 0, processes: int = 1
-    ) -> Any:
+    ) -> Opened:
         """timm's data set, not begun. Raises InputError if it cannot be opened."""
         keys: dict[str, Any] = {"input_key": self.image_key, "target_key": self.label_key}
         if not self.hugging:  # of shards, timm knows the images by their endings, and reads .cls unless told
@@ -66,7 +76,8 @@ class Stream:
                 split=split,
                 is_training=training,
                 batch_size=batch_size,
-                num_samples=self.length or int(count or 0) or None,
+                # To validate, all there are; timm would still know how many.
+                num_samples=self.length or int(count or 0) or (None if training else 1),
                 seed=seed,
                 input_img_mode="",  # as it is: images.load_rgb knows better what to do with it
                 **keys,
@@ -79,14 +90,25 @@ class Stream:
         reader = dataset.reader
         reader.dist_rank, reader.dist_num_replicas = rank, processes  # timm may not know them yet
         if self.hugging:
-            features = reader.builder.info.features or {}
-            if not {self.image_key, self.label_key} <= features.keys():
-                raise InputError(
-                    f"{self.name}: its columns are {', '.join(features) or 'unknown'}; try hfds/"
-                )
-            # Decoded by timm, the first broken image would end the stream.
-            features[self.image_key] = required("datasets", "datasets", "train").Image(decode=False)
-        return dataset
+            return self._hugging(dataset, split)
+        return Opened(dataset, tuple(reader.info.get("splits", ())), len(reader.split_info.filenames), {})
+
+    def _hugging(self, dataset: Any, split: str) -> Opened:
+        """With what timm does not see where a set comes without a description: splits, columns, classes."""
+        reader = dataset.reader
+        splits = reader.builder.as_streaming_dataset()
+        if split not in splits:
+            raise InputError(f"{self.name}: no split {split}, but {', '.join(splits)}; name one of them")
+        features = reader.builder.info.features or {}
+        keys = [self.image_key, *map(str.strip, self.label_key.split(","))]
+        if not set(keys) <= features.keys():
+            had = ", ".join(features) or "unknown"
+            raise InputError(f"{self.name}: its columns are {had}; give image_key and label_key")
+        # Decoded by timm, the first broken image would end the stream.
+        features[self.image_key] = required("datasets", "datasets", "train").Image(decode=False)
+        label = getattr(features[keys[1]], "feature", features[keys[1]])  # of a list
+        names = {name: index for index, name in enumerate(getattr(label, "names", None) or ())}
+        return Opened(dataset, tuple(splits), splits[split].num_shards, reader.class_to_idx or names)
 
     def image(self, value: Any, name: str) -> Image.Image:
         """The picture in what timm's reader gives. Raises InputError if it cannot be read."""
@@ -106,21 +128,17 @@ class StreamLoader:
         self, stream: Stream, transform: Transform, order: Order, *, seed: int, workers: int = 0
     ) -> None:
         self.stream, self.transform, self.order, self.seed = stream, transform, order, seed
-        self.workers = workers
-        if not stream.hugging:
-            shards = len(stream.open(training=True).reader.split_info.filenames)
-            if shards < order.processes:
-                raise InputError(
-                    f"{stream.name}: {shards} shards for {order.processes} processes; make more of them"
-                )
-            self.workers = min(workers, shards // order.processes)  # one without a shard would wait for ever
+        shards = stream.open(training=True).shards
+        if not stream.hugging and shards < order.processes:
+            raise InputError(f"{stream.name}: {shards} shards for {order.processes} processes; make more")
+        self.workers = min(workers, shards // order.processes)  # one without a shard would wait for ever
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
         order, epoch = self.order, self.order.epoch
-        dataset = self.stream.open(
+        opened = self.stream.open(
             training=True,
             batch_size=order.piece,
             seed=seeds.mix(self.seed, epoch) % 2**31,
@@ -129,7 +147,7 @@ class StreamLoader:
         )
         first, last = order.step * order.accumulate, order.steps * order.accumulate
         passing = _Passing(
-            self.stream, dataset, self.transform, (self.seed, epoch, order.rank), order.piece, first
+            self.stream, opened.dataset, self.transform, (self.seed, epoch, order.rank), order.piece, first
         )
         own = seeds.generator(self.seed, epoch)  # timm shuffles by the seeds that workers get from it
         loader = DataLoader(passing, order.piece, generator=own, **settings(self.workers))
@@ -200,13 +218,10 @@ def from_stream(stream: Stream, val_split: str | None) -> tuple[Stream, Samples,
 
     Raises InputError if it has no validation split: a stream cannot be divided.
     """
-    reader = stream.open(training=True).reader
-    splits = reader.builder.info.splits if stream.hugging else reader.info.get("splits")
-    val_split = val_split or next((name for name in VAL_NAMES if name in (splits or {})), None)
+    opened = stream.open(training=True)
+    val_split = val_split or next((name for name in VAL_NAMES if name in opened.splits), None)
     if val_split is None:
-        raise InputError(
-            f"{stream.name}: no validation split, and a stream cannot be divided: give val_split"
-        )
+        raise InputError(f"{stream.name}: no validation split, and streams are not divided: give val_split")
     val = replace(stream, split=val_split, length=0)
     pictures: list[Image.Image | InputError] = []
     targets, passed = [], list[str]()
@@ -215,21 +230,21 @@ def from_stream(stream: Stream, val_split: str | None) -> tuple[Stream, Samples,
         return f"{val.name} {val.split}, number {number}"
 
     with _Passed(passed):
-        for number, (value, target) in enumerate(val.open(training=False)):
+        for number, (value, target) in enumerate(val.open(training=False).dataset):
             targets.append(target)
             try:
                 pictures.append(val.image(value, name(number)))
             except InputError as error:
                 passed.append(fault(name(number), error))
                 pictures.append(error)
-    known = reader.class_to_idx
+    known = opened.classes
     names = tuple(sorted(known, key=known.__getitem__)) or values_of(stream.name, targets)
     labels = to_labels(f"{stream.name}, split {val_split}", targets, names, numbered=bool(known))
     good = [i for i, picture in enumerate(pictures) if not isinstance(picture, InputError)]
     samples = Samples(Memory(pictures, name), torch.arange(len(pictures)), labels).select(good)
     stream = replace(
         stream,
-        length=int(reader.num_samples),
+        length=int(opened.dataset.reader.num_samples),
         class_names=names,
         numbered=bool(known),
         multilabel=labels.ndim == 2,
