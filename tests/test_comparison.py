@@ -68,6 +68,24 @@ def test_what_is_done_is_not_done_again_and_half_a_sample_is_nothing(
     assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, whole))
 
 
+def test_a_row_that_was_cut_off_takes_no_other_with_it(
+    classifier: Classifier, data: Path, tmp_path: Path
+) -> None:
+    settings = Settings(explainers=("inherent",), metrics=("sparseness",), samples=3)
+    whole = compare(classifier, data, tmp_path, settings)
+    [file] = tmp_path.glob("*.jsonl")
+    text = file.read_text()
+    for end in (
+        len(text) - 1,
+        len(text) - 10,
+        text.index("\n") + 9,
+        5,
+    ):  # killed, it lacks its last line break
+        file.write_text(text[:end])
+        again = compare(classifier, data, tmp_path, settings)
+        assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, whole))
+
+
 def test_processes_share_the_samples(classifier: Classifier, data: Path, tmp_path: Path) -> None:
     whole = compare(classifier, data, tmp_path / "whole", FAST)
     first = compare(classifier, data, tmp_path / "shared", FAST, share=(0, 2))

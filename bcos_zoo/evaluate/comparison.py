@@ -56,6 +56,8 @@ def compare(
             wanted = [i for i in range(settings.count(explainer)) if i % of == index]
             missing = [i for i in wanted if (explainer, metric, i) not in done]
             with (folder / f"{metric}.{explainer}.{index}-{of}.jsonl").open("a") as file:
+                if file.tell():
+                    file.write("\n")  # the last row may be cut off, and would take the next one with it
                 for position, i in enumerate(missing):
                     for k, score in enumerate(scorer.rows(samples[i], explainer, metric)):
                         row = dict(explainer=explainer, metric=metric, sample=i, map=k)

@@ -47,8 +47,8 @@ class Scorer:
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
             raise InputError(
                 f"a grid of {n}x{n} images is {n * height}x{n * width} pixels, which the network for "
-                f"{height}x{width} does not take ({reason(error)}); let it see the grid through windows, with "
-                f"--stride N, where N divides {height}"
+                f"{height}x{width} does not take ({reason(error)}); let it see the grid through windows, "
+                f"with --stride N, where N divides {height}"
             ) from error
 
     def mask(self, sample: Sample) -> Tensor:
@@ -111,5 +111,5 @@ class Scorer:
         """(N, H, W): what each image of x (N, 3, H, W) owes to its target."""
         if explainer == "inherent":
             return explain(self.classifier.model, x, targets).contributions[:, 0]
-        batch = min(len(x), self.settings.grid**2)
-        return attribute(self.classifier.model, x, targets, explainer, batch=batch, seed=self.settings.seed)
+        batch, seed = self.settings.grid**2, self.settings.seed  # as many variants of one image, too
+        return attribute(self.classifier.model, x, targets, explainer, batch=batch, seed=seed)
