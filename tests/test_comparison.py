@@ -75,12 +75,7 @@ def test_a_row_that_was_cut_off_takes_no_other_with_it(
     whole = compare(classifier, data, tmp_path, settings)
     [file] = tmp_path.glob("*.jsonl")
     text = file.read_text()
-    for end in (
-        len(text) - 1,
-        len(text) - 10,
-        text.index("\n") + 9,
-        5,
-    ):  # killed, it lacks its last line break
+    for end in (len(text) - 1, len(text) - 10, text.index("\n") + 9, 5):
         file.write_text(text[:end])
         again = compare(classifier, data, tmp_path, settings)
         assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, whole))
