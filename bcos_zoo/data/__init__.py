@@ -5,7 +5,6 @@ from .augment import Augment, make_mixup, train_transform
 from .batches import Batch
 from .folders import list_folder
 from .loader import Augmented, train_loader, val_loader
-from .memory import ImageSet, load_in_memory, shift_and_flip
 from .order import Order
 from .samples import Samples
 from .scan import UnreadableError
@@ -17,19 +16,16 @@ __all__ = [
     "Augment",
     "Augmented",
     "Batch",
-    "ImageSet",
     "Order",
     "Samples",
     "Stream",
     "Task",
     "UnreadableError",
     "list_folder",
-    "load_in_memory",
     "make_mixup",
     "open_task",
     "seeds",
     "seeded",
-    "shift_and_flip",
     "train_loader",
     "train_transform",
     "val_loader",

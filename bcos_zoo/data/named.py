@@ -65,14 +65,17 @@ def from_hugging_face(
     """
     required("datasets", "datasets", "train")
 
-    def reader(split: str) -> Any:
+    def read(split: str) -> tuple[Any, list[Any]]:
         options = {"input_key": image_key, "target_key": label_key}
-        return create_dataset(name, root=root, split=split, **options).reader
+        reader = create_dataset(name, root=root, split=split, **options).reader
+        if reader.dataset.data[image_key].null_count == len(reader):  # which it has made up
+            raise ValueError(f"no images in column {image_key}")
+        return reader, list(reader.iter_targets())
 
-    opened: dict[str, Any] = {}
+    opened: dict[str, tuple[Any, list[Any]]] = {}
     for split in [train_split, *([val_split] if val_split else VAL_NAMES)]:
         try:
-            opened[split] = reader(split)
+            opened[split] = read(split)
         except Exception as error:  # of many libraries and file formats
             if "Unknown split" in str(error) and split not in (train_split, val_split):
                 continue
@@ -82,13 +85,13 @@ def from_hugging_face(
             ) from error
         if len(opened) == 2:
             break
-    targets = [list(one.iter_targets()) for one in opened.values()]
-    known = opened[train_split].class_to_idx
-    names = tuple(sorted(known, key=known.__getitem__)) or values_of(name, targets[0])
+    first, targets = opened[train_split]
+    known = first.class_to_idx
+    names = tuple(sorted(known, key=known.__getitem__)) or values_of(name, targets)
     parts = []
-    for (split, one), values in zip(opened.items(), targets, strict=True):
-        labels = to_labels(f"{name}, split {split}", values, names, numbered=bool(known))
-        parts.append(Samples(Rows(one, f"{name} {split}"), torch.arange(len(values)), labels))
+    for split, (reader, targets) in opened.items():
+        labels = to_labels(f"{name}, split {split}", targets, names, numbered=bool(known))
+        parts.append(Samples(Rows(reader, f"{name} {split}"), torch.arange(len(targets)), labels))
     return Found(parts[0], parts[1] if len(parts) == 2 else None, names)
 
 

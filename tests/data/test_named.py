@@ -104,7 +104,8 @@ def test_faults_of_hugging_face_sets_are_refused(tmp_path, opened):
     for said, options in [
         ("split learn of it cannot be opened .*Unknown split", {"train_split": "learn"}),
         ("split exam of it cannot be opened .*Unknown split", {"val_split": "exam"}),
-        ("split train of it cannot be opened .*; check name, splits, and the col", {"image_key": "photo"}),
+        ("cannot be opened .no images in column photo.; check name, splits, and the", {"image_key": "photo"}),
+        ("cannot be opened .*kind", {"label_key": "kind"}),
     ]:
         with pytest.raises(InputError, match=said) as got:
             opened(source, **options)
