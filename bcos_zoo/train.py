@@ -30,6 +30,7 @@ from .training.optimization import make_optimizer, make_schedule
 from .training.position import Position
 from .training.recipe import Recipe
 from .training.records import Records
+from .training.snapshots import why_none
 
 Log = Callable[[str], None]
 Progress = Callable[[int, int, float], None]  # steps done, steps of the run, loss
@@ -90,6 +91,8 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
 
     if records is not None:
         log(f"resumed at step {at.done} of {trainer.total}" if at.done else trainer.describe())
+        if run.snapshots and (why := why_none(trainer.network)):
+            log(why)
     while not trainer.finished:
         began = time.monotonic()
         for loss in trainer.epoch():
@@ -101,7 +104,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
         if records is not None:
             log(" ".join(f"{key} {value:.5g}" for key, value in row.items()))
-            records.epoch(at.rows, trainer.kept(), at.failed)
+            records.epoch(at.rows, trainer.current(), trainer.kept(), at.failed)
         save()
     network = trainer.kept()
     found, logits, targets = trainer.validate(network)
@@ -182,7 +185,7 @@ class Trainer:
         apart = f"; {len(self.apart)} norms of torch's do not meet over processes" if self.apart else ""
         return (
             f"{len(task.train)} images to learn from, {len(task.val)} to validate with, "
-            f"{len(task.class_names)} classes; {order.steps} steps of {order.batch_size} images an epoch{apart}"
+            f"{len(task.class_names)} classes; {order.steps} steps of {order.batch_size} an epoch{apart}"
         )
 
     def epoch(self) -> Iterator[float]:

@@ -91,7 +91,11 @@ def test_a_network_learns_two_colours_and_can_be_used_at_once(task, tmp_path):
         {},
         {"optimizer__name": "nmuon", "optimizer__clip": 0.01, "optimizer__ema_every": 3},
         {"augment__mixup": 0.3, "augment__cutmix": 1.0, "augment__auto": "trivial", "augment__repeats": 2},
-        {"run__accumulate": 2, "data__balanced": True, "model__args": {"layers": [1, 1], "drop_path_rate": 0.5}},
+        {
+            "run__accumulate": 2,
+            "data__balanced": True,
+            "model__args": {"layers": [1, 1], "drop_path_rate": 0.5},
+        },
         {"run__precision": "bfloat16", "optimizer__ema_decay": None, "run__keep_best": True},
         {"optimizer__by_epoch": True, "optimizer__warmup_epochs": 1, "run__epochs": 3},
     ],
@@ -173,7 +177,7 @@ def test_where_memory_runs_out_a_batch_is_advised(task, tmp_path):
     def progress(done, total, loss):
         torch.empty(10**15)
 
-    with pytest.raises(InputError, match=r"out of memory with batches of 8 in 1 pieces; start anew, in another folder, with --set run.accumulate=2"):
+    with pytest.raises(InputError, match="out of memory with batches of 8 .* --set run.accumulate=2"):
         train.train(make(), task, tmp_path, log=quiet, progress=progress)
 
 
@@ -190,7 +194,9 @@ def test_images_that_break_during_a_run_are_replaced_counted_and_listed(tmp_path
 
 
 def test_a_conventional_network_of_timm_learns_too(task, tmp_path):
-    wanted = make(model__name="resnet18", model__args={"channels": [8, 8, 8, 8]}, data__input_size=32, run__epochs=1)
+    wanted = make(
+        model__name="resnet18", model__args={"channels": [8, 8, 8, 8]}, data__input_size=32, run__epochs=1
+    )
     train.train(wanted, task, tmp_path, log=quiet)
     model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     assert type(model).__module__ == "timm.models.resnet" and model.num_classes == 2

@@ -11,7 +11,6 @@ import time
 import pytest
 import timm
 import torch
-
 from test_train import paint
 
 RECIPE = """

@@ -44,26 +44,22 @@ def labelled_files(classifier: Classifier, root: str | Path) -> tuple[list[Path]
     Raises InputError for any other.
     """
     paths, labels, folders = data.list_folder(root)
-    index = [_index(classifier.class_names, folder) for folder in folders]
-    if unknown := [folder for folder, i in zip(folders, index, strict=True) if i is None]:
-        raise InputError(
-            f"{root}: {', '.join(unknown[:3])} is no class of this network; "
-            "name the sub-folders after its classes"
-        )
+    index = [_index(classifier.class_names, folder, root) for folder in folders]
     return paths, [index[label] for label in labels]
 
 
-def _index(class_names: tuple[str, ...], folder: str) -> int | None:
-    """The class that a folder is called after; None if it is none."""
+def _index(class_names: tuple[str, ...], folder: str, root: str | Path) -> int:
+    """The class that a folder is called after. Raises InputError if it is none."""
     if folder in class_names:
         return class_names.index(folder)
     numbers, imagenet = manifest.wordnet_numbers(), manifest.class_list("imagenet-1k")
-    if folder not in numbers:
-        return None
-    number = numbers.index(folder)
-    if class_names == imagenet:  # two of its classes share the name "crane"
-        return number
-    return class_names.index(imagenet[number]) if imagenet[number] in class_names else None
+    if folder in numbers:
+        number = numbers.index(folder)
+        if class_names == imagenet:  # where two share a name: "crane" is a bird, and a machine
+            return number
+        if imagenet[number] in class_names:
+            return class_names.index(imagenet[number])
+    raise InputError(f"{root}: {folder} is no class of this network; name the sub-folders after its classes")
 
 
 @torch.inference_mode()

@@ -192,7 +192,8 @@ def bcos_resnet18(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
 @register_model
 def bcos_resnet18_w32(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
     """ResNet-18 of half the width: 32 channels in its first stage."""
-    return _create("bcos_resnet18_w32", pretrained, kwargs, BasicBlock, (2, 2, 2, 2), widths=(32, 64, 128, 256))
+    widths = (32, 64, 128, 256)
+    return _create("bcos_resnet18_w32", pretrained, kwargs, BasicBlock, (2, 2, 2, 2), widths=widths)
 
 
 @register_model

@@ -28,7 +28,7 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
     Raises InputError for a precision that the machine does not have, and if accelerate is not installed.
     """
     accelerate = required("accelerate", "accelerate", "train")
-    # It keeps the precision of the first run in a process for all that follow. The processes it keeps rightly.
+    # It would keep the precision of the first run of a process for all later ones.
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=False)
     try:
         return accelerate.Accelerator(

@@ -15,10 +15,11 @@ from ..data import Task
 from ..files import replacing
 from . import confusion, curves, history, recipe
 from .history import Row
-from .network_folder import NetworkFolder
+from .network_folder import NetworkFolder, classifier_of
 from .recipe import Recipe
 from .runs import writing
 from .scores import confusion as counted
+from .snapshots import Snapshots, why_none
 
 RECIPE, UNREADABLE = "recipe.toml", "unreadable.txt"
 UPDATE = 60.0  # seconds, at least, between two writings of the network
@@ -37,12 +38,21 @@ class Records:
         said = Training(base=base, data=source, recipe=RECIPE, multilabel=task.multilabel)
         self.network = NetworkFolder(folder, class_names, training=said)
         self.updated = -math.inf  # when the network in the folder was written
+        count = wanted.run.snapshots
+        self.snapshots = Snapshots.of(folder, task.val, task.class_names, count) if count else None
 
-    def epoch(self, rows: Sequence[Row], network: Any, unreadable: Sequence[str]) -> None:
-        """After an epoch. rows: of all so far. network: the best so far, in eval mode."""
+    def epoch(self, rows: Sequence[Row], now: Any, network: Any, unreadable: Sequence[str]) -> None:
+        """After an epoch. rows: of all so far. now, network: as it is, and the best so far, in eval mode."""
         history.write(self.folder, rows)
         curves.draw(self.folder, rows)
         self.unreadable(unreadable)
+        epoch = int(rows[-1]["epoch"])
+        if (
+            self.snapshots is not None
+            and why_none(now) is None
+            and epoch % self.recipe.run.snapshot_every == 0
+        ):
+            self.snapshots.draw(classifier_of(now, self.network.class_names), epoch)
         if time.monotonic() - self.updated > UPDATE:
             self.network.update(network)
             self.updated = time.monotonic()

@@ -22,7 +22,8 @@ def test_every_recipe_of_the_repository_is_one_and_opens_with_its_command(path):
 
 def test_a_recipe_written_and_read_again_is_the_same(tmp_path):
     wanted = recipe.parse(
-        LEAST | {"optimizer": {"lr": 0.25, "milestones": [3, 7], "args": {"betas": [0.9, 0.95]}}}, where="test"
+        LEAST | {"optimizer": {"lr": 0.25, "milestones": [3, 7], "args": {"betas": [0.9, 0.95]}}},
+        where="test",
     )
     path = tmp_path / "recipe.toml"
     path.write_text(recipe.to_toml(wanted))
@@ -66,7 +67,7 @@ def test_all_faults_are_named_at_once():
         ("optimizer", "schedule", "plateau", "follows scores"),
         ("data", "bad_share", 1.5, "data.bad_share=1.5"),
         ("data", "folds", 3, None),
-        ("augment", "crop", "middle", "crop is 'middle'"),
+        ("augment", "crop", "middle", "augment.crop='middle': allowed are"),
         ("loss", "kind", "mse", "loss.kind='mse': allowed are"),
         ("loss", "off_label", "even", "loss.off_label='even'"),
     ],
