@@ -84,7 +84,12 @@ class Classifier:
     @torch.inference_mode()
     def predict(self, source: Source, top_k: int = 5) -> list[Prediction]:
         """The `top_k` most probable classes, best first. Raises InputError for an unreadable image."""
-        return self.rank(self.model(self.preprocess(source))[0], top_k)
+        return self.rank(self.logits(self.preprocess(source))[0], top_k)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, C) of what `preprocess` gives: wherever the model is, and of whatever precision."""
+        own = next(self.model.parameters(), x)
+        return self.model(x.to(own.device, own.dtype))
 
     def explain(self, source: Source | Sequence[Source], targets: Targets = None) -> Explanation:
         """Explain one or several images; `targets` as in `bcos_zoo.explain`, labels allowed."""

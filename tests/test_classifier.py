@@ -1,5 +1,7 @@
 """The embedded checkpoint with all that belongs to it."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,15 @@ def test_predictions_are_the_sigmoids_of_the_logits(classifier, picture):
         assert prediction.probability == pytest.approx(
             torch.sigmoid(logits[prediction.index]).item(), abs=1e-6
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_of_any_precision_predicts_and_explains(classifier, picture, dtype):
+    other = bcos_zoo.Classifier(copy.deepcopy(classifier.model).to(dtype), classifier.class_names)
+    expected, got = classifier.predict(picture, 2), other.predict(picture, 2)
+    assert [one.label for one in got] == [one.label for one in expected]
+    assert got[0].logit == pytest.approx(expected[0].logit, rel=0.1)
+    assert other.explain(picture).targets.tolist() == [[expected[0].index]]
 
 
 def test_explanations_carry_labels_and_the_settings_of_the_manifest(classifier, picture):
