@@ -97,7 +97,8 @@ class NetworkFolder:
         self._write(unwrapped(model), replace(self.training, epoch=epoch, scores=known), ended=True)
 
     def _write(self, model: Any, training: Training, *, ended: bool) -> None:
-        training = replace(training, base=training.base or getattr(model, "pretrained_from", None))
+        # The network's own word is the checkpoint's full name; it has none if it began in a folder.
+        training = replace(training, base=getattr(model, "pretrained_from", None) or training.base)
         with writing(self.run), _staged(self.run) as staged:
             if _is_ours(model):
                 classifier = classifier_of(model, self.class_names)

@@ -120,13 +120,17 @@ class Snapshots:
     ) -> Snapshots | None:
         """Those of images that `choose` picks. class_names: of the labels.
 
-        None if there is no image to follow. Raises InputError if one cannot be read.
+        What cannot be read is not followed. None if there is nothing to follow.
         """
-        picks = choose(samples.labels, count, seed=seed)
-        if not picks:
+        photographs, labels = [], []
+        for pick in choose(samples.labels, count, seed=seed):
+            try:
+                photographs.append(samples.load(pick.index))
+            except InputError:  # validation meets it too, and lists it
+                continue
+            labels.append(pick.label)
+        if not photographs:
             return None
-        photographs = [samples.load(pick.index) for pick in picks]
-        labels = [pick.label for pick in picks]
         return Snapshots(run, photographs, labels, [class_names[label] for label in labels])
 
     def draw(self, classifier: Classifier, epoch: int) -> Path:

@@ -143,8 +143,10 @@ def test_the_card_claims_nothing_that_was_not_said(tmp_path):
     assert card.data.datasets == ["org/set"]
     assert "an image may show several of them, or none" in card.text and "gets one of" not in card.text
     model = timm.create_model("bcos_resnet20.cifar10", pretrained=True, num_classes=3)
-    text = (write_network(model, "abc", tmp_path / "c") / "README.md").read_text()
+    said = Training(base="bcos_resnet20")  # as somebody asked for it
+    text = (write_network(model, "abc", tmp_path / "c", training=said) / "README.md").read_text()
     assert "Began with the weights of `bcos_resnet20.cifar10`" in text and "from nothing" not in text
+    assert "license: apache-2.0" in text
 
 
 def test_what_the_card_says_outlasts_another_export(tmp_path):

@@ -173,6 +173,10 @@ def test_images_come_from_the_samples(tmp_path, classifier):
     assert snaps is not None and snaps.titles == NAMES and snaps.labels == [0, 1, 2]
     snaps.draw(classifier, 1)
     assert Snapshots.of(tmp_path, some.select([]), NAMES) is None
+    for path in paths[2:4]:
+        path.write_bytes(b"broken")
+    assert Snapshots.of(tmp_path, some, NAMES, 3, seed=1).titles == ["cat", "cow"]
+    assert Snapshots.of(tmp_path, some.select([2, 3]), NAMES) is None
     with pytest.raises(InputError, match="4 images, 1 labels and 4 titles; give one of each"):
         followed(tmp_path, labels=[0])
 
