@@ -350,7 +350,7 @@ def _where(raw: dict[str, str] | None, manifest: Path) -> Place | None:
 
 @functools.cache
 def class_list(name: str) -> tuple[str, ...]:
-    """The names of a list of classes, the first of each one's synonyms. Raises InputError for another list."""
+    """The names of a list of classes, the first of each one's synonyms. Raises InputError for others."""
     if name != "imagenet-1k":
         raise InputError(f"no list of classes named {name!r}; allowed: imagenet-1k, or the names themselves")
     return tuple(description.split(", ")[0] for description in ImageNetInfo(name).label_descriptions())

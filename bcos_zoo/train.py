@@ -98,7 +98,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         for loss in trainer.epoch():
             if records is not None:
                 progress(at.done, trainer.total, loss)
-            if clock.due(at.done):
+            if clock.due(at.done) and not trainer.at_end_of_epoch:  # there, a state holds its scores
                 save()
         row = trainer.close_epoch(time.monotonic() - began)
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
@@ -180,6 +180,10 @@ class Trainer:
     def finished(self) -> bool:
         return self.at.done >= self.total or self.at.stopped
 
+    @property
+    def at_end_of_epoch(self) -> bool:
+        return self.at.done % self.order.steps == 0
+
     def describe(self) -> str:
         task, order = self.task, self.order
         apart = f"; {len(self.apart)} norms of torch's do not meet over processes" if self.apart else ""
@@ -196,7 +200,7 @@ class Trainer:
         batches = iter(self.loader)
         while True:
             yield self._step([next(batches) for _ in range(pieces)])
-            if self.at.done % steps == 0:
+            if self.at_end_of_epoch:
                 return
 
     def _step(self, pieces: list[Batch]) -> float:

@@ -113,6 +113,21 @@ def test_a_run_stopped_anywhere_resumes_to_the_same_bits(task, tmp_path, changes
         assert scores(run) == scores(tmp_path / "whole")
 
 
+def test_a_run_stopped_between_an_epoch_and_its_scores_resumes_to_the_same_bits(task, tmp_path):
+    wanted = make(run__save_steps=1)
+    train.train(wanted, task, tmp_path / "whole", log=quiet)
+
+    def log(line):
+        if line.startswith("epoch 2"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        train.train(wanted, task, tmp_path / "run", log=log)
+    train.train(wanted, task, tmp_path / "run", resume=True, log=quiet)
+    assert scores(tmp_path / "run") == scores(tmp_path / "whole")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
 def scores(run):
     clocks = ("seconds", "images_per_second")
     rows = json.loads((run / "metrics.json").read_text())

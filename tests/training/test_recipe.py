@@ -15,7 +15,7 @@ LEAST = {"model": {"name": "bcos_resnet20"}, "run": {"epochs": 1}}
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_recipe_of_the_repository_is_one_and_opens_with_its_command(path):
     assert recipe.read(path).run.epochs > 0
-    head = path.read_text().split("[", 1)[0]
+    head = path.read_text().split("\n[", 1)[0]
     assert f"train configs/{path.name}" in head
     assert "achine" in head and "core" in head  # what it takes, and what it gives
 
