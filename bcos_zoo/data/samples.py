@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,8 @@ from torch import Tensor
 from .. import images
 from ..errors import InputError
 
-BLOCK = 1000  # images given to the threads at a time, and kept in one array
+AHEAD = 4  # images a thread that may be decoded before they are asked for
+ARRAY = 2**26  # bytes, about, of one array of images in memory
 
 
 class Source(Protocol):
@@ -73,10 +75,15 @@ def of_files(paths: Iterable[Path], labels: Sequence[int] | Tensor) -> Samples:
 
 def decoded(samples: Samples, threads: int | None = None) -> Iterator[Image.Image | InputError]:
     """Every image in its turn, or why it cannot be read, decoded by threads (one a core, unless given)."""
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        for start in range(0, len(samples), BLOCK):  # at once would mean a waiting call for each of millions
-            block = range(start, min(start + BLOCK, len(samples)))
-            yield from pool.map(lambda i: _attempt(samples, i), block)
+    threads = threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Image.Image | InputError]] = deque()
+        for i in range(len(samples)):
+            waiting.append(pool.submit(_attempt, samples, i))
+            if len(waiting) > AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _attempt(samples: Samples, i: int) -> Image.Image | InputError:
@@ -106,7 +113,7 @@ class Memory:
             if isinstance(image, InputError):
                 self.faults[i] = str(image)
                 image = Image.new("RGB", (0, 0))
-            if len(block) == BLOCK:
+            if first >= ARRAY:
                 self.arrays.append(np.concatenate(block))
                 block, first = [], 0
             pixels = np.asarray(image).reshape(-1)

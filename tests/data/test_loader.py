@@ -149,7 +149,9 @@ def test_a_set_that_is_gone_ends_the_epoch(tmp_path):
         next(iter(train_loader(task.train, train_transform(CARD, PLAIN), order, seed=1)))
 
 
-def test_images_kept_in_memory_no_longer_need_their_files(tmp_path):
+@pytest.mark.parametrize("size", [100, 1000, 10**6])
+def test_images_kept_in_memory_no_longer_need_their_files(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("bcos_zoo.data.samples.ARRAY", size)  # each in its own array, some in one, all
     task = open_task(class_folders(tmp_path / "set", {"a": 6, "b": 6}), **QUIET)
     expected = batches(task)
     order = Order(len(task.train), 8, seed=3)

@@ -95,8 +95,8 @@ def test_broken_rows_are_left_out_and_listed(tmp_path, opened):
     task = opened(f"hfds/{tmp_path}/set", bad_share=0.1)
     assert len(task.unreadable) == 1 and "row 9: is not an image" in task.unreadable[0]
     (tmp_path / "set" / "train" / "b" / "0.png").unlink()
-    task = opened(f"hfds/{tmp_path}/set", bad_share=0.2)
-    assert len(task.unreadable) == 1  # Hugging Face lists the folder anew
+    with pytest.raises(InputError, match="row 10' has no image .*No such file"):
+        task.train.source.load(10)
 
 
 def test_faults_of_hugging_face_sets_are_refused(tmp_path, opened):
