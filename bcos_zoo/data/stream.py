@@ -64,6 +64,8 @@ class Stream:
         self, *, training: bool, batch_size: int = 1, seed: int = 0, rank: int = 0, processes: int = 1
     ) -> Opened:
         """timm's data set, not begun. Raises InputError if it cannot be opened."""
+        library = "datasets" if self.hugging else "webdataset"
+        required(library, library, "train")
         keys: dict[str, Any] = {"input_key": self.image_key, "target_key": self.label_key}
         if not self.hugging:  # of shards, timm knows the images by their endings, and reads .cls unless told
             keys = {"target_key": None if self.label_key == "label" else self.label_key}

@@ -76,6 +76,18 @@ def test_a_stream_goes_on_where_it_stood(hugging):
         assert same(whole[step:], batches(task, step=step))
 
 
+def test_two_processes_share_a_stream_between_them(hugging):
+    task = opened(hugging)
+    plain = Augment(crop="none", hflip=0.0)
+    seen = [
+        image.numpy().tobytes()
+        for rank in (0, 1)
+        for batch in batches(task, augment=plain, rank=rank, processes=2)
+        for image in batch.images
+    ]
+    assert len(seen) == len(set(seen)) == 20
+
+
 def test_a_stream_that_a_worker_reads_goes_on_where_it_stood(hugging):
     task = opened(hugging)
     assert same(batches(task, workers=1)[3:], batches(task, step=3, workers=1))
