@@ -304,16 +304,20 @@ def test_a_wrapped_network_is_explained_as_the_one_inside(shared: Any) -> None:
         assert_close(bcos_zoo.explain(wrapped, x).weights, bcos_zoo.explain(shared, x).weights, 1e-6)
 
 
-def test_memory_stays_flat_over_many_explanations() -> None:
-    """Resident memory over 1,000 explanations, in a process of its own."""
+@pytest.mark.parametrize("count", [250, pytest.param(1000, marks=pytest.mark.slow)])
+def test_memory_stays_flat_over_many_explanations(count: int) -> None:
+    """Resident memory, in a process of its own.
+
+    Not `ru_maxrss`, which begins with that of the process that starts it.
+    """
     code = (
-        "import resource, torch, timm, bcos_zoo\n"
+        "import torch, timm, bcos_zoo\n"
         "model = timm.create_model('bcos_resnet20').eval()\n"
         "x = torch.rand(1, 3, 16, 16)\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "for _ in range(100): bcos_zoo.explain(model, x, [0, 1])\n"
+        "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"
+        "for _ in range(50): bcos_zoo.explain(model, x, [0, 1])\n"
         "before = peak()\n"
-        "for _ in range(900): bcos_zoo.explain(model, x, [0, 1])\n"
+        f"for _ in range({count - 50}): bcos_zoo.explain(model, x, [0, 1])\n"
         "print(peak() - before)\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
