@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -136,15 +137,38 @@ def test_single_images_are_measured_too(
         assert picture.convert("L").getextrema() != (255, 255)
 
 
-def test_a_summary_ranks_by_the_median() -> None:
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [("localisation", "b"), ("insertion", "b"), ("deletion", "a"), ("stability", "a")],
+)
+def test_a_summary_begins_with_the_best_median(metric: str, best: str) -> None:
     made = [
-        dict(explainer=name, metric="localisation", sample=i, map=0, score=score)
+        dict(explainer=name, metric=metric, sample=i, map=0, score=score)
         for name, scores in (("a", (0.1, 0.2, 0.9)), ("b", (0.3, 0.3, 0.3)))
         for i, score in enumerate(scores)
     ]
-    first, second = summarise(made)
-    assert (first["explainer"], first["p50"], first["samples"]) == ("b", 0.3, 3)
-    assert second["mean"] == pytest.approx(0.4)
+    lines = summarise(made)
+    assert lines[0]["explainer"] == best
+    a, b = sorted(lines, key=lambda line: line["explainer"])
+    assert (b["p50"], b["samples"]) == (0.3, 3)
+    assert a["mean"] == pytest.approx(0.4)
+
+
+def test_infinite_scores_are_summarised_written_and_drawn(tmp_path: Path) -> None:
+    """The stability of a map of zeros, which Grad-CAM may give, is infinite."""
+    made = [
+        dict(explainer=name, metric="stability", sample=i, map=0, score=score)
+        for name, scores in (("gradcam", (0.1, math.inf, 0.2, math.inf)), ("lime", (math.inf,)))
+        for i, score in enumerate(scores)
+    ]
+    lines = {line["explainer"]: line for line in summarise(made)}
+    assert [lines["gradcam"][p] for p in ("p25", "p50", "p75")] == [pytest.approx(0.175), math.inf, math.inf]
+    assert lines["lime"]["p50"] == math.inf
+    path, _ = evaluate.write_tables(made, tmp_path)
+    text = path.read_text()
+    assert "Infinity" not in text and json.loads(text)[0]["mean"] is None
+    with Image.open(evaluate.box_plot(made, tmp_path / "x.png", metric="stability")) as picture:
+        assert picture.convert("L").getextrema() != (255, 255)
 
 
 def test_the_command_writes_tables_and_a_plot(data: Path, tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def evaluate_(
         return _accuracy(model, data, as_json)
     summary = evaluate.run(load(model), data, folder, settings, progress=Progress(console=err))
     if as_json:
-        return print_json({"model": model, "data": str(data), "folder": str(folder), "summary": summary})
+        lines = evaluate.for_json(summary)
+        return print_json({"model": model, "data": str(data), "folder": str(folder), "summary": lines})
     scores = {"mean": "mean", "p25": "p25", "p50": "median", "p75": "p75", "chance": "chance"}
     table = Table("metric", "explainer", "samples", "maps", *scores.values(), box=None)
     for line in summary:

@@ -6,7 +6,7 @@ from .geometry import centres
 from .objects import Boxes, Masks, read_boxes, read_masks
 from .run import run
 from .settings import METRICS, Settings, parse_counts
-from .summary import box_plot, curve_plot, summarise, write_tables
+from .summary import box_plot, curve_plot, for_json, summarise, write_tables
 
 __all__ = [
     "METRICS",
@@ -19,6 +19,7 @@ __all__ = [
     "compare",
     "curve_plot",
     "evaluate",
+    "for_json",
     "parse_counts",
     "read_boxes",
     "read_masks",

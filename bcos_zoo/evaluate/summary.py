@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..files import replacing
 from .scoring import Row
 
 PERCENTILES = (5, 25, 50, 75, 95)
+LESS_IS_BETTER = frozenset({"deletion", "stability", "completeness"})
 
 
 def summarise(rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -30,13 +32,30 @@ def summarise(rows: Iterable[Row]) -> list[dict[str, Any]]:
         scores = [row["score"] for row in some]
         line: dict[str, Any] = {"metric": metric, "explainer": explainer, "maps": len(scores)}
         line |= {"samples": len({row["sample"] for row in some}), "mean": statistics.fmean(scores)}
-        line |= {
-            f"p{p}": float(v) for p, v in zip(PERCENTILES, np.percentile(scores, PERCENTILES), strict=True)
-        }
+        line |= {f"p{p}": float(v) for p, v in zip(PERCENTILES, _percentiles(scores), strict=True)}
         if chances := [row["chance"] for row in some if "chance" in row]:
             line["chance"] = statistics.fmean(chances)
         table.append(line)
-    return sorted(table, key=lambda line: (line["metric"], -line["p50"]))
+
+    def rank(line: dict[str, Any]) -> tuple[str, float]:
+        return line["metric"], line["p50"] if line["metric"] in LESS_IS_BETTER else -line["p50"]
+
+    return sorted(table, key=rank)
+
+
+def _percentiles(scores: list[float]) -> np.ndarray:
+    """As numpy's, also where scores are infinite: the stability of a map of zeros may be."""
+    with np.errstate(invalid="ignore"):
+        between = np.percentile(scores, PERCENTILES)
+    return np.where(np.isnan(between), np.percentile(scores, PERCENTILES, method="higher"), between)
+
+
+def for_json(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A summary with null for what is infinite: JSON has no number for it."""
+    return [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        for line in summary
+    ]
 
 
 def write_tables(rows: list[Row], folder: str | Path) -> tuple[Path, Path]:
@@ -46,7 +65,7 @@ def write_tables(rows: list[Row], folder: str | Path) -> tuple[Path, Path]:
     """
     folder, pandas = Path(folder), required("pandas", "pandas")
     with replacing(folder / "summary.json") as temporary:
-        temporary.write_text(json.dumps(summarise(rows), indent=2) + "\n")
+        temporary.write_text(json.dumps(for_json(summarise(rows)), indent=2) + "\n")
     with replacing(folder / "rows.parquet") as temporary:
         pandas.DataFrame(rows).to_parquet(temporary, engine="pyarrow")
     return folder / "summary.json", folder / "rows.parquet"
@@ -64,19 +83,25 @@ def box_plot(
     lines = [line for line in summarise(rows) if line["metric"] == metric]
     names = [line["explainer"] for line in lines]
     scores = [
-        [r["score"] for r in rows if r["metric"] == metric and r["explainer"] == name] for name in names
+        np.array([r["score"] for r in rows if r["metric"] == metric and r["explainer"] == name])
+        for name in names
     ]
+    outside = [int(np.isinf(some).sum()) for some in scores]
     figure = figure_module.Figure(figsize=(1.6 + 0.9 * len(names), 3.6), layout="constrained")
     agg.FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    boxes = axes.boxplot(scores, whis=(5, 95), showfliers=False, patch_artist=True, widths=0.6)
+    finite = [some[np.isfinite(some)] for some in scores]
+    boxes = axes.boxplot(finite, whis=(5, 95), showfliers=False, patch_artist=True, widths=0.6)
     for name, box, median in zip(names, boxes["boxes"], boxes["medians"], strict=True):
         box.set_facecolor("#2a6fbb" if name == "inherent" else "#c9ccd1")
         median.set_color("white" if name == "inherent" else "black")
     if chance is not None:
         axes.axhline(chance, linestyle="--", color="#888888", linewidth=1)
         axes.text(0.55, chance + 0.01, "chance", va="bottom", fontsize=8, color="#666666")
-    labels = [f"{line['explainer']}\n{line['samples']}" for line in lines]
+    labels = [
+        f"{line['explainer']}\n{line['samples']}" + (f",\n{n} infinite" if n else "")
+        for line, n in zip(lines, outside, strict=True)
+    ]
     axes.set_xticks(range(1, len(names) + 1), labels, fontsize=8)
     axes.set_ylabel(f"{metric} score")
     axes.set_xlabel("explainer, and the number of samples")
