@@ -50,8 +50,13 @@ def labelled_files(classifier: Classifier, root: str | Path) -> tuple[list[Path]
 
 def _index(class_names: tuple[str, ...], folder: str, root: str | Path) -> int:
     """The class that a folder is called after. Raises InputError if it is none."""
-    if folder in class_names:
-        return class_names.index(folder)
+    called = [i for i, name in enumerate(class_names) if name == folder]
+    if len(called) > 1:
+        raise InputError(
+            f"{root}: {folder} is the name of the classes {called}; name the folder by its WordNet number"
+        )
+    if called:
+        return called[0]
     numbers, imagenet = manifest.wordnet_numbers(), manifest.class_list("imagenet-1k")
     if folder in numbers:
         number = numbers.index(folder)
@@ -68,7 +73,7 @@ def logits_of(
 ) -> tuple[Tensor, Tensor]:
     """(M, C) logits and (M,) labels of image files. Raises InputError if one cannot be read."""
     loader = DataLoader(_Files(paths, labels, classifier), batch_size=batch_size, num_workers=workers)
-    parts = [(classifier.model(x), y) for x, y in loader]
+    parts = [(classifier.logits(x).cpu(), y) for x, y in loader]
     return torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
 
 
@@ -83,7 +88,7 @@ def evaluate(
     logits, truth = logits_of(classifier, paths, labels, batch_size=batch_size, workers=workers)
     hits = logits.topk(min(5, logits.shape[1])).indices == truth[:, None]
     per_class = {
-        classifier.class_names[label]: 100 * float(hits[truth == label, 0].float().mean())
+        _name(classifier.class_names, label): 100 * float(hits[truth == label, 0].float().mean())
         for label in sorted(set(labels))
     }
     probabilities = logits.sigmoid()
@@ -95,3 +100,9 @@ def evaluate(
         brier_score=metrics.brier_score(probabilities, truth),
         images=len(paths),
     )
+
+
+def _name(class_names: tuple[str, ...], label: int) -> str:
+    """The name of a class, with its index where another one has the same."""
+    name = class_names[label]
+    return name if class_names.count(name) == 1 else f"{name} ({label})"

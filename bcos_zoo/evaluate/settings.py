@@ -66,7 +66,7 @@ def parse_counts(texts: Iterable[str]) -> dict[str, int]:
     counts = {}
     for text in texts:
         name, _, number = text.partition("=")
-        if not number.isdigit():
+        if not number.isdecimal():
             raise InputError(f"{text!r}: give an explainer and its number of samples, such as rise=5")
         counts[name] = int(number)
     return counts

@@ -1,11 +1,13 @@
 """Which class a folder of images is called after."""
 
+import copy
+
 import pytest
 from PIL import Image
 
 import bcos_zoo
 from bcos_zoo import Classifier, InputError
-from bcos_zoo.evaluate.accuracy import labelled_files
+from bcos_zoo.evaluate.accuracy import evaluate, labelled_files
 from bcos_zoo.manifest import class_list
 
 
@@ -28,6 +30,25 @@ def test_folders_of_imagenet_are_classes_by_their_number_where_two_share_a_name(
     assert [path.parent.name for path in paths] == ["goldfish", bird, machine]
     assert labels == [1, 134, 517]
     assert imagenet.class_names[134] == imagenet.class_names[517] == "crane"
+
+
+def test_a_folder_called_as_two_classes_are_is_refused(tmp_path, imagenet):
+    with pytest.raises(InputError, match=r"crane is the name of the classes \[134, 517\]; .* WordNet number"):
+        labelled_files(imagenet, fill(tmp_path, "crane", "goldfish"))
+
+
+def test_classes_that_share_a_name_are_counted_by_themselves(tmp_path, imagenet):
+    pytest.importorskip("torchmetrics", reason="torchmetrics is in the extra `eval`")
+    result = evaluate(imagenet, fill(tmp_path, "n02012849", "n03126707", "goldfish"))
+    assert list(result.per_class) == ["goldfish", "crane (134)", "crane (517)"]
+
+
+def test_a_network_of_another_precision_is_evaluated(tmp_path):
+    pytest.importorskip("torchmetrics", reason="torchmetrics is in the extra `eval`")
+    classifier = bcos_zoo.load("bcos_resnet20.cifar10")
+    double = Classifier(copy.deepcopy(classifier.model).double(), classifier.class_names)
+    root = fill(tmp_path, "cat", "dog")
+    assert evaluate(double, root).top1 == evaluate(classifier, root).top1
 
 
 def test_a_network_of_some_of_imagenets_classes_knows_their_numbers(tmp_path):
