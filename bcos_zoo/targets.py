@@ -27,7 +27,8 @@ def resolve_targets(targets: Targets, logits: Tensor, class_names: Sequence[str]
                 f"targets are a tensor of {targets.dtype}; allowed are class indices, as integers"
             )
         check_shape(targets, n)
-        picked = targets.detach().to(logits.device, torch.long).reshape(n, -1)
+        own = targets.detach().clone()  # they may be of inference mode, which no graph takes
+        picked = own.to(logits.device, torch.long).reshape(n, -1)
     else:
         wanted = targets if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
         if not wanted:
