@@ -176,8 +176,9 @@ def figure_panels(
     *,
     titles: Sequence[str],
     scale: Scale | None = None,
+    measure: str = "logits",
 ) -> list[list[Panel]]:
-    """The rows of `figure`, not yet laid out."""
+    """The rows of `figure`, not yet laid out. measure: of contributions; "" for those to an activation."""
     _check_titles(explanation, titles)
     rgba = in_colour(explanation, scale)[index]
     limit = color_limit(explanation.contributions[index]) if scale is None else scale.logits
@@ -187,7 +188,7 @@ def figure_panels(
             Panel(image.convert("RGB"), title, title=True),
             Panel(
                 contribution_map(contributions, limit=limit),
-                f"contributions, up to {limit_text(limit, scale)}",
+                f"contributions, up to {limit_text(limit, scale, measure)}",
                 sharp=True,
             ),
             Panel(on_white(rgba_image(colours)), f"W(x), in colour{opaque}"),
@@ -203,8 +204,12 @@ def map_panels(
     titles: Sequence[str],
     on: Image.Image | None = None,
     scale: Scale | None = None,
+    measure: str = "logits",
 ) -> list[list[Panel]]:
-    """One row of contribution maps, one a target, with title and scale; `on` a photograph, as `overlay`."""
+    """One row of contribution maps, one a target, with title and scale; `on` a photograph, as `overlay`.
+
+    measure: as in `figure_panels`.
+    """
     _check_titles(explanation, titles)
     limit = color_limit(explanation.contributions[index]) if scale is None else scale.logits
     panels = []
@@ -214,13 +219,15 @@ def map_panels(
             if on is None
             else overlay(on, contributions, limit=limit)
         )
-        panels.append(Panel(drawn, f"{title}, {limit_text(limit, scale)}", sharp=on is None, title=True))
+        panels.append(
+            Panel(drawn, f"{title}, {limit_text(limit, scale, measure)}", sharp=on is None, title=True)
+        )
     return [panels]
 
 
-def limit_text(limit: float, scale: Scale | None) -> str:
+def limit_text(limit: float, scale: Scale | None, measure: str = "logits") -> str:
     """What full colour stands for, as the captions say it."""
-    return f"±{limit:.2g} logits a pixel" + ("" if scale is None else ", shared")
+    return f"±{limit:.2g} {measure} a pixel".replace("  ", " ") + ("" if scale is None else ", shared")
 
 
 def sheet_panels(

@@ -59,7 +59,8 @@ class Entry:
     colour: Image.Image  # transparent
     limit: str  # what full red and full blue stand for
     predictions: Sequence[Prediction]
-    gap: float  # logits
+    gap: float
+    measure: str = "logits"  # of the gap; "" for the activation of a unit
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def page(heading: Heading, sections: Iterable[str], errors: Sequence[str] = ()) 
 <header>
 <h1>{title}</h1>
 {facts}<p class="soft">For each image the network is one linear map W(x), and the contributions of the
-pixels sum to the logit: red speaks for the class, blue against it. The completeness gap is what is left over:
-rounding.</p>
+pixels sum to the logit, or to the activation of a unit: red speaks for it, blue against it. The
+completeness gap is what is left over: rounding.</p>
 </header>
 <main>
 {"".join(body)}{left_out}</main>
@@ -127,7 +128,7 @@ def section(entry: Entry) -> str:
 {"".join(pictures)}<div><table>
 <caption class="soft">probabilities</caption>
 {rows}</table>
-<p class="soft">completeness gap {entry.gap:.1e} logits</p></div>
+<p class="soft">completeness gap {f"{entry.gap:.1e} {entry.measure}".strip()}</p></div>
 </div>
 </article>
 """

@@ -16,6 +16,17 @@ from .explain import activations
 
 
 @dataclass(frozen=True)
+class Unit:
+    """A channel of a layer's output, as `explain_unit` names it."""
+
+    layer: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}[{self.index}]"
+
+
+@dataclass(frozen=True)
 class Activation:
     """How much a unit answers to one image."""
 

@@ -1,4 +1,4 @@
-"""The verbs for images: predict, explain, verify."""
+"""The verbs for images: predict, explain, units, verify."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from .. import bundle, images, pipeline
 from ..classifier import load
 from ..errors import InputError
+from ..units import Unit
 from .console import DEFAULT_MODEL, Folder, Images, Json, Model, parse_target, print_json, report
 
 
@@ -53,19 +54,25 @@ def explain(
         bool, typer.Option("--shared-scale", help="One colour means the same in all pictures.")
     ] = False,
     seconds: Annotated[float | None, typer.Option("--seconds", help="Of clips: how much.")] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="Explain a unit of this layer, such as layer3.1.conv2.")
+    ] = None,
+    unit: Annotated[int | None, typer.Option("--unit", help="Which unit of --layer, from 0.")] = None,
     as_json: Json = False,
 ) -> None:
     """Explain images and clips: image, contribution map and colour explanation side by side, or as chosen."""
     if contrast and target:
         raise InputError("--contrast names its two classes itself; leave out --target")
+    explained = _unit(layer, unit)
+    if explained and (contrast or target):
+        raise InputError(f"{explained} is explained in place of a class; leave out --target and --contrast")
     sources = images.find_images(paths)
     classifier = load(model)
     pair = (
         (parse_target(classifier, contrast[0]), parse_target(classifier, contrast[1])) if contrast else None
     )
-    order = pipeline.Order(picture, format_, pair, shared_scale, seconds)
+    order = pipeline.Order(picture, format_, pair, shared_scale, seconds, explained)
     targets = [parse_target(classifier, one) for one in target] if target else None
-    pipeline.check_targets(classifier, list(pair) if pair else targets)
     documents, errors = [], []
     for path, answer in pipeline.explain_files(classifier, sources, targets, folder, order, model=model):
         if isinstance(answer, InputError):
@@ -73,11 +80,59 @@ def explain(
             continue
         documents.append({"image": str(path)} | asdict(answer) | {"picture": str(answer.picture)})
         if not as_json:
-            best = answer.predictions[0]
-            typer.echo(f"{path}: {best.label}, probability {best.probability:.3g} -> {answer.picture}")
+            typer.echo(f"{path}: {_said(answer, explained)} -> {answer.picture}")
     if as_json:
         print_json({"model": model, "images": documents, "errors": [str(error) for error in errors]})
     report(errors)
+
+
+def _unit(layer: str | None, index: int | None) -> Unit | None:
+    if layer is not None and index is not None:
+        return Unit(layer, index)
+    if layer is not None or index is not None:
+        raise InputError(
+            "a unit is named by --layer and --unit; give both, such as --layer layer3.1.conv2 --unit 39"
+        )
+    return None
+
+
+def _said(answer: pipeline.Answer, unit: Unit | None) -> str:
+    best = answer.predictions[0]
+    if unit is None:
+        return f"{best.label}, probability {best.probability:.3g}"
+    return f"{unit}, activation {answer.values[0]:.3g}"
+
+
+def units(
+    paths: Images,
+    layer: Annotated[str, typer.Option("--layer", help="Such as layer3.1.conv2.")],
+    unit: Annotated[int, typer.Option("--unit", help="A channel of what the layer gives, from 0.")],
+    model: Model = DEFAULT_MODEL,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 9,
+    folder: Folder = Path("."),
+    as_json: Json = False,
+) -> None:
+    """Find the images that a unit inside the network answers to most, and draw them with what it sees."""
+    sheet = pipeline.draw_unit(load(model), paths, Unit(layer, unit), folder, count=count)
+    picture = None if sheet.picture is None else str(sheet.picture)
+    if as_json:
+        documents = [{"image": str(one.path), "activation": one.value} for one in sheet.found]
+        errors = [str(error) for error in sheet.errors]
+        print_json(
+            {
+                "model": model,
+                "layer": layer,
+                "unit": unit,
+                "picture": picture,
+                "images": documents,
+                "errors": errors,
+            }
+        )
+    for one in sheet.found if not as_json else []:
+        typer.echo(f"{one.value:10.4g}  {one.path}")
+    if picture and not as_json:
+        typer.echo(f"-> {picture}")
+    report(sheet.errors)
 
 
 def verify_bundle(

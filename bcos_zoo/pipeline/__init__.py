@@ -3,7 +3,8 @@
 from .order import FORMATS, PICTURES, Order
 from .places import picture_paths, save_picture
 from .several import Answer, explain_files, predict_files
-from .single import Explained, check_targets, explain_image
+from .single import Explained, explain_image
+from .units import UnitSheet, draw_unit
 
 __all__ = [
     "FORMATS",
@@ -11,7 +12,8 @@ __all__ = [
     "Answer",
     "Explained",
     "Order",
-    "check_targets",
+    "UnitSheet",
+    "draw_unit",
     "explain_files",
     "explain_image",
     "picture_paths",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .. import vector
 from ..errors import InputError
 from ..targets import Target
+from ..units import Unit
 
 PICTURES = ("figure", "rgba", "map", "overlay", "sheet")
 FORMATS = ("png", *vector.FORMATS, "npz", "bundle", "html")
@@ -22,7 +23,8 @@ class Order:
     picture: figure (photograph, contribution map and W(x) side by side, a row a target), rgba (W(x),
     transparent), map (of contributions), overlay (the map on the photograph), sheet (one of all images).
     format: of each picture; or npz (arrays), bundle (arrays with their origins), html (one page of all).
-    contrast: two classes, of which the first rather than the second is explained.
+    contrast: two classes, of which the first rather than the second is explained. unit: explained in place of
+    classes.
     shared_scale: whether one colour means the same in all pictures. seconds: of clips, how much.
     Raises InputError for what is not among these, or does not go together.
     """
@@ -32,6 +34,7 @@ class Order:
     contrast: tuple[Target, Target] | None = None
     shared_scale: bool = False
     seconds: float | None = None
+    unit: Unit | None = None
 
     def __post_init__(self) -> None:
         for name, given, allowed in (("picture", self.picture, PICTURES), ("format", self.format, FORMATS)):
@@ -49,6 +52,9 @@ class Order:
             )
         if self.contrast and self.contrast[0] == self.contrast[1]:
             raise InputError(f"a class has no contrast to itself, {self.contrast[0]!r}; name two")
+        if self.unit and (self.contrast or self.format == "bundle"):
+            what = "contrasts" if self.contrast else "bundles"
+            raise InputError(f"{what} are of classes, {self.unit} is a unit; leave out one of them")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise InputError(f"seconds={self.seconds}: allowed are finite numbers above 0")
         if self.format in vector.FORMATS:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .. import video
+from .. import render, vector, video
 from ..errors import InputError
 from ..files import replacing
 
@@ -29,6 +29,14 @@ def save_bytes(data: bytes, path: Path) -> Path:
     except OSError as error:
         raise unwritable(path, error) from error
     return path
+
+
+def save_sheet(rows: Sequence[list[render.Panel]], path: Path) -> Path:
+    """Write a contact sheet, PNG, SVG or PDF by its ending. Raises InputError as `save_picture` does."""
+    rows, format_ = render.in_columns(rows), path.suffix[1:]
+    if format_ in vector.FORMATS:
+        return save_bytes(vector.draw(rows, format_), path)
+    return save_picture(render.lay_out(rows, side=render.SMALL), path)
 
 
 def unwritable(path: Path, error: OSError) -> InputError:

@@ -12,8 +12,16 @@ from ..configs import ELSEWHERE
 from ..errors import InputError
 from ..targets import Targets
 from .order import ENDINGS, MOST_IN_A_SHEET, Order
-from .places import as_text, check_spared, picture_paths, save_bytes, save_picture, unwritable
-from .single import ImageExplained, explain_one, rows_of
+from .places import (
+    as_text,
+    check_spared,
+    picture_paths,
+    save_bytes,
+    save_picture,
+    save_sheet,
+    unwritable,
+)
+from .single import ImageExplained, check_targets, explain_one, rows_of, sheet_row
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,7 @@ class Answer:
 
     picture: Path
     targets: list[str]
+    values: list[float]  # of the targets: logits, or activations; none of a clip, whose frames differ
     completeness_gap: float
     predictions: list[Prediction]
 
@@ -52,6 +61,7 @@ def explain_files(
     twice: once for the scale, once for its picture, so that not all explanations are held at once.
     """
     order = order or Order()
+    check_targets(classifier, list(order.contrast) if order.contrast else targets, order.unit)
     if order.picture == "sheet" or order.format == "html":
         yield from _together(classifier, sources, targets, folder, order, model)
         return
@@ -64,7 +74,7 @@ def explain_files(
             if video.is_clip(source):
                 yield source, _clip(classifier, source, path, targets, order)
                 continue
-            one = explain_one(classifier, source, targets, order.contrast)
+            one = explain_one(classifier, source, targets, order)
         except InputError as error:
             yield source, error
         else:
@@ -72,18 +82,20 @@ def explain_files(
 
 
 def _answer(one: ImageExplained, path: Path) -> Answer:
-    labels = [label for row in one.explanation.labels or () for label in row]
-    return Answer(path, labels, one.explanation.completeness().abs().max().item(), one.ranked[:5])
+    explanation = one.explanation
+    labels = [label for row in explanation.labels or () for label in row]
+    values = explanation.logits.gather(1, explanation.targets)[0].tolist()
+    return Answer(path, labels, values, explanation.completeness().abs().max().item(), one.ranked[:5])
 
 
 def _clip(classifier: Classifier, source: Path, path: Path, targets: Targets, order: Order) -> Answer:
     if order != Order(seconds=order.seconds):
         raise InputError(
             f"{source} is a clip, which becomes a clip on a scale of its own; leave out --picture, --format, "
-            "--contrast and --shared-scale for it"
+            "--contrast, --shared-scale and --layer for it"
         )
     clip = video.explain_clip(classifier, source, path, target=targets, seconds=order.seconds)
-    return Answer(path, [clip.label], clip.completeness_gap, clip.predictions)
+    return Answer(path, [clip.label], [], clip.completeness_gap, clip.predictions)
 
 
 def _shared_scale(
@@ -94,9 +106,7 @@ def _shared_scale(
     for source in sources:
         try:
             if not video.is_clip(source):
-                scales.append(
-                    render.Scale.of(explain_one(classifier, source, targets, order.contrast).explanation)
-                )
+                scales.append(render.Scale.of(explain_one(classifier, source, targets, order).explanation))
         except InputError:
             continue
     return render.Scale.shared(scales) if scales else None
@@ -153,7 +163,7 @@ def _together(
         try:
             if video.is_clip(source):
                 raise InputError(f"{source} is a clip; {path.name} is of images: explain it by itself")
-            one = explain_one(classifier, source, targets, None)
+            one = explain_one(classifier, source, targets, order)
         except InputError as error:
             answers.append((source, error))
             continue
@@ -161,23 +171,13 @@ def _together(
         if order.format == "html":
             sections += [report.section(entry) for entry in _entries(one, scale)]
         else:
-            titles = [f"{prediction.label} {prediction.probability:.3g}" for prediction in one.chosen]
-            name = as_text(source.name)
-            rows.append(
-                render.sheet_panels(one.photograph, one.explanation, name=name, titles=titles, scale=scale)
-            )
+            rows.append(sheet_row(one, source.name, scale))
     if sections:
         errors = [as_text(str(answer)) for _, answer in answers if isinstance(answer, InputError)]
         save_bytes(report.page(_heading(model), sections, errors).encode(), path)
     elif rows:
-        _sheet(render.in_columns(rows), order.format, path)
+        save_sheet(rows, path)
     yield from answers
-
-
-def _sheet(rows: list[list[render.Panel]], format_: str, path: Path) -> Path:
-    if format_ in vector.FORMATS:
-        return save_bytes(vector.draw(rows, format_), path)
-    return save_picture(render.lay_out(rows, side=render.SMALL), path)
 
 
 def _entries(one: ImageExplained, scale: render.Scale | None) -> Iterator[report.Entry]:
@@ -192,9 +192,10 @@ def _entries(one: ImageExplained, scale: render.Scale | None) -> Iterator[report
             photograph=one.photograph,
             contributions=render.contribution_map(contributions[t], limit=limit),
             colour=render.rgba_image(rgba[t]),
-            limit=render.limit_text(limit, scale),
+            limit=render.limit_text(limit, scale, one.measure),
             predictions=one.ranked[:5],
             gap=gaps[t],
+            measure=one.measure,
         )
 
 

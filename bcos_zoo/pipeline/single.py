@@ -10,8 +10,13 @@ from PIL import Image
 
 from .. import images, render
 from ..classifier import Classifier, Prediction
+from ..errors import InputError
+from ..explain import activations
 from ..explanation import Explanation
-from ..targets import Target, Targets, resolve_targets
+from ..targets import Targets, resolve_targets
+from ..units import Unit
+from .order import Order
+from .places import as_text
 
 
 @dataclass(frozen=True)
@@ -31,51 +36,78 @@ class ImageExplained:
     photograph: Image.Image
     explanation: Explanation
     ranked: list[Prediction]
-    chosen: list[Prediction]  # the classes that are explained
-    titles: list[str]
+    titles: list[str]  # of what is explained
+    short: list[str]  # the same, for small pictures
+    measure: str = "logits"  # of contributions; "" for those to an activation
 
 
 def explain_image(
     classifier: Classifier, source: str | Path | Image.Image, targets: Targets = None
 ) -> Explained:
     """Predict, explain and draw one image. Raises InputError for an unreadable one or an unknown target."""
-    one = explain_one(classifier, source, targets, None)
+    one = explain_one(classifier, source, targets, Order())
     picture = render.figure(one.photograph, one.explanation, titles=one.titles)
     return Explained(one.ranked, one.explanation, picture)
 
 
 def explain_one(
-    classifier: Classifier,
-    source: str | Path | Image.Image,
-    targets: Targets,
-    contrast: tuple[Target, Target] | None,
+    classifier: Classifier, source: str | Path | Image.Image, targets: Targets, order: Order
 ) -> ImageExplained:
+    """Explain the targets, or the contrast or unit of the order, in one image."""
     photograph = images.load_rgb(source)
-    explanation = classifier.explain(photograph, targets if contrast is None else list(contrast))
-    ranked = classifier.rank(explanation.logits[0], len(classifier.class_names))
+    view, count = classifier.view(photograph), len(classifier.class_names)
+    if order.unit is not None:
+        explanation = classifier.explain_unit(photograph, order.unit.layer, order.unit.index)
+        short = [f"activation {float(explanation.logits):.3g}"]
+        titles = [f"{order.unit}, {short[0]}"]
+        ranked = classifier.predict(photograph, count)
+        return ImageExplained(source, view, explanation, ranked, titles, short, measure="")
+    explanation = classifier.explain(photograph, targets if order.contrast is None else list(order.contrast))
+    ranked = classifier.rank(explanation.logits[0], count)
     by_index = {prediction.index: prediction for prediction in ranked}
     chosen = [by_index[i] for i in explanation.targets[0].tolist()]
     titles = [f"{prediction.label}, probability {prediction.probability:.3g}" for prediction in chosen]
-    if contrast is not None:
-        explanation = explanation.contrast(*contrast)
+    short = [f"{prediction.label} {prediction.probability:.3g}" for prediction in chosen]
+    if order.contrast is not None:
+        explanation = explanation.contrast(*order.contrast)
         a, b = (prediction.label for prediction in chosen)
         titles = [f"{a} rather than {b}, by {explanation.logits[0, 0]:+.2f} logits"]
-    return ImageExplained(source, classifier.view(photograph), explanation, ranked, chosen, titles)
+    return ImageExplained(source, view, explanation, ranked, titles, short)
 
 
 def rows_of(one: ImageExplained, picture: str, scale: render.Scale | None) -> list[list[render.Panel]]:
+    explanation, titles = one.explanation, one.titles
     if picture == "figure":
-        return render.figure_panels(one.photograph, one.explanation, titles=one.titles, scale=scale)
+        return render.figure_panels(
+            one.photograph, explanation, titles=titles, scale=scale, measure=one.measure
+        )
     if picture == "rgba":
-        colours = render.in_colour(one.explanation, scale)[0]
+        colours = render.in_colour(explanation, scale)[0]
         size = one.photograph.size
         drawn = [render.rgba_image(c).resize(size, Image.Resampling.BICUBIC) for c in colours]
-        return [[render.Panel(p, t, title=True) for p, t in zip(drawn, one.titles, strict=True)]]
+        return [[render.Panel(p, t, title=True) for p, t in zip(drawn, titles, strict=True)]]
     on = one.photograph if picture == "overlay" else None
-    return render.map_panels(one.explanation, titles=one.titles, on=on, scale=scale)
+    return render.map_panels(explanation, titles=titles, on=on, scale=scale, measure=one.measure)
 
 
-def check_targets(classifier: Classifier, targets: Targets) -> None:
-    """Raise InputError for a class that the network does not know, before any image is opened."""
+def sheet_row(one: ImageExplained, name: str, scale: render.Scale | None) -> list[render.Panel]:
+    """An image's row of a contact sheet."""
+    titles = one.short
+    return render.sheet_panels(
+        one.photograph, one.explanation, name=as_text(name), titles=titles, scale=scale
+    )
+
+
+def check_targets(classifier: Classifier, targets: Targets, unit: Unit | None = None) -> None:
+    """Raise InputError for a class or unit that the network does not have, before any image is opened.
+
+    And where both are given: one of them is explained.
+    """
     if targets is not None:
+        if unit is not None:
+            raise InputError(f"targets are classes, {unit} is a unit; explain one of both")
         resolve_targets(targets, torch.zeros(1, len(classifier.class_names)), classifier.class_names)
+    if unit is not None:
+        height, width = classifier.input_size
+        black = classifier.preprocess(Image.new("RGB", (width, height)))
+        activations(classifier.model, black, unit.layer, unit.index)

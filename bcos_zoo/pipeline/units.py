@@ -1,0 +1,44 @@
+"""What a unit looks for: the images that it answers to most, on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import images
+from ..classifier import Classifier
+from ..errors import InputError
+from ..units import Activation, Unit, top_images
+from .order import MOST_IN_A_SHEET, Order
+from .places import check_spared, save_sheet
+from .single import check_targets, explain_one, sheet_row
+
+
+@dataclass(frozen=True)
+class UnitSheet:
+    """What `draw_unit` found and wrote."""
+
+    picture: Path | None  # None where no image could be read
+    found: list[Activation]  # largest first
+    errors: list[InputError]  # of images that could not be read
+
+
+def draw_unit(
+    classifier: Classifier, sources: Iterable[Path], unit: Unit, folder: Path, *, count: int = 9
+) -> UnitSheet:
+    """The images with the largest activations of a unit, each beside its explanation, as `LAYER.UNIT.png`.
+
+    sources: image files, or folders of them. count: how many, 1 to 400.
+    Raises InputError for a unit that is not there, another count, and a folder that cannot be written.
+    """
+    if count > MOST_IN_A_SHEET:
+        raise InputError(f"count={count}: allowed are 1 to {MOST_IN_A_SHEET}, the images that fit a sheet")
+    check_targets(classifier, None, unit)
+    files, path = images.find_images(list(sources)), folder / f"{unit.layer}.{unit.index}.png"
+    check_spared(path, {file.resolve() for file in files})
+    found, errors = top_images(classifier, files, unit.layer, unit.index, count=count)
+    order = Order("sheet", unit=unit)
+    explained = ((one.path, explain_one(classifier, one.path, None, order)) for one in found)
+    rows = [sheet_row(one, file.name, None) for file, one in explained]
+    return UnitSheet(save_sheet(rows, path) if rows else None, found, errors)
