@@ -139,6 +139,8 @@ class Trainer:
         torch.manual_seed(run.seed)
         model, self.class_names = networks.build(recipe, task.class_names)
         parameters.freeze(model, recipe.model.train)
+        if recipe.model.pretrained:
+            parameters.to_unit_rows(model)
         self.apart: list[str] = []  # norms whose statistics stay those of one process
         if run.synchronise and processes > 1:
             self.apart = synchronise_norms(model)
@@ -206,7 +208,9 @@ class Trainer:
     def _step(self, pieces: list[Batch]) -> float:
         """One optimiser step on the pieces of a batch; the mean loss over all processes."""
         recipe, accelerator = self.recipe, self.accelerator
-        seeds.seed_all(recipe.run.seed, self.at.done, accelerator.process_index)
+        place = (recipe.run.seed, self.at.done, accelerator.process_index)
+        seeds.seed_all(*place)
+        torch.manual_seed(seeds.mix(*place))  # of all devices: dropout draws there
         self.set_rates(self.at.done)
         total = torch.zeros((), device=accelerator.device)
         for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):

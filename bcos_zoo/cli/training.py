@@ -78,7 +78,8 @@ def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
         return open_task(
             source, val_share=part.val_share, folds=part.folds, fold=part.fold, seed=wanted.run.seed,
             train_split=part.train_split, val_split=part.val_split, image_key=part.image_key,
-            label_key=part.label_key, check=part.check and not dry_run, bad_share=part.bad_share, log=_log,
+            label_key=part.label_key, root=part.root, download=part.download,
+            check=part.check and not dry_run, bad_share=part.bad_share, log=_log,
         )  # fmt: skip
     except UnreadableError as error:
         for line in error.unreadable:

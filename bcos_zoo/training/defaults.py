@@ -10,15 +10,19 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import timm
+from PIL.Image import Image
 
 from .. import zoo
-from ..data import Augment, Task
+from ..data import Augment, Samples, Task
+from ..data.samples import decoded
 from . import recipe
-from .recipe import Data, Loss, Model, Optimizer, Recipe, Run
+from .recipe import Loss, Model, Optimizer, Recipe, Run
 
-STEPS = 1000  # of the optimiser, at least, unless that is more than MOST_EPOCHS
+STEPS = 400  # of the optimiser, at least, unless that is more than MOST_EPOCHS
 EPOCHS, MOST_EPOCHS = 10, 60  # at least, and at most
 BATCHES = (8, 64)  # the least and the largest batch
+MEMORY, LOOKS = 2e9, 20  # bytes of decoded images to keep; how many are looked at to guess
+FILM = 8  # pictures of an image over the epochs
 SMALL = 64  # pixels: images of that size are moved a little, larger ones cropped
 
 
@@ -29,17 +33,16 @@ def finetuning(model: str, train: str = "full", changes: Iterable[str] = ()) -> 
     """
     wanted = Recipe(
         model=Model(name=model, pretrained=True, train=train),
-        data=Data(cache=True),
         augment=Augment(scale=(0.35, 1.0)),
         loss=Loss(),
-        optimizer=Optimizer(name="adam", lr=1e-3, warmup_epochs=1, clip=0.01, clip_mode="agc"),
+        optimizer=Optimizer(name="adam", lr=2e-3, head_lr=2e-2, warmup_epochs=1, clip=0.01, clip_mode="agc"),
         run=Run(epochs=EPOCHS, keep_best=True),
     )
     return recipe.with_changes(wanted, changes)
 
 
 def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
-    """The recipe with what follows from the images: batch, epochs, crop. changes: win over these too."""
+    """The recipe with what follows from the images: batch, epochs, crop, cache. changes: win over these too."""
     images = len(task.train)
     least, most = BATCHES
     batch = min(max(2 ** int(math.log2(max(images // 16, 1))), least), most)
@@ -48,8 +51,23 @@ def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
     augment = wanted.augment
     if size <= SMALL:
         augment = replace(augment, crop="shift", shift=max(size // 10, 1))
-    full = replace(wanted, augment=augment, run=replace(wanted.run, batch_size=batch, epochs=epochs))
+    run = replace(wanted.run, batch_size=batch, epochs=epochs, snapshot_every=max(epochs // FILM, 1))
+    data = replace(wanted.data, cache=_bytes(task) <= MEMORY)
+    full = replace(wanted, data=data, augment=augment, run=run)
     return recipe.with_changes(full, changes)
+
+
+def _bytes(task: Task) -> float:
+    """About what the decoded images take, from a few of them; infinite for a stream."""
+    if not isinstance(task.train, Samples):
+        return math.inf
+    few = range(0, len(task.train), max(len(task.train) // LOOKS, 1))
+    sizes = [
+        3 * math.prod(image.size)
+        for image in decoded(task.train.select(list(few)))
+        if isinstance(image, Image)
+    ]
+    return sum(sizes) / max(len(sizes), 1) * (len(task.train) + len(task.val))
 
 
 def _size(name: str) -> int:

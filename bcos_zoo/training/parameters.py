@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
 from ..errors import InputError
+from ..layers import BcosConv2d, BcosLinear
 
 FULL, HEAD, FROM = "full", "head", "from:"
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -38,6 +40,24 @@ def freeze(model: nn.Module, train: str) -> None:
     for p in model.parameters():
         if id(p) not in learning:
             p.requires_grad_(False)
+
+
+@torch.no_grad()
+def to_unit_rows(model: nn.Module) -> None:
+    """Give each row of the B-cos weights that learn unit norm, where the layer normalises its rows itself.
+
+    The network computes the same, up to rounding. But a step of the optimiser turns a long row less than a
+    short one, and training makes rows long: weights of a finished run would hardly move at usual rates.
+    """
+    for module in model.modules():
+        if isinstance(module, (BcosConv2d, BcosLinear)) and module.normalize and _learns(module):
+            weight = module.linear.weight
+            lengths = weight.flatten(1).norm(dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
+            weight.div_(lengths.view(-1, *[1] * (weight.ndim - 1)))
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
 
 
 def set_training(model: nn.Module) -> None:

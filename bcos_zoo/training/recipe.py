@@ -50,6 +50,7 @@ class Data:
     image, and of the finished network; input_size unless given. crop_pct: its share of the resized image.
     val_share: held out of a set without a split. folds, fold: hold out one of so many equal parts instead.
     train_split, val_split, image_key, label_key: of data sets that have such names (Hugging Face's).
+    root, download: where torchvision's sets are, and whether to fetch them there.
     balanced: draw all classes equally often. check: decode every image once before the first step.
     bad_share: the largest share of unreadable images to go on with.
     workers: processes that load. cache: keep decoded images in memory.
@@ -65,6 +66,8 @@ class Data:
     val_split: str | None = None
     image_key: str = "image"
     label_key: str = "label"
+    root: str | None = None
+    download: bool = False
     balanced: bool = False
     check: bool = True
     bad_share: float = 0.01

@@ -10,8 +10,10 @@ import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 
-import bcos_zoo  # noqa: F401
+import bcos_zoo
 from bcos_zoo import InputError
+from bcos_zoo.layers import BcosConv2d, BcosLinear
+from bcos_zoo.training import parameters
 from bcos_zoo.training.parameters import freeze, groups, layer_names, set_training
 
 FAMILIES = {  # arguments that make it small, pixels of a small image, and a layer in the middle
@@ -226,3 +228,29 @@ def test_a_layer_decay_that_makes_no_sense_is_refused(decay):
 def test_a_network_that_learns_nothing_is_refused():
     with pytest.raises(InputError, match="no weight of the network learns; change model.train"):
         groups(make("bcos_resnet20").requires_grad_(False), **PLAIN)
+
+
+@pytest.mark.parametrize("name", ["bcos_resnet20.cifar10", "bcos_simple_vit_ti_patch16_224", "bcos_plain9"])
+def test_rows_of_unit_norm_compute_the_same(name):
+    own = {} if "." in name else {"num_classes": 10}
+    model = bcos_zoo.create_model(name, pretrained="." in name, **own)
+    x = torch.rand(2, 3, *model.pretrained_cfg["input_size"][1:])
+    with torch.no_grad():
+        before = model(x)
+        parameters.to_unit_rows(model)
+        torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-4)
+    layers = [m for m in model.modules() if isinstance(m, (BcosConv2d, BcosLinear))]
+    for layer in layers:
+        lengths = layer.linear.weight.flatten(1).norm(dim=1)
+        torch.testing.assert_close(lengths, torch.ones_like(lengths))
+
+
+def test_frozen_rows_and_those_that_are_used_as_they_are_keep_their_norm():
+    frozen = bcos_zoo.create_model("bcos_resnet20.cifar10", pretrained=True)
+    parameters.freeze(frozen, "head")
+    as_is = bcos_zoo.create_model("bcos_resnet20", normalize=False)
+    for model, changed in ((frozen, {"fc.linear.weight"}), (as_is, set())):
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        parameters.to_unit_rows(model)
+        after = model.state_dict()
+        assert {key for key in before if not torch.equal(before[key], after[key])} == changed
