@@ -252,7 +252,7 @@ class Trainer:
         row: Row = {
             "epoch": number,
             "step": at.done,
-            "lr": max(group["lr"] for group in self.optimizer.param_groups),
+            "lr": max(group["lr"] / group.get("lr_scale", 1) for group in self.optimizer.param_groups),
             "train_loss": sum(at.losses) / steps,
         }
         if number % run.validate_every == 0 or at.done >= self.total:

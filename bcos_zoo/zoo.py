@@ -53,7 +53,7 @@ def resolve(name: str | os.PathLike[str]) -> str:
     """
     name = os.fspath(name)
     path = Path(name)
-    if name.startswith(configs.ELSEWHERE) or _is_known(name):
+    if not name or name.startswith(configs.ELSEWHERE) or _is_known(name):
         return name
     if (path / configs.NAME).is_file():
         return f"local-dir:{path}"

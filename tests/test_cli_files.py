@@ -51,9 +51,9 @@ def test_verify_tells_the_good_from_the_bad_and_the_missing(run: Run) -> None:
     bad = cached("bcos_resnet18.v2_in1k", b"damaged")
     code, out, err = run("weights", "verify")
     assert code == 2
-    assert [line.split()[0] for line in out.splitlines()] == ["bad", "ok"]
+    assert [line.split()[0] for line in out.splitlines()] == ["bad", "ok", "ok"]
     assert f"{bad}  expected 68b4160fff, got " in out
-    assert err.startswith("error: of 2 files 1 are not as they should be (bcos_resnet18.v2_in1k); ")
+    assert err.startswith("error: of 3 files 1 are not as they should be (bcos_resnet18.v2_in1k); ")
     code, out, err = run("weights", "verify", "bcos_resnet50", "--json")
     assert code == 2 and json.loads(out)[0]["state"] == "missing"
     assert bad.read_bytes() == b"damaged"  # it was only looked at
@@ -65,6 +65,7 @@ def test_list_gives_the_sizes_of_what_is_here(run: Run) -> None:
     assert [line.split() for line in lines] == [
         ["1.5", "MB", "bcos_resnet18.v2_in1k"],
         ["1.1", "MB", EMBEDDED],
+        ["5.6", "MB", "bcos_resnet18_w32.imagenette"],
     ]
     rows = {row["name"]: row for row in json.loads(run("weights", "list", "--json")[1])}
     assert rows["bcos_resnet18.v2_in1k"]["bytes"] == 1_500_000

@@ -42,7 +42,7 @@ def finetuning(model: str, train: str = "full", changes: Iterable[str] = ()) -> 
 
 
 def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
-    """The recipe with what follows from the images: batch, epochs, crop, cache. changes: win over these too."""
+    """The recipe with what follows from the images: batch, epochs, crop, cache. changes: win over these."""
     images = len(task.train)
     least, most = BATCHES
     batch = min(max(2 ** int(math.log2(max(images // 16, 1))), least), most)
