@@ -1,6 +1,7 @@
 """The command line, in process, on the embedded checkpoint: answers, exit codes, one-line errors."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -193,6 +194,18 @@ def test_two_images_of_one_name_get_two_pictures(run, photograph, tmp_path):
     _, out, _ = run("explain", photograph, other, "-o", tmp_path / "out", "--json")
     pictures = [image["picture"] for image in json.loads(out)["images"]]
     assert len(set(pictures)) == 2
+
+
+def test_a_name_that_is_no_text_is_printed_as_it_is(photograph, tmp_path):
+    name = tmp_path / os.fsdecode(b"caf\xe9.png")
+    name.write_bytes(photograph.read_bytes())
+    broken = tmp_path / os.fsdecode(b"broken\xe9.png")
+    broken.write_bytes(b"no image")
+    command = [sys.executable, "-m", "bcos_zoo", "predict", str(name), str(broken)]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, env=environment)
+    assert done.returncode == 2
+    assert b"caf\xe9.png: " in done.stdout and done.stderr.startswith(b"error: ")
 
 
 @pytest.mark.parametrize("verb", ["predict", "explain"])
