@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..units import Activation, Unit, top_images
 from .order import MOST_IN_A_SHEET, Order
 from .places import check_spared, save_sheet
-from .single import check_targets, explain_one, sheet_row
+from .single import explain_one, sheet_row
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ def draw_unit(
     """
     if count > MOST_IN_A_SHEET:
         raise InputError(f"count={count}: allowed are 1 to {MOST_IN_A_SHEET}, the images that fit a sheet")
-    check_targets(classifier, None, unit)
     files, path = images.find_images(list(sources)), folder / f"{unit.layer}.{unit.index}.png"
     check_spared(path, {file.resolve() for file in files})
     found, errors = top_images(classifier, files, unit.layer, unit.index, count=count)

@@ -184,6 +184,19 @@ def test_a_box_is_what_its_mask_is(classifier: Classifier, root: Path, tmp_path:
     assert masks.has(root / "cat/1.png") and not masks.has(root / "dog/2.png")
 
 
+def test_what_the_crop_pads_is_in_no_object(root: Path, tmp_path: Path) -> None:
+    """However far the object reaches: points beside the picture, and some at its four edges."""
+    (tmp_path / "masks/cat").mkdir(parents=True)
+    Image.new("L", (96, 64), 1).save(tmp_path / "masks/cat/1.png")
+    masks = read_masks(tmp_path / "masks", root)
+    boxes = read_boxes(written(tmp_path / "b.csv", "cat/1.png,0,0,96,64"), root)
+    columns = torch.tensor([-9, -0.5, 0, 50, 95.5, 96, 300]).double()
+    rows = torch.tensor([-0.1, 0, 63.9, 64]).double()
+    for objects in (masks, boxes):
+        seen = objects.inside(root / "cat/1.png", "cat", (96, 64), (columns, rows))
+        assert seen.nonzero().tolist() == [[row, column] for row in (1, 2) for column in (2, 3, 4)]
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "I;16", "RGB", "RGBA", "LA"])
 def test_masks_of_every_kind_say_the_same(
     classifier: Classifier, root: Path, tmp_path: Path, mode: str
