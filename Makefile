@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev check
 	$(BIN)/python -m pytest -q
 
-test-all: $(VENV)/.dev check
+test-all: $(VENV)/.all check
 	$(BIN)/python -m pytest -q -m ""
 
 check: $(VENV)/.dev
@@ -42,3 +42,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.all: $(VENV)/.dev
+	$(BIN)/pip install --quiet --editable '.[dev,neighbours]'
+	touch $@

@@ -311,3 +311,14 @@ def test_the_module_is_the_command():
     from bcos_zoo import __version__
 
     assert done.stdout.strip() == __version__
+
+
+def test_evaluate_measures_accuracy_and_explanations_in_one_call(run, photograph, tmp_path):
+    best = json.loads(run("predict", photograph, "--json")[1])["images"][0]["predictions"][0]
+    assert best["probability"] > 0.5
+    (tmp_path / "val" / best["label"]).mkdir(parents=True)
+    (tmp_path / "val" / best["label"] / "x.png").write_bytes(photograph.read_bytes())
+    command = ["evaluate", tmp_path / "val", "--metric", "accuracy", "--metric", "sparseness", "--explainer"]
+    document = json.loads(run(*command, "inherent", "--samples", "1", "-o", tmp_path / "run", "--json")[1])
+    assert document["top1"] == 100
+    assert [line["metric"] for line in document["summary"]] == ["sparseness"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress
@@ -13,6 +13,7 @@ from rich.table import Table
 from .. import evaluate
 from ..classifier import load
 from ..posthoc import EXPLAINERS
+from ..training import machine
 from .console import DEFAULT_MODEL, Json, Model, err, out, print_json
 
 
@@ -55,31 +56,35 @@ def evaluate_(
 ) -> None:
     """Measure accuracy, or explanations beside those of other methods, on a folder of labelled images."""
     wanted = metric or ["accuracy"]
-    explained = tuple(wanted) if wanted != ["accuracy"] else ()
+    explained = tuple(one for one in wanted if one != "accuracy")
     settings = evaluate.Settings(
         explainers=tuple(explainer or EXPLAINERS), metrics=explained, grid=grid, samples=samples,
         fewer=evaluate.parse_counts(fewer or []), smooth=smooth, seed=seed, stride=stride, boxes=boxes,
         masks=masks,
     )  # fmt: skip
-    if not explained:
-        return _accuracy(model, data, as_json)
-    summary = evaluate.run(load(model), data, folder, settings, progress=Progress(console=err))
+    classifier = load(model)
+    document: dict[str, Any] = {"model": model, "data": str(data)}
+    summary: list[dict[str, Any]] = []
+    if explained:
+        summary = evaluate.run(classifier, data, folder, settings, progress=Progress(console=err))
+        document |= {"folder": str(folder), "summary": evaluate.for_json(summary)}
+    if not machine.is_main():  # one table is enough
+        return None
+    accuracy = evaluate.evaluate(classifier, data) if "accuracy" in wanted else None
     if as_json:
-        lines = evaluate.for_json(summary)
-        return print_json({"model": model, "data": str(data), "folder": str(folder), "summary": lines})
+        return print_json(document | (asdict(accuracy) if accuracy else {}))
+    if accuracy is not None:
+        typer.echo(
+            f"{model} on {accuracy.images} images: top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} %, "
+            f"calibration error {accuracy.calibration_error:.3f}, Brier score {accuracy.brier_score:.3f}"
+        )
+    return out.print(_table(summary)) if explained else None
+
+
+def _table(summary: list[dict[str, Any]]) -> Table:
     scores = {"mean": "mean", "p25": "p25", "p50": "median", "p75": "p75", "chance": "chance"}
     table = Table("metric", "explainer", "samples", "maps", *scores.values(), box=None)
     for line in summary:
         cells = [f"{line[key]:.3f}" if key in line else "" for key in scores]
         table.add_row(line["metric"], line["explainer"], str(line["samples"]), str(line["maps"]), *cells)
-    out.print(table)
-
-
-def _accuracy(model: str, data: Path, as_json: bool) -> None:
-    result = evaluate.evaluate(load(model), data)
-    if as_json:
-        return print_json({"model": model, "data": str(data)} | asdict(result))
-    typer.echo(
-        f"{model} on {result.images} images: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, "
-        f"calibration error {result.calibration_error:.3f}, Brier score {result.brier_score:.3f}"
-    )
+    return table

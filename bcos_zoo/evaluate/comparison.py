@@ -114,7 +114,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What all rows of a folder share."""
     same: dict[str, Any] = {name: getattr(settings, name) for name in ("grid", "smooth", "seed")}
-    same |= {"data": str(root), "weights": state_dicts.sha256(classifier.model.state_dict())}
+    same |= {"data": str(Path(root).resolve()), "weights": state_dicts.sha256(classifier.model.state_dict())}
     if "localisation" in settings.metrics:
         same["stride"] = settings.stride
     if objects is not None:

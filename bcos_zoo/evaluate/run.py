@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from .comparison import compare, rows
 from .scoring import Row
 from .settings import Settings
 from .summary import box_plot, curve_plot, summarise, write_tables
+
+WAIT = timedelta(days=30)  # of a process that is done, for the others
 
 
 def run(
@@ -36,7 +39,8 @@ def run(
     with progress:
         compare(classifier, root, folder, settings, share=share, progress=advance)
     if share[1] > 1:
-        required("accelerate", "accelerate").PartialState().wait_for_everyone()
+        state = required("accelerate", "accelerate").PartialState(timeout=WAIT)
+        state.wait_for_everyone()
     found = list(rows(folder))
     if share[0] == 0:
         write_tables(found, folder)
