@@ -22,6 +22,7 @@ STEPS = 400  # of the optimiser, at least, unless that is more than MOST_EPOCHS
 EPOCHS, MOST_EPOCHS = 10, 60  # at least, and at most
 BATCHES = (8, 64)  # the least and the largest batch
 MEMORY, LOOKS = 2e9, 20  # bytes of decoded images to keep; how many are looked at to guess
+WARMUP = 1.0  # epochs, or a tenth of a short run
 FILM = 8  # pictures of an image over the epochs
 SMALL = 64  # pixels: images of that size are moved a little, larger ones cropped
 
@@ -35,7 +36,7 @@ def finetuning(model: str, train: str = "full", changes: Iterable[str] = ()) -> 
         model=Model(name=model, pretrained=True, train=train),
         augment=Augment(scale=(0.35, 1.0)),
         loss=Loss(),
-        optimizer=Optimizer(name="adam", lr=2e-3, head_lr=2e-2, warmup_epochs=1, clip=0.01, clip_mode="agc"),
+        optimizer=Optimizer(name="adam", lr=2e-3, head_lr=2e-2, clip=0.01, clip_mode="agc"),
         run=Run(epochs=EPOCHS, keep_best=True),
     )
     return recipe.with_changes(wanted, changes)
@@ -51,10 +52,12 @@ def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
     augment = wanted.augment
     if size <= SMALL:
         augment = replace(augment, crop="shift", shift=max(size // 10, 1))
-    run = replace(wanted.run, batch_size=batch, epochs=epochs, snapshot_every=max(epochs // FILM, 1))
+    run = replace(wanted.run, batch_size=batch, epochs=epochs)
     data = replace(wanted.data, cache=_bytes(task) <= MEMORY)
-    full = replace(wanted, data=data, augment=augment, run=run)
-    return recipe.with_changes(full, changes)
+    full = recipe.with_changes(replace(wanted, data=data, augment=augment, run=run), changes)
+    optimizer = replace(full.optimizer, warmup_epochs=min(WARMUP, full.run.epochs / 10))
+    run = replace(full.run, snapshot_every=max(full.run.epochs // FILM, 1))
+    return recipe.with_changes(replace(full, optimizer=optimizer, run=run), changes)
 
 
 def _bytes(task: Task) -> float:

@@ -43,22 +43,23 @@ def make_schedule(
     """
     if part.warmup_epochs >= epochs and part.warmup_epochs:
         raise InputError(f"optimizer.warmup_epochs={part.warmup_epochs} of {epochs} epochs; give fewer")
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched=part.schedule,
-        num_epochs=epochs - part.warmup_epochs,  # timm counts those of the warm-up apart
-        warmup_epochs=part.warmup_epochs,
-        warmup_lr=part.lr * part.warmup_factor,
-        warmup_prefix=True,
-        min_lr=part.min_lr,
-        decay_milestones=list(part.milestones),
-        decay_epochs=part.decay_epochs,
-        decay_rate=part.decay_rate,
-        step_on_epochs=part.by_epoch,
-        updates_per_epoch=steps,
-    )
-    if scheduler is None and part.schedule not in ("", "none", "constant"):
-        raise InputError(f"optimizer.schedule={part.schedule!r}: timm has no schedule of that name")
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=part.schedule,
+            num_epochs=epochs - part.warmup_epochs,  # timm counts those of the warm-up apart
+            warmup_epochs=part.warmup_epochs,
+            warmup_lr=part.lr * part.warmup_factor,
+            warmup_prefix=True,
+            min_lr=part.min_lr,
+            decay_milestones=list(part.milestones),
+            decay_epochs=part.decay_epochs,
+            decay_rate=part.decay_rate,
+            step_on_epochs=part.by_epoch,
+            updates_per_epoch=steps,
+        )
+    except ValueError as error:
+        raise InputError(f"optimizer.schedule={part.schedule!r}: {error} Give one of timm's") from error
 
     def set_rates(done: int) -> None:
         if scheduler is None:
