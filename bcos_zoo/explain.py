@@ -265,12 +265,27 @@ def _explain_batch(
     if tape.encoded is None:
         raise InputError(f"{type(model).__name__} has no B-cos encoding layer, so no linear map to explain")
     picked = resolve_targets(targets, logits, names)
+    labels = None if names is None else tuple(tuple(names[i] for i in row) for row in picked.tolist())
+    if picked.shape[1] > 1 and _has_compiled_parts(model):  # whose backward pass may give its buffers away
+        each = [
+            _explain_batch(forward, model, image, picked[:, t : t + 1], None, create_graph)
+            for t in range(picked.shape[1])
+        ]
+        parts = ("weights", "contributions", "bias")
+        joined: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in each], 1) for name in parts}
+        return Explanation(each[0].logits, picked, labels=labels, **joined)
     weights, bias = _gradients(logits, picked, tape.encoded, tape.constants, create_graph)
     encoded = tape.encoded if create_graph else tape.encoded.detach()
-    labels = None if names is None else tuple(tuple(names[i] for i in row) for row in picked.tolist())
     contributions = (encoded.unsqueeze(1) * weights).sum(2)
     return Explanation(
         logits if create_graph else logits.detach(), picked, weights, contributions, bias, labels
+    )
+
+
+def _has_compiled_parts(model: nn.Module) -> bool:
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
     )
 
 

@@ -94,17 +94,18 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         if run.snapshots and (why := why_none(trainer.network)):
             log(why)
     while not trainer.finished:
-        began = time.monotonic()
+        began, first = time.monotonic(), at.done
         for loss in trainer.epoch():
             if records is not None:
                 progress(at.done, trainer.total, loss)
             if clock.due(at.done) and not trainer.at_end_of_epoch:  # there, a state holds its scores
                 save()
-        row = trainer.close_epoch(time.monotonic() - began)
+        row = trainer.close_epoch(time.monotonic() - began, at.done - first)
+        now, best = trainer.current(), trainer.kept()  # on every process: their weights may be shared out
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
         if records is not None:
             log(" ".join(f"{key} {value:.5g}" for key, value in row.items()))
-            records.epoch(at.rows, trainer.current(), trainer.kept(), at.failed)
+            records.epoch(at.rows, now, best, at.failed)
         save()
     network = trainer.kept()
     found, logits, targets = trainer.validate(network)
@@ -245,15 +246,18 @@ class Trainer:
             total = len(self.task.train) + len(self.task.val)
             check_share(tuple(self.at.failed), total, self.recipe.data.bad_share)
 
-    def close_epoch(self, seconds: float) -> Row:
-        """Measure the epoch that ended, and validate, if the recipe says so; the row of it, also in `at`."""
+    def close_epoch(self, seconds: float, steps: int) -> Row:
+        """Measure the epoch that ended, and validate, if the recipe says so; the row of it, also in `at`.
+
+        seconds: that its last so many steps took, those since the run was resumed.
+        """
         at, run = self.at, self.recipe.run
-        number, steps = at.done // self.order.steps, len(at.losses)
+        number = at.done // self.order.steps
         row: Row = {
             "epoch": number,
             "step": at.done,
             "lr": max(group["lr"] / group.get("lr_scale", 1) for group in self.optimizer.param_groups),
-            "train_loss": sum(at.losses) / steps,
+            "train_loss": sum(at.losses) / len(at.losses),
         }
         if number % run.validate_every == 0 or at.done >= self.total:
             found, _, _ = self.validate(self.current())

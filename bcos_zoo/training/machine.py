@@ -25,13 +25,13 @@ FREE = {  # keys that change neither weights nor scores
 def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
     """accelerate's object for this process, as `torchrun` or `accelerate launch` started it, or alone.
 
-    Raises InputError for a precision that the machine does not have, and if accelerate is not installed.
+    Raises InputError for a precision that the machine does not have, for FSDP, and if accelerate is missing.
     """
     accelerate = required("accelerate", "accelerate", "train")
     # It would keep the precision of the first run of a process for all later ones.
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=False)
     try:
-        return accelerate.Accelerator(
+        made = accelerate.Accelerator(
             mixed_precision=MIXED[recipe.run.precision],
             log_with=list(recipe.run.trackers) or None,
             project_dir=os.path.join(folder, "trackers"),
@@ -40,6 +40,9 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
         raise InputError(
             f"run.precision={recipe.run.precision!r}, trackers={list(recipe.run.trackers)}: {error}"
         ) from error
+    if str(made.distributed_type).endswith("FSDP"):
+        raise InputError("sharded weights (FSDP) cannot be saved and resumed yet; launch without --use_fsdp")
+    return made
 
 
 def is_main() -> bool:
