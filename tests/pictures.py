@@ -5,6 +5,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageChops, features
 
@@ -85,3 +86,12 @@ def state(image: Image.Image) -> tuple[object, ...]:
         dict(image.info),
         dict(image.getexif()),
     )
+
+
+def coloured(folder: Path, count: int = 7) -> Path:
+    """Pictures of smooth colours, 40 x 32 pixels, in a folder: 0.png, 1.png, ..."""
+    generator = np.random.default_rng(0)
+    for i in range(count):
+        pixels = generator.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((40, 32)).save(folder / f"{i}.png")
+    return folder

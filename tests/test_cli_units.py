@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pictures import coloured
 from PIL import Image
 
 import bcos_zoo
@@ -30,12 +31,7 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    generator = np.random.default_rng(0)
-    for i in range(7):
-        pixels = generator.integers(0, 255, (4, 4, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((40, 32)).save(folder / f"{i}.png")
-    return folder
+    return coloured(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture

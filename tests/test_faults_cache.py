@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fetching
 import pytest
+from disks import small_disk
 from fetching import DATA, INVERTED, SHA, fetched, partials, record, refused
 from huggingface_hub import constants
 from servers import ReleaseServer
@@ -47,15 +47,9 @@ def test_disk_smaller_than_the_file(server: ReleaseServer, cache: Path) -> None:
 
 
 def test_disk_full_on_a_small_file_system(server: ReleaseServer, cache: Path) -> None:
-    cache.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", cache], capture_output=True)
-    if mount.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mount.stderr.decode().strip()}")
-    try:
+    with small_disk(cache, "64k"):
         assert re.search("cannot download w.pth .*No space left", refused(at(server), cache))
         assert not partials(cache)
-    finally:
-        subprocess.run(["umount", cache], check=True)
 
 
 def test_clock_of_the_file_changed(server: ReleaseServer, cache: Path, monkeypatch: Any) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import coloured
 
 import bcos_zoo
 from bcos_zoo import Classifier, InputError
@@ -18,12 +17,7 @@ from bcos_zoo.units import top_images
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    generator = np.random.default_rng(0)
-    for i in range(7):
-        pixels = generator.integers(0, 255, (4, 4, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((40, 32)).save(folder / f"{i}.png")
-    return folder
+    return coloured(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture(scope="module")

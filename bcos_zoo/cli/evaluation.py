@@ -78,7 +78,8 @@ def evaluate_(
             f"{model} on {accuracy.images} images: top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} %, "
             f"calibration error {accuracy.calibration_error:.3f}, Brier score {accuracy.brier_score:.3f}"
         )
-    return out.print(_table(summary)) if explained else None
+    if explained:
+        out.print(_table(summary))
 
 
 def _table(summary: list[dict[str, Any]]) -> Table:

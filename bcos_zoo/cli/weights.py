@@ -22,18 +22,17 @@ CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Another cach
 def fetch(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """Download the files of checkpoints, unless they are there, and verify them."""
     records = [zoo.find_checkpoint(name) for name in names]
-    files = {record.name: str(weights.fetch(record, cache_dir)) for record in records}
-    if as_json:
-        return print_json(files)
-    for file in files.values():
-        typer.echo(file)
+    _print_files({record.name: str(weights.fetch(record, cache_dir)) for record in records}, as_json)
 
 
 @app.command()
 def path(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """Say where the files of checkpoints are, or would be after a download."""
     records = [zoo.find_checkpoint(name) for name in names]
-    files = {record.name: str(weights.location(record, cache_dir)) for record in records}
+    _print_files({record.name: str(weights.location(record, cache_dir)) for record in records}, as_json)
+
+
+def _print_files(files: dict[str, str], as_json: bool) -> None:
     if as_json:
         return print_json(files)
     for file in files.values():

@@ -13,6 +13,8 @@ import torch
 from pictures import encoded, png
 from PIL import Image
 
+from bcos_zoo.data import Batch
+
 QUIET = {"log": lambda line: None, "threads": 1}
 
 
@@ -61,3 +63,11 @@ def tarred(path: Path, files: Iterable[tuple[str, bytes]]) -> Path:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return path
+
+
+def same(some: list[Batch], others: list[Batch]) -> bool:
+    """Whether two loaders gave the same batches, to the bit."""
+    return len(some) == len(others) and all(
+        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+        for a, b in zip(some, others, strict=True)
+    )

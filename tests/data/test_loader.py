@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from sets import QUIET, class_folders, generators
+from sets import QUIET, class_folders, generators, same
 
 from bcos_zoo import InputError
 from bcos_zoo.data import Augment, Augmented, Order, open_task, train_loader, train_transform, val_loader
@@ -36,13 +36,6 @@ def batches(task, *, epoch=2, step=0, workers=0, cache=False, augment=WILD, **or
     )
     position.set_position(epoch, step)
     return list(loader)
-
-
-def same(some, others):
-    return len(some) == len(others) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
-        for a, b in zip(some, others, strict=True)
-    )
 
 
 def test_a_batch_has_images_in_range_and_their_labels(task):

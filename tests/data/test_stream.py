@@ -5,9 +5,8 @@ import http.server
 import threading
 
 import pytest
-import torch
 from pictures import encoded
-from sets import QUIET, noise
+from sets import QUIET, noise, same
 from test_archives import shards
 from test_named import CLASSES, parquet, rows
 
@@ -24,13 +23,6 @@ def batches(task, *, epoch=1, step=0, workers=0, augment=None, **options):
     loader = train_loader(task.train, transform, order, seed=3, workers=workers)
     order.set_position(epoch, step)
     return list(loader)
-
-
-def same(some, others):
-    return len(some) == len(others) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
-        for a, b in zip(some, others, strict=True)
-    )
 
 
 @pytest.fixture

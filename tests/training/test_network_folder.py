@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import disks
 import pytest
 import timm
 import torch
@@ -302,15 +303,8 @@ def test_weights_that_are_not_finite_are_not_kept(tmp_path, first):
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 400 KB, which holds one network of 80,000 weights and no second one."""
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", tmp_path], capture_output=True
-    )
-    if mount.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mount.stderr.decode().strip()}")
-    try:
-        yield tmp_path
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
+    with disks.small_disk(tmp_path, "400k") as run:
+        yield run
 
 
 def test_a_full_disk_leaves_the_network_before(small_disk):

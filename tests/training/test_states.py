@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import disks
 import pytest
 import torch
 
@@ -85,15 +86,8 @@ def test_a_state_of_another_run_is_not_rotated_away(tmp_path):
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KB, on which a state of 60,000 weights does not fit."""
-    run = tmp_path / "run"
-    run.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", run], capture_output=True)
-    if mount.returncode:
-        pytest.skip(f"cannot mount a tmpfs: {mount.stderr.decode().strip()}")
-    try:
+    with disks.small_disk(tmp_path / "run", "256k") as run:
         yield run
-    finally:
-        subprocess.run(["umount", run], check=True)
 
 
 def test_a_full_disk_ends_in_one_line_and_leaves_the_older_states(small_disk):
