@@ -26,6 +26,7 @@ from .training import machine, networks, parameters, runs, scores, states
 from .training.early import Best
 from .training.history import Row
 from .training.losses import make_loss
+from .training.network_folder import refuse_another
 from .training.optimization import make_optimizer, make_schedule
 from .training.position import Position
 from .training.recipe import Recipe
@@ -68,6 +69,8 @@ def train(
             )
         if resume and not found:
             raise InputError(f"{folder} holds no state to resume from; start the run without --resume")
+        if not found and machine.is_main():
+            refuse_another(folder)
         trainer = Trainer(recipe, task, folder)
         if found:
             trainer.restore(found[1], found[0])

@@ -169,6 +169,16 @@ def test_a_folder_with_a_run_is_not_overwritten_and_one_without_is_not_resumed(t
         train.train(make(), task, tmp_path / "other", resume=True, log=quiet)
 
 
+def test_a_network_that_is_in_the_folder_already_is_not_overwritten(task, tmp_path):
+    train.train(make(run__epochs=1), task, tmp_path, log=quiet)
+    for path in (tmp_path / "state").iterdir():
+        path.unlink()
+    before = weights(tmp_path)
+    with pytest.raises(InputError, match="holds a network already; give another folder"):
+        train.train(make(run__epochs=1, run__seed=1), task, tmp_path, log=quiet)
+    assert same(weights(tmp_path), before)
+
+
 def test_resuming_wants_the_same_recipe_and_the_same_images(task, tmp_path):
     with pytest.raises(Stop):
         train.train(make(), task, tmp_path / "run", log=quiet, progress=stop_at(4))
@@ -239,3 +249,8 @@ def test_every_network_can_be_the_beginning_of_the_next(task, tmp_path):
 def test_a_score_that_the_run_does_not_have_is_no_monitor(task, tmp_path):
     with pytest.raises(InputError, match=r"run.monitor='top5': no such score here; known: top1, .*, loss"):
         train.train(make(run__monitor="top5"), task, tmp_path, log=quiet)
+
+
+def test_a_tracker_that_is_not_installed_is_not_passed_over(task, tmp_path):
+    with pytest.raises(InputError, match="run.trackers: .*swanlab"):
+        train.train(make(run__trackers=["tensorboard", "swanlab"]), task, tmp_path, log=quiet)

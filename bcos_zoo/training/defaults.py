@@ -16,7 +16,8 @@ from .. import zoo
 from ..data import Augment, Samples, Task
 from ..data.samples import decoded
 from . import recipe
-from .recipe import Loss, Model, Optimizer, Recipe, Run
+from .losses import Loss
+from .recipe import Model, Optimizer, Recipe, Run
 
 STEPS = 400  # of the optimiser, at least, unless that is more than MOST_EPOCHS
 EPOCHS, MOST_EPOCHS = 10, 60  # at least, and at most

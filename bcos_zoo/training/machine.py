@@ -40,6 +40,10 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
         raise InputError(
             f"run.precision={recipe.run.precision!r}, trackers={list(recipe.run.trackers)}: {error}"
         ) from error
+    if absent := sorted(set(recipe.run.trackers) - {str(one.value) for one in made.log_with}):
+        raise InputError(  # accelerate would go on without them
+            f"run.trackers: {', '.join(absent)} cannot be imported; install it, or leave it out"
+        )
     if str(made.distributed_type).endswith("FSDP"):
         raise InputError("sharded weights (FSDP) cannot be saved and resumed yet; launch without --use_fsdp")
     return made

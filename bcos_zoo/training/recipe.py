@@ -6,7 +6,7 @@ import difflib
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -275,9 +275,3 @@ def with_changes(recipe: Recipe, changes: Iterable[str]) -> Recipe:
     """A recipe with some values replaced, as in `read`."""
     raw = tomllib.loads(to_toml(recipe))
     return parse(changed(raw, changes), where="--set")
-
-
-__all__ = [
-    "Augment", "Data", "Loss", "Model", "Optimizer", "Recipe", "Run", "changed", "parse", "read", "replace",
-    "to_toml", "with_changes",
-]  # fmt: skip
