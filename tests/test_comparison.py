@@ -137,9 +137,23 @@ def test_single_images_are_measured_too(
         assert picture.convert("L").getextrema() != (255, 255)
 
 
+def test_pixels_go_and_come_from_either_end(classifier: Classifier, data: Path, tmp_path: Path) -> None:
+    settings = Settings(explainers=("inherent",), metrics=evaluate.CURVES, samples=2)
+    found = compare(classifier, data, tmp_path, settings)
+    area = {(row["metric"], row["sample"]): row["score"] for row in found}
+    for i in (0, 1):
+        assert area["deletion", i] < area["deletion-least", i]
+        assert area["insertion", i] > area["insertion-least", i]
+    for metric in evaluate.CURVES:
+        evaluate.curve_plot(found, tmp_path / f"{metric}.png", metric=metric)
+
+
 @pytest.mark.parametrize(
     ("metric", "best"),
-    [("localisation", "b"), ("insertion", "b"), ("deletion", "a"), ("stability", "a")],
+    [
+        *(("localisation", "b"), ("insertion", "b"), ("deletion", "a"), ("stability", "a")),
+        *(("deletion-least", "b"), ("insertion-least", "a")),
+    ],
 )
 def test_a_summary_begins_with_the_best_median(metric: str, best: str) -> None:
     made = [

@@ -5,10 +5,11 @@ from .comparison import compare, rows
 from .geometry import centres
 from .objects import Boxes, Masks, read_boxes, read_masks
 from .run import run
-from .settings import METRICS, Settings, parse_counts
+from .settings import CURVES, METRICS, Settings, parse_counts
 from .summary import box_plot, curve_plot, for_json, summarise, write_tables
 
 __all__ = [
+    "CURVES",
     "METRICS",
     "Accuracy",
     "Boxes",

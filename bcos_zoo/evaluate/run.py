@@ -14,7 +14,7 @@ from ..classifier import Classifier
 from ..extras import required
 from .comparison import compare, rows
 from .scoring import Row
-from .settings import Settings
+from .settings import CURVES, Settings
 from .summary import box_plot, curve_plot, summarise, write_tables
 
 WAIT = timedelta(days=30)  # of a process that is done, for the others
@@ -46,7 +46,7 @@ def run(
         write_tables(found, folder)
         for metric in settings.metrics:
             box_plot(found, folder / f"{metric}.png", metric=metric, chance=_chance(found, metric))
-            if metric in ("deletion", "insertion"):
+            if metric in CURVES:
                 curve_plot(found, folder / f"{metric}.curves.png", metric=metric)
     return summarise(found)
 

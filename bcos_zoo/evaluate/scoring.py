@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -84,8 +84,10 @@ class Scorer:
             return [{"score": score, "chance": float(mask.double().mean())}]
         if metric == "sparseness":
             return [{"score": float(metrics.sparseness(attribution))}]
-        along = metrics.deletion_curve if metric == "deletion" else metrics.insertion_curve
-        curve = along(self.classifier.model, images[0], attribution, int(targets[0]), steps=STEPS)
+        along = metrics.deletion_curve if metric.startswith("deletion") else metrics.insertion_curve
+        order: Literal["most", "least"] = "least" if metric.endswith("-least") else "most"
+        model, target = self.classifier.model, int(targets[0])
+        curve = along(model, images[0], attribution, target, order=order, steps=STEPS)
         return [{"score": curve.area, "curve": curve.scores.tolist()}]
 
     def _localisation(self, images: Tensor, targets: Tensor, explainer: str) -> list[float]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from ..errors import InputError
 from ..posthoc import EXPLAINERS
 
-METRICS = ("localisation", "energy", "deletion", "insertion", "sparseness", "stability", "completeness")
+# Along which pixels go or come, the most important first, or the least.
+CURVES = ("deletion", "deletion-least", "insertion", "insertion-least")
+METRICS = ("localisation", "energy", *CURVES, "sparseness", "stability", "completeness")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ..files import replacing
 from .scoring import Row
 
 PERCENTILES = (5, 25, 50, 75, 95)
-LESS_IS_BETTER = frozenset({"deletion", "stability", "completeness"})
+LESS_IS_BETTER = frozenset({"deletion", "insertion-least", "stability", "completeness"})
 
 
 def summarise(rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ def box_plot(
 
 
 def curve_plot(rows: list[Row], path: str | Path, *, metric: str = "deletion") -> Path:
-    """The target's probability as pixels go or come, most important first: of each explainer, the mean.
+    """The target's probability as pixels go or come, along one of CURVES: of each explainer, the mean.
 
     path: .png, .svg or .pdf. Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
@@ -129,7 +129,9 @@ def curve_plot(rows: list[Row], path: str | Path, *, metric: str = "deletion") -
         mean = np.mean(curves, axis=0)
         bold = dict(color="#2a6fbb", linewidth=2.4, zorder=3) if name == "inherent" else dict(linewidth=1.2)
         axes.plot(np.linspace(0, 100, len(mean)), mean, label=f"{name} ({len(curves)})", **bold)
-    axes.set_xlabel(f"pixels {'deleted' if metric == 'deletion' else 'inserted'}, percent")
+    what, _, least = metric.partition("-")
+    first = "least" if least else "most"
+    axes.set_xlabel(f"pixels {what.removesuffix('ion')}ed, {first} important first, percent")
     axes.set_ylabel("probability of the class")
     axes.set_ylim(0, 1)
     axes.legend(fontsize=7, frameon=False)
