@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from timm.utils import ModelEmaV3, dispatch_clip_grad
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from .data import Batch, Order, Task, make_mixup, seeds, train_loader, train_transform, val_loader
@@ -31,8 +31,10 @@ from .training.optimization import make_optimizer, make_schedule
 from .training.position import Position
 from .training.recipe import Recipe
 from .training.records import Records
+from .training.sharding import Sharded, Whole
 from .training.snapshots import why_none
 
+T = TypeVar("T")
 Log = Callable[[str], None]
 Progress = Callable[[int, int, float], None]  # steps done, steps of the run, loss
 
@@ -101,7 +103,8 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         for loss in trainer.epoch():
             if records is not None:
                 progress(at.done, trainer.total, loss)
-            if clock.due(at.done) and not trainer.at_end_of_epoch:  # there, a state holds its scores
+            due = trainer.weights.agreed(clock.due(at.done))
+            if due and not trainer.at_end_of_epoch:  # there, a state holds its scores
                 save()
         row = trainer.close_epoch(time.monotonic() - began, at.done - first)
         now, best = trainer.current(), trainer.kept()  # on every process: their weights may be shared out
@@ -148,7 +151,8 @@ class Trainer:
         self.apart: list[str] = []  # norms whose statistics stay those of one process
         if run.synchronise and processes > 1:
             self.apart = synchronise_norms(model)
-        model = model.to(self.accelerator.device, memory_format=self.format)
+        kept_as = torch.contiguous_format if run.shard else self.format  # FSDP takes no other
+        model = model.to(self.accelerator.device, memory_format=kept_as)
         decay = recipe.optimizer.ema_decay
         self.ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
         self.network = self.ema.module if self.ema else networks.still(model)  # what is validated and kept
@@ -173,8 +177,10 @@ class Trainer:
         self.criterion.to(self.accelerator.device)
         self.mixup = make_mixup(recipe.augment, len(task.class_names), multilabel=task.multilabel)
 
+        self.weights = (Sharded if run.shard else Whole)(self.accelerator, model)
         optimizer = make_optimizer(model, recipe.optimizer)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        self.model = self.weights.called
         self.forward = torch.compile(self.model) if run.compile else self.model
         self.set_rates = make_schedule(optimizer, recipe.optimizer, epochs=run.epochs, steps=self.order.steps)
         self.total = run.epochs * self.order.steps
@@ -192,17 +198,20 @@ class Trainer:
 
     def describe(self) -> str:
         task, order = self.task, self.order
-        apart = f"; {len(self.apart)} norms of torch's do not meet over processes" if self.apart else ""
+        number = self.accelerator.num_processes
+        several = f"; {number} processes" if number > 1 else ""
+        if self.apart:
+            several += f"; {len(self.apart)} norms of torch's do not meet over processes"
         return (
             f"{len(task.train)} images to learn from, {len(task.val)} to validate with, "
-            f"{len(task.class_names)} classes; {order.steps} steps of {order.batch_size} an epoch{apart}"
+            f"{len(task.class_names)} classes; {order.steps} steps of {order.batch_size} an epoch{several}"
         )
 
     def epoch(self) -> Iterator[float]:
         """Train to the end of the epoch; yields the loss of each step."""
         steps, pieces = self.order.steps, self.recipe.run.accumulate
         self.order.set_position(*divmod(self.at.done, steps))
-        parameters.set_training(self.accelerator.unwrap_model(self.model))
+        parameters.set_training(self.weights.bare)
         batches = iter(self.loader)
         while True:
             yield self._step([next(batches) for _ in range(pieces)])
@@ -234,12 +243,12 @@ class Trainer:
             )
         if recipe.optimizer.clip is not None:
             accelerator.unscale_gradients()
-            dispatch_clip_grad(self.model.parameters(), recipe.optimizer.clip, recipe.optimizer.clip_mode)
-        self.optimizer.step()
+            self.weights.clip(recipe.optimizer.clip, recipe.optimizer.clip_mode)
+        self.weights.step(self.optimizer)
         self.optimizer.zero_grad()
         self.at.step(value)
         if self.ema is not None and self.at.done % recipe.optimizer.ema_every == 0:
-            self.ema.update(accelerator.unwrap_model(self.model), self.at.done // recipe.optimizer.ema_every)
+            self.ema.update(self.weights, self.at.done // recipe.optimizer.ema_every)
         return value
 
     def _fail(self, images: list[str]) -> None:
@@ -256,6 +265,7 @@ class Trainer:
         """
         at, run = self.at, self.recipe.run
         number = at.done // self.order.steps
+        at.fail(_gathered(at.failed))
         row: Row = {
             "epoch": number,
             "step": at.done,
@@ -293,7 +303,7 @@ class Trainer:
     def current(self) -> nn.Module:
         """The network as it is now, in eval mode."""
         if self.ema is None:
-            self.network.load_state_dict(self.accelerator.get_state_dict(self.model))
+            self.network.load_state_dict(self.weights.state_dict())
         return self.network.eval()
 
     @torch.no_grad()
@@ -305,8 +315,7 @@ class Trainer:
             with self.accelerator.autocast():
                 logits = network(x.to(self.accelerator.device, memory_format=self.format))
             mine.append((logits.float().cpu(), y))
-        found = required("accelerate.utils", "accelerate", "train").gather_object(mine)
-        logits, targets = (torch.cat(parts) for parts in zip(*found, strict=True))
+        logits, targets = (torch.cat(parts) for parts in zip(*_gathered(mine), strict=True))
         device = self.accelerator.device
         loss = float(self.criterion(logits.to(device), targets.to(device)))
         return {"loss": loss} | scores.scores(logits, targets, self.task.multilabel), logits, targets
@@ -316,9 +325,9 @@ class Trainer:
         scaler = self.accelerator.scaler
         return {
             "recipe": machine.deciding(self.recipe, self.task),
-            "model": self.accelerator.get_state_dict(self.model),
+            "model": self.weights.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.weights.optimizer_state(self.optimizer),
             "scaler": scaler.state_dict() if scaler else None,
             "position": self.at.state_dict(),
         }
@@ -330,8 +339,7 @@ class Trainer:
             raise InputError(
                 f"{where} is of a run with another {', '.join(changed)}; resume with the same, or start anew"
             )
-        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.weights.load(state["model"], self.optimizer, state["optimizer"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
         if self.accelerator.scaler is not None:
@@ -339,3 +347,9 @@ class Trainer:
         self.at = Position(**state["position"])
         if self.at.best is not None:
             self.best.load_state_dict(self.at.best)
+
+
+def _gathered(mine: list[T]) -> list[T]:
+    """What all processes have, on each of them."""
+    found: list[T] = required("accelerate.utils", "accelerate", "train").gather_object(mine)
+    return found

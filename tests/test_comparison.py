@@ -205,11 +205,22 @@ def test_the_command_writes_tables_and_a_plot(data: Path, tmp_path: Path) -> Non
     assert Image.open(tmp_path / "localisation.png").convert("L").getextrema() != (255, 255)
 
 
+# The second process begins when the first has done its share, and should be waiting.
+LATE = """
+import os, pathlib, runpy, sys, time
+first = pathlib.Path(sys.argv[-1], "localisation.inherent.0-2.jsonl")
+while os.environ["RANK"] == "1" and not (first.exists() and first.read_text().count("\\n") == 8):
+    time.sleep(0.1)
+time.sleep(2 * int(os.environ["RANK"]))
+runpy.run_module("bcos_zoo", run_name="__main__")
+"""
+
+
 def test_two_processes_make_one_table(data: Path, tmp_path: Path) -> None:
+    (script := tmp_path / "late.py").write_text(LATE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "bcos_zoo"]
-    command += ["evaluate", str(data), "--metric", "localisation", "--grid", "2", "--samples", "3"]
-    command += ["--explainer", "inherent", "-o", str(tmp_path)]
+    command += [str(script), "evaluate", str(data), "--metric", "localisation", "--grid", "2"]
+    command += ["--samples", "3", "--explainer", "inherent", "-o", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert run.returncode == 0, run.stderr

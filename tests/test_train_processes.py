@@ -70,17 +70,62 @@ def weights(run):
     return timm.create_model(f"local-dir:{run}", pretrained=True).state_dict()
 
 
+def train_by_two(toml, images, run, *more):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [*launch, *command(toml, images, run, *more)]
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert "; 2 processes" in done.stderr or "resumed" in done.stderr  # not the same run twice
+
+
+def assert_same_losses(one, two):
+    one, two = rows(one), rows(two)
+    assert len(one) == len(two) == 3
+    for name in ("train_loss", "val_loss"):
+        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], abs=1e-4)
+
+
 @pytest.mark.parametrize("more", [(), ("--set", "run.accumulate=2"), ("--set", "model.args.norm=bn")])
 def test_two_processes_give_the_losses_of_one(toml, images, tmp_path, more):
     more = (*more, "--set", "optimizer.name=sgd")
     train(toml, images, tmp_path / "one", *more)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = command(toml, images, tmp_path / "two", *more)
-    subprocess.run([*launch, *two], check=True, capture_output=True, text=True, env=environment())
-    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
-    assert len(one) == len(two) == 3
-    for name in ("train_loss", "val_loss"):
-        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], abs=1e-4)
+    train_by_two(toml, images, tmp_path / "two", *more)
+    assert_same_losses(tmp_path / "one", tmp_path / "two")
+
+
+def test_images_that_no_process_but_one_finds_broken_are_all_counted(toml, tmp_path):
+    images = paint(tmp_path / "images", {"train": 16, "val": 8}, spread=100)
+    for path in sorted(images.glob("train/*/*"))[::6]:
+        path.write_bytes(path.read_bytes()[:40])
+    more = ["--set", "data.check=false", "--set", "data.bad_share=0.5"]
+    train_by_two(toml, images, tmp_path / "two", *more)
+    assert rows(tmp_path / "two")[0]["unreadable"] == 6
+
+
+SHARDED = [
+    pytest.param(("optimizer.clip=0.01", "run.accumulate=2", "run.channels_last=true"), id="agc-ema-pieces"),
+    pytest.param(("optimizer.clip=1.0", "optimizer.clip_mode=norm", "optimizer.ema_decay=0"),
+                 id="norm", marks=pytest.mark.slow),
+    pytest.param(("model.train=from:layer3",), id="frozen", marks=pytest.mark.slow),
+    pytest.param(("run.compile=true",), id="compiled", marks=pytest.mark.slow),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", SHARDED)
+def test_weights_in_shards_give_the_losses_of_one_process_and_resume(toml, images, tmp_path, changes):
+    changes = ("optimizer.name=adam", "optimizer.lr=1e-3", "run.keep=99", *changes)
+    more = [word for change in changes for word in ("--set", change)]
+    train(toml, images, tmp_path / "one", *more)
+    more += ["--set", "run.shard=true"]
+    train_by_two(toml, images, tmp_path / "two", *more)
+    assert_same_losses(tmp_path / "one", tmp_path / "two")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.allclose(two[key], value, atol=1e-3) for key, value in one.items())
+    for path in sorted((tmp_path / "two" / "state").glob("*.pt"))[5:]:  # as if killed after the fifth step
+        path.unlink()
+    train_by_two(toml, images, tmp_path / "two", *more, "--resume")
+    again = weights(tmp_path / "two")
+    assert all(torch.equal(again[key], value) for key, value in two.items())
 
 
 @pytest.mark.slow

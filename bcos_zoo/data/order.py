@@ -18,7 +18,7 @@ class Order(Sampler[list[Key]]):
     """One process's part of every batch, as a batch sampler of torch's.
 
     An epoch is `steps` batches of `batch_size` images, over all processes; images left over are not seen in
-    it. Process `rank` gets a contiguous part of each, in `accumulate` pieces.
+    it. A batch has `accumulate` pieces, the same whatever the number of processes; each gets a part of each.
     batch_size: if above the number of images, cut down to it, and to what divides among all pieces.
     weights: (length,), how often an image is drawn, with replacement; without them each is drawn once.
     repeats: how often an image stands in the order, side by side; the epoch stays as long.
@@ -77,6 +77,6 @@ class Order(Sampler[list[Key]]):
         order = self.order(self.epoch).tolist()
         before = self.epoch * self.length
         for step in range(self.step, self.steps):
-            mine = step * self.batch_size + self.rank * self.piece * self.accumulate
-            for first in range(mine, mine + self.piece * self.accumulate, self.piece):
+            mine = step * self.batch_size + self.rank * self.piece
+            for first in range(mine, mine + self.batch_size, self.piece * self.processes):
                 yield [(before + place, order[place]) for place in range(first, first + self.piece)]

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import Progress, TaskID
 
 from ..classifier import Classifier
@@ -39,8 +40,8 @@ def run(
     with progress:
         compare(classifier, root, folder, settings, share=share, progress=advance)
     if share[1] > 1:
-        state = required("accelerate", "accelerate").PartialState(timeout=WAIT)
-        state.wait_for_everyone()
+        accelerate, cpu = required("accelerate", "accelerate"), not torch.accelerator.is_available()
+        accelerate.PartialState(cpu=cpu, timeout=WAIT).wait_for_everyone()
     found = list(rows(folder))
     if share[0] == 0:
         write_tables(found, folder)

@@ -25,13 +25,15 @@ FREE = {  # keys that change neither weights nor scores
 def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
     """accelerate's object for this process, as `torchrun` or `accelerate launch` started it, or alone.
 
-    Raises InputError for a precision that the machine does not have, for FSDP, and if accelerate is missing.
+    Raises InputError for a precision that the machine does not have, for accelerate's own FSDP, and if
+    accelerate is missing.
     """
     accelerate = required("accelerate", "accelerate", "train")
     # It would keep the precision of the first run of a process for all later ones.
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=False)
     try:
         made = accelerate.Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else it leaves processes without one apart
             mixed_precision=MIXED[recipe.run.precision],
             log_with=list(recipe.run.trackers) or None,
             project_dir=os.path.join(folder, "trackers"),
@@ -40,12 +42,17 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
         raise InputError(
             f"run.precision={recipe.run.precision!r}, trackers={list(recipe.run.trackers)}: {error}"
         ) from error
+    if made.num_processes != (processes := int(os.environ.get("WORLD_SIZE", 1))):
+        raise InputError(
+            f"WORLD_SIZE={processes}, but accelerate found {made.num_processes} process; start them with "
+            "torchrun or accelerate launch"
+        )
     if absent := sorted(set(recipe.run.trackers) - {str(one.value) for one in made.log_with}):
         raise InputError(  # accelerate would go on without them
             f"run.trackers: {', '.join(absent)} cannot be imported; install it, or leave it out"
         )
     if str(made.distributed_type).endswith("FSDP"):
-        raise InputError("sharded weights (FSDP) cannot be saved and resumed yet; launch without --use_fsdp")
+        raise InputError("launched with --use_fsdp; leave it out, and give --set run.shard=true instead")
     return made
 
 

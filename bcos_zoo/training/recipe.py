@@ -130,7 +130,8 @@ class Run:
     """How it runs.
 
     batch_size: images of an optimiser step, over all processes and accumulated parts.
-    synchronise: batch statistics over all processes. validate_every: epochs.
+    synchronise: batch statistics over all processes. shard: weights, gradients and the optimiser's state are
+    shared out over the processes (FSDP), for networks that do not fit else. validate_every: epochs.
     save_minutes, save_steps: between two states (0: no such limit); one more follows each epoch.
     keep: how many states.
     monitor: the score that says which epoch is best. patience: epochs without a better one, then it stops.
@@ -147,6 +148,7 @@ class Run:
     compile: bool = False
     channels_last: bool = False
     synchronise: bool = True
+    shard: bool = False
     validate_every: int = 1
     save_minutes: float = 5.0
     save_steps: int = 0
@@ -165,6 +167,8 @@ class Run:
             raise InputError(f"{', '.join(low)}: allowed are 1 and more")
         if self.precision not in PRECISIONS:
             raise InputError(f"run.precision={self.precision!r}: allowed are {', '.join(PRECISIONS)}")
+        if self.shard and self.precision == "float16":
+            raise InputError("run.shard=true with run.precision='float16'; take 'bfloat16' or 'float32'")
 
 
 @dataclass(frozen=True, kw_only=True)

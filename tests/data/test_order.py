@@ -31,20 +31,22 @@ def test_epochs_and_seeds_differ():
 @pytest.mark.parametrize("processes, accumulate", [(1, 2), (2, 1), (2, 2), (4, 1), (4, 2)])
 def test_the_parts_of_all_processes_make_the_batches_of_one(length, batch_size, processes, accumulate):
     one = Order(length, batch_size, seed=5)
+    pieces = Order(length, batch_size, seed=5, accumulate=accumulate)
     several = [
         Order(length, batch_size, seed=5, rank=rank, processes=processes, accumulate=accumulate)
         for rank in range(processes)
     ]
     assert {order.steps for order in several} == {one.steps}
     one.set_position(2, 0)
+    pieces.set_position(2, 0)
     parts = []
     for order in several:
         order.set_position(2, 0)
         parts.append(list(order))
         assert len(parts[-1]) == len(order) == one.steps * accumulate
-    for step, batch in enumerate(one):
-        mine = slice(step * accumulate, (step + 1) * accumulate)
-        assert [key for part in parts for piece in part[mine] for key in piece] == batch
+    assert [key for piece in pieces for key in piece] == [key for batch in one for key in batch]
+    for i, piece in enumerate(pieces):
+        assert [key for part in parts for key in part[i]] == piece
 
 
 @pytest.mark.parametrize("length, batch_size", SIZES)
