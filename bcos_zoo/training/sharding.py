@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..extras import required
+from ..layers import BcosConv2d, BcosLinear
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 
@@ -124,6 +125,8 @@ def blocks(model: nn.Module) -> Iterator[nn.Module]:
     Single layers are not among them: where one is folded into the next, its own forward is not called.
     """
     for child in model.children():
+        if isinstance(child, (BcosConv2d, BcosLinear)):
+            continue
         if isinstance(model, _CONTAINERS) and any(True for _ in child.children()):
             yield child
         else:
