@@ -1,6 +1,7 @@
 """The verbs that train, as a user types them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,12 @@ def test_digits_are_learnt_from_ten_images_a_class(run, tmp_path):  # noqa: F811
     assert code == 0, err
     assert json.loads(out)["scores"]["top1"] >= 85
     assert torch.isfinite(torch.tensor(json.loads(out)["scores"]["loss"]))
+
+
+def test_the_table_of_faults_names_tests_that_are_there():
+    tests = Path(__file__).parent
+    page = (tests.parent / "docs" / "training.md").read_text()
+    named = re.findall(r"^\|[^|]+\|[^|]+\| `(.+)::(test_\w+)` \|$", page, re.MULTILINE)
+    assert len(named) == page.count("::test_") > 10
+    for file, name in named:
+        assert f"\ndef {name}(" in (tests / file).read_text(), f"{file}::{name}"
