@@ -42,7 +42,7 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
         raise InputError(
             f"run.precision={recipe.run.precision!r}, trackers={list(recipe.run.trackers)}: {error}"
         ) from error
-    if made.num_processes != (processes := int(os.environ.get("WORLD_SIZE", 1))):
+    if made.num_processes < (processes := int(os.environ.get("WORLD_SIZE", 1))):
         raise InputError(
             f"WORLD_SIZE={processes}, but accelerate found {made.num_processes} process; start them with "
             "torchrun or accelerate launch"
