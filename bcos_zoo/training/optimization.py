@@ -25,7 +25,7 @@ def make_optimizer(model: nn.Module, part: Optimizer) -> torch.optim.Optimizer:
         weight_decay=part.weight_decay,
         layer_decay=part.layer_decay,
     )
-    if "muon" in part.name and next(model.parameters()).device.type == "cpu":
+    if "muon" in part.name and next(model.parameters()).device.type == "cpu" and not _has_bfloat16():
         _orthogonalise_in_float32()
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, opt=part.name, lr=part.lr, **part.args)
@@ -70,6 +70,12 @@ def make_schedule(
             scheduler.step_update(done)
 
     return set_rates
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor is known to multiply in bfloat16 itself."""
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _orthogonalise_in_float32() -> None:
