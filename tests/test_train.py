@@ -251,6 +251,13 @@ def test_a_score_that_the_run_does_not_have_is_no_monitor(task, tmp_path):
         train.train(make(run__monitor="top5"), task, tmp_path, log=quiet)
 
 
+def test_weights_cannot_be_shared_out_by_one_process_or_in_half_precision(task, tmp_path):
+    with pytest.raises(InputError, match="run.shard=true with one process"):
+        train.train(make(run__shard=True), task, tmp_path / "run")
+    with pytest.raises(InputError, match="take 'bfloat16' or 'float32'"):
+        make(run__shard=True, run__precision="float16")
+
+
 def test_a_tracker_that_is_not_installed_is_not_passed_over(task, tmp_path):
     with pytest.raises(InputError, match="run.trackers: .*swanlab"):
         train.train(make(run__trackers=["tensorboard", "swanlab"]), task, tmp_path, log=quiet)

@@ -70,10 +70,14 @@ def weights(run):
     return timm.create_model(f"local-dir:{run}", pretrained=True).state_dict()
 
 
-def train_by_two(toml, images, run, *more):
+def launch_two(toml, images, run, *more):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = [*launch, *command(toml, images, run, *more)]
-    done = subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment())
+    return subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment())
+
+
+def train_by_two(toml, images, run, *more):
+    done = launch_two(toml, images, run, *more)
     assert done.returncode == 0, done.stderr
     assert "; 2 processes" in done.stderr or "resumed" in done.stderr  # not the same run twice
 
@@ -126,6 +130,15 @@ def test_weights_in_shards_give_the_losses_of_one_process_and_resume(toml, image
     train_by_two(toml, images, tmp_path / "two", *more, "--resume")
     again = weights(tmp_path / "two")
     assert all(torch.equal(again[key], value) for key, value in two.items())
+
+
+@pytest.mark.slow
+def test_an_optimiser_that_cannot_do_with_shards_is_refused(toml, images, tmp_path):
+    more = ("--set", "optimizer.name=adafactor", "--set", "run.shard=true")
+    done = launch_two(toml, images, tmp_path / "run", *more)
+    assert (
+        done.returncode != 0 and "error: optimizer Adafactor cannot do with weights in shards" in done.stderr
+    )
 
 
 @pytest.mark.slow
