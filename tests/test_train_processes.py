@@ -109,12 +109,13 @@ def test_images_that_no_process_but_one_finds_broken_are_all_counted(toml, tmp_p
 SHARDED = [
     pytest.param(("optimizer.clip=0.01", "run.accumulate=2", "run.channels_last=true"), id="agc-ema-pieces"),
     pytest.param(("optimizer.clip=1.0", "optimizer.clip_mode=norm", "optimizer.ema_decay=0"),
-                 id="norm", marks=pytest.mark.slow),
-    pytest.param(("model.train=from:layer3",), id="frozen", marks=pytest.mark.slow),
-    pytest.param(("run.compile=true",), id="compiled", marks=pytest.mark.slow),
+                 id="norm"),
+    pytest.param(("model.train=from:layer3",), id="frozen"),
+    pytest.param(("run.compile=true",), id="compiled"),
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", SHARDED)
 def test_weights_in_shards_give_the_losses_of_one_process_and_resume(toml, images, tmp_path, changes):
     changes = ("optimizer.name=adam", "optimizer.lr=1e-3", "run.keep=99", *changes)

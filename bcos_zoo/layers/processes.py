@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as distributed
@@ -14,14 +15,26 @@ def several_processes() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-def _all_reduce(x: Tensor) -> Tensor:
-    from torch.distributed.nn import functional  # not there in builds without torch.distributed
+class _AllReduce(torch.autograd.Function):
+    """The sum over all processes; each process's part has an effect on the losses of all of them."""
 
-    total: Tensor = functional.all_reduce(x)  # type: ignore[no-untyped-call]
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _AllReduce.forward(ctx, gradients[0])
+
+
+def _all_reduce(x: Tensor) -> Tensor:
+    total: Tensor = _AllReduce.apply(x)
     return total
 
 
-# The sum over all processes, forward and backward. It cannot be compiled: the graph breaks around it.
+# It cannot be compiled: the graph breaks around it.
 _sum_of_all: Callable[[Tensor], Tensor] = torch.compiler.disable(_all_reduce)  # type: ignore[no-untyped-call]
 
 

@@ -85,7 +85,7 @@ def test_seeds_differ(task):
 def test_pieces_of_all_processes_make_the_batch_of_one(task):
     parts = [batches(task, rank=rank, processes=2, accumulate=2) for rank in range(2)]
     for step, batch in enumerate(batches(task)):
-        pieces = [piece for part in parts for piece in part[2 * step : 2 * step + 2]]
+        pieces = [part[2 * step + k] for k in range(2) for part in parts]
         assert torch.equal(torch.cat([piece.images for piece in pieces]), batch.images)
         assert torch.equal(torch.cat([piece.labels for piece in pieces]), batch.labels)
 
