@@ -265,7 +265,7 @@ class Trainer:
         """
         at, run = self.at, self.recipe.run
         number = at.done // self.order.steps
-        at.fail(_gathered(at.failed))
+        self._fail(_gathered(at.failed))  # the share is that of all processes
         row: Row = {
             "epoch": number,
             "step": at.done,

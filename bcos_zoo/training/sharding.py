@@ -23,13 +23,12 @@ class Whole:
     """
 
     def __init__(self, accelerator: Any, model: nn.Module) -> None:
-        self.accelerator, self.bare = accelerator, model
+        self.bare = model
         self.called: nn.Module = accelerator.prepare_model(model)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The network's, whole on each process."""
-        found: dict[str, Tensor] = self.accelerator.get_state_dict(self.called)
-        return found
+        return self.bare.state_dict()
 
     def agreed(self, due: bool) -> bool:
         """Whether a state is to be written now, by the clock of the process that writes it."""
@@ -72,7 +71,7 @@ class Sharded(Whole):
         for block in blocks(model):
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        self.accelerator, self.bare = accelerator, model
+        self.bare = model
         # All but DistributedDataParallel, which is for whole weights.
         self.called = accelerator.prepare_model(model, evaluation_mode=True)
 
