@@ -25,7 +25,7 @@ from .checksums import sha256, stamped_sha256
 from .download import download, offline, patiently, shown
 from .errors import WeightsError, reason
 from .files import locked
-from .manifest import Checkpoint, HubFile, LocalFile, Packaged, Place, Url
+from .manifest import Checkpoint, HubFile, LocalFile, Packaged, Place, Url, WeightsFile
 
 MIRROR = "BCOS_ZOO_MIRROR"
 Folder = str | os.PathLike[str] | None
@@ -33,10 +33,10 @@ _log = logging.getLogger(__name__)
 _REMEDY = {Packaged: "reinstall bcos-zoo", LocalFile: "put the right file there, or correct the manifest"}
 
 
-class _Placed(NamedTuple):
-    """A `WeightsFile` with a place and a hash."""
+class _Known(NamedTuple):
+    """A `WeightsFile` with a hash. One without a place is found in a mirror or in the cache alone."""
 
-    where: Place
+    where: Place | None
     digest: str
     format: str
     bytes: int | None
@@ -54,8 +54,8 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
     base url, stands for all places on the network; its files are called as `filename` says.
     With HF_HUB_OFFLINE nothing is downloaded.
 
-    Raises UnknownModelError for a name not in the manifest; WeightsError if the record has no place or no
-    hash, if the download fails, or if the hash is not the expected one.
+    Raises UnknownModelError for a name not in the manifest; WeightsError if the record has no hash, if it has
+    no place and no mirror or cache has the file, if the download fails, or if its hash is another.
     """
     record = manifest.get(checkpoint) if isinstance(checkpoint, str) else checkpoint
     file = _file(record)
@@ -71,19 +71,27 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
         return _from_url(url, _url_cache(cache_dir) / filename(record), digest, file.bytes)
     if isinstance(where, Url):
         return _from_url(where.url, cached, digest, file.bytes)
-    return _from_hub(where, record, digest, cache_dir)
+    if isinstance(where, HubFile):
+        return _from_hub(where, record, digest, cache_dir)
+    if _holds(cached, digest):
+        return cached
+    trained = f"train them as {record.recipe} says, or " if record.recipe else ""
+    raise WeightsError(
+        f"no place is known that holds the weights of {record.name}; {trained}put {cached.name}, of sha256 "
+        f"{digest}, into a folder and name the folder in {MIRROR}"
+    )
 
 
 def location(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
     """Where `fetch` has the file of a checkpoint, or would put it. No network is asked.
 
-    Raises UnknownModelError, and WeightsError if the record has no place or no hash.
+    Raises UnknownModelError, and WeightsError if the record has no hash.
     """
     record = manifest.get(checkpoint) if isinstance(checkpoint, str) else checkpoint
     where = _file(record).where
     if isinstance(where, (Packaged, LocalFile)):
         return where.path
-    if isinstance(where, Url):
+    if not isinstance(where, HubFile):
         return _url_cache(cache_dir) / filename(record)
     folder = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser()
     repo = repo_folder_name(repo_id=where.repo, repo_type="model")
@@ -109,7 +117,7 @@ class Verdict:
 
     name: str
     path: Path | None
-    state: str  # "ok", "bad", "missing" (not in the cache) or "unverifiable" (no place or no hash is known)
+    state: str  # "ok", "bad", "missing" (not in the cache) or "unverifiable" (no hash is known)
     expected: str | None  # what the sha256 begins with
     sha256: str | None  # of the file
     bytes: int | None
@@ -118,39 +126,44 @@ class Verdict:
 def verify(checkpoints: Iterable[Checkpoint], cache_dir: Folder = None) -> Iterator[Verdict]:
     """Hash the cached file of each checkpoint, from its first byte to its last. No network is asked."""
     for record in checkpoints:
-        digest = next((file.digest for file in record.files if file.where is not None), None)
-        if digest is None:
+        if (file := _chosen(record)) is None or file.digest is None:
             yield Verdict(record.name, None, "unverifiable", None, None, None)
             continue
         path = location(record, cache_dir)
         if not path.exists():
-            yield Verdict(record.name, path, "missing", digest, None, None)
+            yield Verdict(record.name, path, "missing", file.digest, None, None)
             continue
         got = sha256(path)
-        state = "ok" if got.startswith(digest) else "bad"
-        yield Verdict(record.name, path, state, digest, got, path.stat().st_size)
+        state = "ok" if got.startswith(file.digest) else "bad"
+        yield Verdict(record.name, path, state, file.digest, got, path.stat().st_size)
 
 
 def cached(cache_dir: Folder = None) -> list[Checkpoint]:
     """The checkpoints whose files are here: in the package or in a cache."""
-    placed = [r for r in manifest.checkpoints() if any(f.where is not None and f.digest for f in r.files)]
-    return [record for record in placed if location(record, cache_dir).exists()]
+    known = [r for r in manifest.checkpoints() if (file := _chosen(r)) and file.digest]
+    return [record for record in known if location(record, cache_dir).exists()]
 
 
-def _file(record: Checkpoint) -> _Placed:
-    """The first file of a checkpoint that has a place. Raises WeightsError if none has, or it has no hash."""
-    for file in record.files:
-        if file.where is None:
-            continue
-        if file.digest is None:
-            raise WeightsError(
-                f"the manifest has no sha256 of {record.name}, so its file is not trusted; "
-                + _by_hand(record, file.where.url if isinstance(file.where, Url) else record.origin.url)
-            )
-        return _Placed(file.where, file.digest, file.format, file.bytes)
-    raise WeightsError(
-        f"no place is known that holds the weights of {record.name}; {_by_hand(record, record.origin.url)}"
-    )
+def _chosen(record: Checkpoint) -> WeightsFile | None:
+    """The file of a checkpoint that is used: the first that has a place, else the first that has a hash."""
+    placed = (file for file in record.files if file.where is not None)
+    return next(placed, None) or next((file for file in record.files if file.digest), None)
+
+
+def _file(record: Checkpoint) -> _Known:
+    """The file of a checkpoint that is used. Raises WeightsError if it has no hash."""
+    file = _chosen(record)
+    if file is None:
+        raise WeightsError(
+            f"no place is known that holds the weights of {record.name}; "
+            + _by_hand(record, record.origin.url)
+        )
+    if file.digest is None:
+        raise WeightsError(
+            f"the manifest has no sha256 of {record.name}, so its file is not trusted; "
+            + _by_hand(record, file.where.url if isinstance(file.where, Url) else record.origin.url)
+        )
+    return _Known(file.where, file.digest, file.format, file.bytes)
 
 
 def _by_hand(record: Checkpoint, url: str | None) -> str:

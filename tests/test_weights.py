@@ -133,7 +133,38 @@ def test_the_first_place_that_is_known_is_used(server: ReleaseServer, cache: Pat
 
 def test_without_a_place_the_message_says_how_to_give_a_file(cache: Path) -> None:
     with pytest.raises(WeightsError, match="no place .*bcos_resnet50.v2_in1k; .*B-cos-v2 .*{'file': PATH}"):
-        weights.fetch(record(None), cache)
+        weights.fetch(record(None, sha256=None), cache)
+
+
+NOWHERE = f"{fetching.NETWORK}.pth"
+
+
+def test_a_file_of_no_place_comes_from_a_mirror(tmp_path: Path, cache: Path, monkeypatch: Any) -> None:
+    (tmp_path / NOWHERE).write_bytes(DATA)
+    monkeypatch.setenv(weights.MIRROR, str(tmp_path))
+    assert fetched(record(None), cache) == tmp_path / NOWHERE
+    with ReleaseServer({f"weights/{NOWHERE}": DATA}) as mirror:
+        monkeypatch.setenv(weights.MIRROR, mirror.url("weights"))
+        assert fetched(record(None), cache) == weights.location(record(None), cache) == cache / NOWHERE
+    monkeypatch.delenv(weights.MIRROR)
+    assert fetched(record(None), cache) == cache / NOWHERE
+    assert [v.state for v in weights.verify([record(None)], cache)] == ["ok"]
+
+
+@pytest.mark.parametrize("content", [None, DATA[::-1]], ids=["missing", "wrong"])
+def test_a_file_of_no_place_that_is_not_here_is_named_with_its_hash(
+    content: bytes | None, cache: Path
+) -> None:
+    if content:
+        cache.mkdir(parents=True)
+        (cache / NOWHERE).write_bytes(content)
+    ours = dataclasses.replace(record(None), recipe="configs/in1k_v2.toml")
+    with pytest.raises(WeightsError) as caught:
+        weights.fetch(ours, cache)
+    fetching.check_line(str(caught.value))
+    for part in ("no place", "configs/in1k_v2.toml", NOWHERE, SHA, weights.MIRROR):
+        assert part in str(caught.value)
+    assert [v.state for v in weights.verify([ours], cache)] == ["bad" if content else "missing"]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +275,7 @@ def test_verify_says_what_is_right(server: ReleaseServer, hub: HubServer, cache:
     fetched(good, cache)
     fetched(bad, cache).resolve().write_bytes(DATA[::-1])
     asked = len(server.requests), len(hub.requests)
-    verdicts = list(weights.verify([good, bad, missing, record(None), unknown], cache))
+    verdicts = list(weights.verify([good, bad, missing, record(None, sha256=None), unknown], cache))
     assert [v.state for v in verdicts] == ["ok", "bad", "missing", "unverifiable", "unverifiable"]
     assert verdicts[0] == weights.Verdict(fetching.NETWORK, cache / "w.pth", "ok", SHA, SHA, len(DATA))
     assert verdicts[1].sha256 == hashlib.sha256(DATA[::-1]).hexdigest()
