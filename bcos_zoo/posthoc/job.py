@@ -1,0 +1,79 @@
+"""What a post-hoc method gets to work on, and what all of them check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..extras import required
+from ..layers import Encode, encode
+from ..layers.heads import check_channels
+from ..neighbours import from_encoded
+from ..targets import Targets, resolve_targets
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a method gets to work on: everything is a copy, or detached."""
+
+    model: nn.Module  # (N, K, H, W) -> (N, C); the caller's own
+    network: nn.Module  # (N, 2K, H, W) -> (N, C), from the encoded image on
+    x: Tensor  # (N, K, H, W)
+    encoded: Tensor  # (N, 2K, H, W); of a network without an encoding layer, x itself
+    targets: Tensor  # (N,)
+    batch: int
+    seed: int
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The encoded images and their targets, some at once."""
+        for start in range(0, len(self.x), self.batch):
+            some = slice(start, start + self.batch)
+            yield self.encoded[some].detach().clone().requires_grad_(), self.targets[some]
+
+    def each(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The encoded images (1, 2K, H, W) and targets (1,), with the same random numbers ahead for each."""
+        for n in range(len(self.x)):
+            torch.default_generator.manual_seed(self.seed)
+            if self.x.device.type == "cuda":
+                with torch.cuda.device(self.x.device):
+                    torch.cuda.manual_seed(self.seed)
+            yield self.encoded[n : n + 1].detach().clone().requires_grad_(), self.targets[n : n + 1]
+
+
+def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int) -> Job:
+    network = from_encoded(model)
+    own = next((p for p in network.parameters() if p.is_floating_point()), x)
+    x = x.detach().clone().to(own.device, torch.promote_types(own.dtype, torch.float32))
+    stem = next((module for module in model.modules() if isinstance(module, Encode)), None)
+    if stem is not None:
+        check_channels(x, stem.in_chans, hint="the network adds the inverted colours itself")
+    encoded = x if stem is None else encode(x)
+    with torch.no_grad():
+        chunks = torch.split(encoded if targets is None else encoded[:1], batch)
+        logits = torch.cat([network(chunk) for chunk in chunks])
+    if logits.ndim != 2:
+        raise InputError(f"the model gives {tuple(logits.shape)}; to attribute it must give logits (N, C)")
+    picked = resolve_targets(targets, logits.expand(len(x), -1), None)
+    if picked.shape[1] != 1:
+        raise InputError(f"got {picked.shape[1]} targets an image; attribute() takes one: call it for each")
+    return Job(model, network, x, encoded, picked[:, 0], batch, seed)
+
+
+def captum() -> Any:
+    return required("captum.attr", "captum")
+
+
+def check_one_of(value: str, allowed: Sequence[str], name: str) -> None:
+    if value not in allowed:
+        raise InputError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+
+
+def check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise InputError(f"{name}={value}: allowed are positive values")

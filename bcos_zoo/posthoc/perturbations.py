@@ -1,0 +1,138 @@
+"""Methods that change the image and look at what the network says. A job and settings -> (N * T, H, W).
+
+What it says of a changed image serves all targets of the image, so the passes are as many as for one.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import InputError
+from ..extras import required
+from ..layers import encode
+from .job import Job, captum, check_one_of, check_positive
+
+LIME_WIDTH = 0.25  # of the kernel over cosine distances, for images, as in the authors' package
+
+
+def rise(job: Job, *, masks: int = 500, cells: int = 8, keep: float = 0.1, output: str = "sigmoid") -> Tensor:
+    """The mean of random masks, weighted by the class's probability behind them.
+
+    Petsiuk et al. 2018, arXiv:1806.07421.
+    masks: how many. cells: of a mask, along each side, each kept with the probability `keep`; bilinearly
+    enlarged by one cell too much, and cropped at random. output: "sigmoid" or "softmax".
+    """
+    check_positive(masks=masks, cells=cells, keep=keep)
+    if keep > 1:
+        raise InputError(f"keep={keep}: allowed are probabilities above 0, up to 1")
+    probabilities = _probabilities(output)
+    height, width = job.x.shape[-2:]
+    cell = (math.ceil(height / cells), math.ceil(width / cells))
+    generator = torch.Generator().manual_seed(job.seed)
+    grids = (torch.rand(masks, 1, cells, cells, generator=generator) < keep).float()
+    tops = torch.randint(cell[0], (masks,), generator=generator).tolist()
+    lefts = torch.randint(cell[1], (masks,), generator=generator).tolist()
+    total = job.x.new_zeros(len(job.x), height, width)
+    size = ((cells + 1) * cell[0], (cells + 1) * cell[1])
+    for start in range(0, masks, job.batch):
+        some = range(start, min(start + job.batch, masks))
+        large = F.interpolate(grids[some.start : some.stop], size, mode="bilinear").to(job.x)
+        mask = torch.stack(
+            [large[i - start, :, tops[i] : tops[i] + height, lefts[i] : lefts[i] + width] for i in some]
+        )
+        for n, target in enumerate(job.targets.tolist()):
+            with torch.no_grad():
+                p = probabilities(job.network(job.encoded[n] * mask))[:, target]
+            total[n] += torch.einsum("m,mhw->hw", p, mask[:, 0])
+    return total / masks / keep
+
+
+def lime(
+    job: Job, *, samples: int = 500, features: int | None = 5, kernel: float = 4.0, output: str = "sigmoid"
+) -> Tensor:
+    """The superpixels that speak most for the class, 1 where they are and 0 elsewhere.
+
+    Ribeiro et al. 2016, arXiv:1602.04938.
+    samples: images with some superpixels in their mean colour, whose probabilities a ridge regression fits.
+    features: how many superpixels count; None for the signed coefficients of all, in probabilities.
+    kernel: of quickshift, which finds the superpixels; an image of 32 pixels is but one or two unless it is
+    smaller. output: "sigmoid" or "softmax".
+    """
+    check_positive(samples=samples, kernel=kernel, features=1 if features is None else features)
+    ridge = required("captum._utils.models.linear_model", "captum").SkLearnRidge
+    required("sklearn", "scikit-learn")
+    quickshift = required("skimage.segmentation", "scikit-image").quickshift
+    probabilities = _probabilities(output)
+    if job.x.shape[1] != 3:
+        raise InputError(f"superpixels are of RGB images; these have {job.x.shape[1]} channels")
+    takes_rgb = job.encoded.shape[1] == 3
+
+    def forward(rgb: Tensor) -> Tensor:
+        with torch.no_grad():
+            return probabilities(job.network(rgb if takes_rgb else encode(rgb)))
+
+    def similarity(original: Tensor, changed: Tensor, kept: Tensor, **_: Any) -> Tensor:
+        distance = 1 - F.cosine_similarity(kept.float(), torch.ones_like(kept, dtype=torch.float32))
+        return torch.exp(-(distance**2) / LIME_WIDTH**2).sqrt()
+
+    maps = []
+    for n, (_, target) in enumerate(job.each()):
+        image = job.x[n]
+        pixels = image.permute(1, 2, 0).cpu().double().numpy()  # MPS has no float64
+        found = quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, rng=job.seed)
+        labels = torch.as_tensor(found, dtype=torch.long, device=image.device)
+        lime = captum().Lime(forward, ridge(alpha=1.0), similarity)
+        coefficients = lime.attribute(
+            image[None],
+            baselines=_mean_colours(image, labels)[None],
+            target=target,
+            feature_mask=labels[None, None],
+            n_samples=samples,
+            perturbations_per_eval=job.batch,
+            return_input_shape=False,
+        )[0]
+        if features is not None:
+            best = coefficients.topk(min(features, len(coefficients)))
+            coefficients = torch.zeros_like(coefficients).index_fill(0, best.indices[best.values > 0], 1)
+        maps.append(coefficients[labels])
+    return torch.stack(maps).to(job.x)
+
+
+def _mean_colours(image: Tensor, labels: Tensor) -> Tensor:
+    """(3, H, W): every pixel in the mean colour of its superpixel."""
+    flat = labels.flatten()
+    sums = image.new_zeros(3, int(flat.max()) + 1).index_add_(1, flat, image.flatten(1))
+    return (sums / flat.bincount().clamp_min(1))[:, labels]
+
+
+def occlusion(job: Job, *, window: int = 9, stride: int = 4) -> Tensor:
+    """How much the logit drops where a window is zero, the mean of all windows over a pixel.
+
+    window, stride: in pixels. 9 and 4 is one of the papers' configurations; the others are 5 and 2, 9 and 2,
+    13 and 4, 32 and 32. The papers add up where windows overlap: a factor, but at the edges.
+    Zeiler and Fergus 2013, arXiv:1311.2901.
+    """
+    height, width = job.x.shape[-2:]
+    if not 1 <= stride <= window <= min(height, width):
+        raise InputError(
+            f"window={window}, stride={stride}: allowed are 1 <= stride <= window <= {min(height, width)}"
+        )
+    occlusion, k = captum().Occlusion(job.network), job.encoded.shape[1]
+    options = dict(sliding_window_shapes=(k, window, window), strides=(k, stride, stride), baselines=0)
+    maps = []
+    for x, t in job.each():
+        with torch.no_grad():
+            maps.append(occlusion.attribute(x, target=t, perturbations_per_eval=job.batch, **options))
+    return torch.cat(maps)[:, 0].to(job.x)  # every channel has the same: the window covers all
+
+
+def _probabilities(output: str) -> Callable[[Tensor], Tensor]:
+    check_one_of(output, ("sigmoid", "softmax"), "output")
+    return torch.sigmoid if output == "sigmoid" else functools.partial(torch.softmax, dim=1)
