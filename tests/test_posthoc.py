@@ -78,6 +78,41 @@ def test_a_batch_is_attributed_as_its_images_are_one_by_one(shared, method, x):
         assert_close(together[n : n + 1], alone, 1e-4)
 
 
+@pytest.mark.parametrize("method", EXPLAINERS)
+def test_several_targets_are_attributed_as_each_is(tiny, method, x):
+    pixels, settings = x.double(), QUICK.get(method, {})
+    targets = torch.tensor([[3, 7, 0], [7, 7, 1]])
+    maps = attribute(tiny, pixels, targets, method, batch=4, **settings)
+    assert maps.shape == (2, 3, 32, 48)
+    for t in range(3):
+        assert_close(maps[:, t], attribute(tiny, pixels, targets[:, t], method, **settings), 1e-9)
+    assert_close(attribute(tiny, pixels, [7], method, **settings)[1, 0], maps[1, 0], 1e-9)
+
+
+class Asked(nn.Module):
+    """Counts the images that it is shown, over all its copies."""
+
+    images = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        Asked.images += len(x)
+        return self.linear(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["rise", "lime", "occlusion"])
+def test_what_changes_the_image_asks_as_often_for_many_targets_as_for_one(method, x, monkeypatch):
+    counts = []
+    for targets in ([3], list(range(10))):
+        monkeypatch.setattr(Asked, "images", 0)
+        attribute(Asked().eval(), x, targets, method, **QUICK[method])
+        counts.append(Asked.images)
+    assert counts[0] == counts[1] > 24
+
+
 @pytest.mark.parametrize("method", ["smoothgrad", "rise", "lime"])
 def test_a_seed_fixes_what_is_random(shared, method, x):
     settings = QUICK[method] | (dict(features=None) if method == "lime" else {})
@@ -306,7 +341,7 @@ BAD = [
     (dict(method="grad", x=torch.full((1, 3, 8, 8), -2.0)), "leave out mean/std normalisation"),
     (dict(method="grad", targets=10), "target 10 is no class of this model; allowed are 0 to 9"),
     (dict(method="grad", targets=torch.tensor([1, 2, 3])), r"targets have shape \(3,\); for 1 images"),
-    (dict(method="grad", targets=[1, 2]), "got 2 targets an image; attribute.. takes one"),
+    (dict(method="grad", targets=[]), "targets are an empty list"),
 ]
 
 

@@ -105,13 +105,14 @@ class Scorer:
         """(N, T, H, W): what each image of x (N, 3, H, W) owes to each of the targets (T,)."""
         if explainer == "inherent":  # for all targets from one forward pass
             return explain(self.classifier.model, x, targets.expand(len(x), -1)).contributions
-        many = x.repeat_interleave(len(targets), 0)
-        maps = self._maps(many, targets.repeat(len(x)), explainer)
-        return torch.unflatten(maps, 0, (len(x), -1))
+        return self._attributed(x, targets.expand(len(x), -1), explainer)
 
     def _maps(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
         """(N, H, W): what each image of x (N, 3, H, W) owes to its target."""
         if explainer == "inherent":
             return explain(self.classifier.model, x, targets).contributions[:, 0]
+        return self._attributed(x, targets, explainer)
+
+    def _attributed(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
         batch, seed = self.settings.grid**2, self.settings.seed  # as many variants of one image, too
         return attribute(self.classifier.model, x, targets, explainer, batch=batch, seed=seed)

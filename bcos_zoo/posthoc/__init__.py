@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -61,16 +61,19 @@ def attribute(
     seed: int = 0,
     **settings: Any,
 ) -> Tensor:
-    """Attribution maps (N, H, W) of one class an image, by one of `EXPLAINERS`. Nothing given is changed.
+    """Attribution maps of an image's classes, by one of `EXPLAINERS`. Nothing given is changed.
+
+    (N, H, W) for one class an image; (N, T, H, W) for T classes, targets being a list or of two dimensions.
 
     model: in eval mode, from images in [0, 1] to logits (N, C). Conventional networks are taken too, but by
     "inherent" and, unless their `layer` is named, by "gradcam" and "layercam" only if they are timm's.
     x: (N, K, H, W) in [0, 1], not normalised.
-    targets: (N,) class indices; or one index or None, as in `explain`.
+    targets: class indices (N,) or (N, T), a list of T for all images, one index, or None, as in `explain`.
+    Methods that change the image ask the network as often for many as for one.
     batch: how many images, or variants of one, go through the network at once.
     seed: of the methods that draw samples. Every image has the same draws, so that it gets the same map
     alone and in a batch; torch's own generators are left as they were.
-    settings: of the method; the parameters of the function of its name in this file, with what they mean.
+    settings: of the method; the parameters of the function of its name in this package, with what they mean.
 
     A B-cos network is attributed at what its linear map applies to, the encoded image [x, 1-x], and the map
     is the sum over its 2K channels: so did the papers, and so the maps compare with `contributions`. Where a
@@ -106,4 +109,7 @@ def attribute(
     ):
         # Captum says that it hooks activations, and undoes it. Here it hooks a copy.
         warnings.filterwarnings("ignore", message="Setting (backward|forward, backward) hooks")
-        return run(prepare(model, x, targets, batch, seed), **settings).detach()
+        job = prepare(model, x, targets, batch, seed)
+        maps = run(job, **settings).detach()
+    several = targets.ndim == 2 if isinstance(targets, Tensor) else isinstance(targets, Sequence)
+    return torch.unflatten(maps, 0, tuple(job.targets.shape)) if several else maps

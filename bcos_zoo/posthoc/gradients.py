@@ -16,7 +16,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
 
 def inherent(job: Job) -> Tensor:
     """The contributions of `explain`: exact, in logits. Boehle et al. 2022."""
-    return explain(job.model, job.x, job.targets, max_batch=job.batch).contributions[:, 0]
+    return explain(job.model, job.x, job.targets, max_batch=job.batch).contributions.flatten(0, 1)
 
 
 def ixg(job: Job) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,24 +26,28 @@ class Job:
     network: nn.Module  # (N, 2K, H, W) -> (N, C), from the encoded image on
     x: Tensor  # (N, K, H, W)
     encoded: Tensor  # (N, 2K, H, W); of a network without an encoding layer, x itself
-    targets: Tensor  # (N,)
+    targets: Tensor  # (N, T)
     batch: int
     seed: int
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The encoded images and their targets, some at once."""
-        for start in range(0, len(self.x), self.batch):
-            some = slice(start, start + self.batch)
-            yield self.encoded[some].detach().clone().requires_grad_(), self.targets[some]
+        """Encoded images and a target of each, some at once: all targets of the first image, and so on."""
+        count = self.targets.shape[1]
+        for pairs in torch.split(torch.arange(self.targets.numel(), device=self.x.device), self.batch):
+            yield self.encoded[pairs // count].requires_grad_(), self.targets.flatten()[pairs]
 
     def each(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The encoded images (1, 2K, H, W) and targets (1,), with the same random numbers ahead for each."""
-        for n in range(len(self.x)):
-            torch.default_generator.manual_seed(self.seed)
-            if self.x.device.type == "cuda":
-                with torch.cuda.device(self.x.device):
-                    torch.cuda.manual_seed(self.seed)
-            yield self.encoded[n : n + 1].detach().clone().requires_grad_(), self.targets[n : n + 1]
+        """The same one by one, (1, 2K, H, W) and (1,), with the same random numbers ahead for each."""
+        for x, targets in dataclasses.replace(self, batch=1).batches():
+            self.reseed()
+            yield x, targets
+
+    def reseed(self) -> None:
+        """Let torch's generators draw what the seed says. `attribute` puts them back."""
+        torch.default_generator.manual_seed(self.seed)
+        if self.x.device.type == "cuda":
+            with torch.cuda.device(self.x.device):
+                torch.cuda.manual_seed(self.seed)
 
 
 def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int) -> Job:
@@ -59,9 +64,7 @@ def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int
     if logits.ndim != 2:
         raise InputError(f"the model gives {tuple(logits.shape)}; to attribute it must give logits (N, C)")
     picked = resolve_targets(targets, logits.expand(len(x), -1), None)
-    if picked.shape[1] != 1:
-        raise InputError(f"got {picked.shape[1]} targets an image; attribute() takes one: call it for each")
-    return Job(model, network, x, encoded, picked[:, 0], batch, seed)
+    return Job(model, network, x, encoded, picked, batch, seed)
 
 
 def captum() -> Any:

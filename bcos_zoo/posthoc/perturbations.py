@@ -39,7 +39,7 @@ def rise(job: Job, *, masks: int = 500, cells: int = 8, keep: float = 0.1, outpu
     grids = (torch.rand(masks, 1, cells, cells, generator=generator) < keep).float()
     tops = torch.randint(cell[0], (masks,), generator=generator).tolist()
     lefts = torch.randint(cell[1], (masks,), generator=generator).tolist()
-    total = job.x.new_zeros(len(job.x), height, width)
+    total = job.x.new_zeros(*job.targets.shape, height, width)
     size = ((cells + 1) * cell[0], (cells + 1) * cell[1])
     for start in range(0, masks, job.batch):
         some = range(start, min(start + job.batch, masks))
@@ -47,11 +47,11 @@ def rise(job: Job, *, masks: int = 500, cells: int = 8, keep: float = 0.1, outpu
         mask = torch.stack(
             [large[i - start, :, tops[i] : tops[i] + height, lefts[i] : lefts[i] + width] for i in some]
         )
-        for n, target in enumerate(job.targets.tolist()):
+        for n, targets in enumerate(job.targets):
             with torch.no_grad():
-                p = probabilities(job.network(job.encoded[n] * mask))[:, target]
-            total[n] += torch.einsum("m,mhw->hw", p, mask[:, 0])
-    return total / masks / keep
+                p = probabilities(job.network(job.encoded[n] * mask))[:, targets]
+            total[n] += torch.einsum("mt,mhw->thw", p, mask[:, 0])
+    return total.flatten(0, 1) / masks / keep
 
 
 def lime(
@@ -74,35 +74,54 @@ def lime(
         raise InputError(f"superpixels are of RGB images; these have {job.x.shape[1]} channels")
     takes_rgb = job.encoded.shape[1] == 3
 
-    def forward(rgb: Tensor) -> Tensor:
-        with torch.no_grad():
-            return probabilities(job.network(rgb if takes_rgb else encode(rgb)))
+    @torch.no_grad()
+    def ask(rgb: Tensor) -> Tensor:
+        return probabilities(job.network(rgb if takes_rgb else encode(rgb)))
 
     def similarity(original: Tensor, changed: Tensor, kept: Tensor, **_: Any) -> Tensor:
         distance = 1 - F.cosine_similarity(kept.float(), torch.ones_like(kept, dtype=torch.float32))
         return torch.exp(-(distance**2) / LIME_WIDTH**2).sqrt()
 
     maps = []
-    for n, (_, target) in enumerate(job.each()):
-        image = job.x[n]
+    for image, targets in zip(job.x, job.targets, strict=True):
         pixels = image.permute(1, 2, 0).cpu().double().numpy()  # MPS has no float64
         found = quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, rng=job.seed)
         labels = torch.as_tensor(found, dtype=torch.long, device=image.device)
-        lime = captum().Lime(forward, ridge(alpha=1.0), similarity)
-        coefficients = lime.attribute(
-            image[None],
-            baselines=_mean_colours(image, labels)[None],
-            target=target,
-            feature_mask=labels[None, None],
-            n_samples=samples,
-            perturbations_per_eval=job.batch,
-            return_input_shape=False,
-        )[0]
-        if features is not None:
-            best = coefficients.topk(min(features, len(coefficients)))
-            coefficients = torch.zeros_like(coefficients).index_fill(0, best.indices[best.values > 0], 1)
-        maps.append(coefficients[labels])
+        said = _Remembered(ask)
+        lime = captum().Lime(said, ridge(alpha=1.0), similarity)
+        for target in targets:
+            job.reseed()
+            said.rewind()
+            coefficients = lime.attribute(
+                image[None],
+                baselines=_mean_colours(image, labels)[None],
+                target=target,
+                feature_mask=labels[None, None],
+                n_samples=samples,
+                perturbations_per_eval=job.batch,
+                return_input_shape=False,
+            )[0]
+            if features is not None:
+                best = coefficients.topk(min(features, len(coefficients)))
+                coefficients = torch.zeros_like(coefficients).index_fill(0, best.indices[best.values > 0], 1)
+            maps.append(coefficients[labels])
     return torch.stack(maps).to(job.x)
+
+
+class _Remembered:
+    """What the network says, asked once: from one seed, the changed images of every target are the same."""
+
+    def __init__(self, ask: Callable[[Tensor], Tensor]) -> None:
+        self.ask, self.answers, self.next = ask, list[Tensor](), 0
+
+    def rewind(self) -> None:
+        self.next = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self.next == len(self.answers):
+            self.answers.append(self.ask(images))
+        self.next += 1
+        return self.answers[self.next - 1]
 
 
 def _mean_colours(image: Tensor, labels: Tensor) -> Tensor:
@@ -124,13 +143,17 @@ def occlusion(job: Job, *, window: int = 9, stride: int = 4) -> Tensor:
         raise InputError(
             f"window={window}, stride={stride}: allowed are 1 <= stride <= window <= {min(height, width)}"
         )
-    occlusion, k = captum().Occlusion(job.network), job.encoded.shape[1]
-    options = dict(sliding_window_shapes=(k, window, window), strides=(k, stride, stride), baselines=0)
+    whole = job.x.new_ones(1, 1, height, width)
+    options = dict(sliding_window_shapes=(1, window, window), strides=(1, stride, stride), baselines=0)
     maps = []
-    for x, t in job.each():
-        with torch.no_grad():
-            maps.append(occlusion.attribute(x, target=t, perturbations_per_eval=job.batch, **options))
-    return torch.cat(maps)[:, 0].to(job.x)  # every channel has the same: the window covers all
+    for encoded, targets in zip(job.encoded, job.targets, strict=True):
+
+        @torch.no_grad()
+        def ask(kept: Tensor, encoded: Tensor = encoded, targets: Tensor = targets) -> Tensor:
+            return job.network(encoded * kept)[:, targets]
+
+        maps.append(captum().Occlusion(ask).attribute(whole, perturbations_per_eval=job.batch, **options))
+    return torch.cat(maps)[:, 0].to(job.x)
 
 
 def _probabilities(output: str) -> Callable[[Tensor], Tensor]:
