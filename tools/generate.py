@@ -142,7 +142,7 @@ Made by `python tools/generate.py` from the registry and `weights_manifest.json`
 - **Scores**: top-1 and top-5 in percent, as published by the authors or measured by us; `bcos-zoo info NAME`
   has the command.
 - **File**: `package`: comes with bcos_zoo. `download`: fetched and verified. `by hand`: not fetched, because
-  no address or no checksum is published; `pretrained=True` then says what to do.
+  no address or no checksum is published (yet); `pretrained=True` then says what to do.
 """
 COLUMNS = [
     "architecture", "parameters", "GFLOPs", "input", "checkpoint",

@@ -1,0 +1,102 @@
+"""Train a checkpoint of ours, measure it, and write its file and its record.
+
+python tools/release.py NAME DATA [-o runs]        (from the root of the repository; DATA/train, DATA/val)
+Runs its recipes, each from the network of the one before, in folders called as they are; what was
+interrupted goes on, what is done is not done again. The file goes where its record in the manifest says: into
+the package, or, while no place is known that holds it, to release/, to be published. The scores in the record
+are those of the file, whose weights may be stored in half precision. All networks compute in float32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from torch import Tensor
+
+from bcos_zoo import Classifier, state_dicts, train
+from bcos_zoo.data import open_task
+from bcos_zoo.evaluate import evaluate
+from bcos_zoo.training import recipe, states
+
+ROOT = Path(__file__).resolve().parent.parent
+MANIFEST = ROOT / "weights_manifest.json"
+
+
+class Release(NamedTuple):
+    """How a checkpoint is made."""
+
+    recipes: tuple[str, ...]  # of configs/
+    dataset: str  # what its validation images are called
+    dtype: torch.dtype = torch.float16  # of the weights in the file
+
+
+IMAGENETTE = "Imagenette val, shorter side 224"
+RELEASES = {
+    "bcos_resnet20.cifar10": Release(("cifar10_resnet20",), "CIFAR-10 (JPEG) val", torch.float32),
+    "bcos_resnet18_w32.imagenette": Release(
+        ("imagenette_resnet18_w32", "imagenette_resnet18_w32_192"), IMAGENETTE
+    ),
+    "bcos_resnet18.imagenette": Release(("imagenette_resnet18", "imagenette_resnet18_192"), IMAGENETTE),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("name", choices=RELEASES)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("-o", dest="runs", type=Path, default=Path("runs"))
+    asked = parser.parse_args()
+    release = RELEASES[asked.name]
+    run = trained(release, asked.data, asked.runs)
+    manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    record = manifest["checkpoints"][asked.name]
+    (file,) = record["files"]
+    model = timm.create_model(asked.name, num_classes=record["classes"]["count"]).eval()
+    model.load_state_dict(state_dicts.read(run / "model.safetensors"))
+    classifier = Classifier(model, record["classes"]["labels"])
+    before = evaluate(classifier, asked.data / "val")
+    weights = {key: stored(value, release.dtype) for key, value in model.state_dict().items()}
+    model.load_state_dict(weights)
+    score = evaluate(classifier, asked.data / "val")
+    place = Path("bcos_zoo", file["where"]["packaged"]) if file["where"] else Path("release", asked.name)
+    target = ROOT / place.with_name(f"{asked.name}.safetensors")
+    target.parent.mkdir(exist_ok=True)
+    state_dicts.save(weights, target)
+    content = target.read_bytes()
+    file |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    record["params"] = sum(p.numel() for p in model.parameters())
+    command = f"bcos-zoo evaluate {asked.data / 'val'} --model {asked.name}"
+    measured = {"dataset": release.dataset, "kind": "measured", "command": command}
+    record["metrics"] = [
+        {"name": m, "value": round(getattr(score, m), 2)} | measured for m in ("top1", "top5")
+    ]
+    MANIFEST.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{target}: {len(content)} bytes, top-1 {score.top1:.2f} % ({before.top1:.2f} % in float32)")
+    print(f"top-5 {score.top5:.2f} %")
+
+
+def trained(release: Release, data: Path, runs: Path) -> Path:
+    """The folder of the last run."""
+    task = open_task(str(data))
+    folder, changes = runs, list[str]()
+    for name in release.recipes:
+        wanted = recipe.read(ROOT / "configs" / f"{name}.toml", changes)
+        folder = runs / name
+        train.train(wanted, task, folder, resume=states.newest(folder) is not None)
+        changes = [f"model.name={folder}"]
+    return folder
+
+
+def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights in that precision; statistics and counters, which are few, as they are."""
+    return value.to(dtype) if value.ndim > 1 else value
+
+
+if __name__ == "__main__":
+    main()
