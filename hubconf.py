@@ -274,8 +274,8 @@ def bcos_resnet18(pretrained=False, tag=None, **kwargs):
     """ResNet-18 (He et al. 2015, table 1).
 
     pretrained: load the weights, without a tag those of "v2_in1k".
-    tag: which checkpoint, and so which form of the network: "v2_in1k"; from a file at hand,
-    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k", "imagenette".
+    tag: which checkpoint, and so which form of the network: "v2_in1k", "imagenette"; from a file at hand,
+    pretrained_cfg_overlay=dict(file=PATH): "bcosified_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """

@@ -144,7 +144,7 @@ class Checkpoint:
     name: str  # architecture.tag
     architecture: str
     arguments: Mapping[str, Any] = field(hash=False)  # of the architecture, if not its own defaults
-    files: tuple[WeightsFile, ...]  # the same weights; the first that has a place is used
+    files: tuple[WeightsFile, ...]  # the same weights, in several places
     preprocessing: Preprocessing
     classes: Classes
     params: int | None
@@ -157,6 +157,12 @@ class Checkpoint:
     @property
     def tag(self) -> str:
         return self.name.partition(".")[2]
+
+    @property
+    def file(self) -> WeightsFile | None:
+        """The one that is used: the first that has a place, else the first that has a hash."""
+        placed = (file for file in self.files if file.where is not None)
+        return next(placed, None) or next((file for file in self.files if file.digest), None)
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Mapping[str, Checkpoint]:
@@ -246,7 +252,7 @@ def timm_card(checkpoint: Checkpoint) -> dict[str, Any]:
         origin_url=checkpoint.origin.url,
         paper_ids=paper and f"arXiv:{paper}",
     )
-    where = next((file.where for file in checkpoint.files if file.where is not None), None)
+    where = checkpoint.file.where if checkpoint.file else None
     if isinstance(where, Url):
         card["url"] = where.url
     elif isinstance(where, HubFile):

@@ -25,7 +25,7 @@ from .checksums import sha256, stamped_sha256
 from .download import download, offline, patiently, shown
 from .errors import WeightsError, reason
 from .files import locked
-from .manifest import Checkpoint, HubFile, LocalFile, Packaged, Place, Url, WeightsFile
+from .manifest import Checkpoint, HubFile, LocalFile, Packaged, Place, Url
 
 MIRROR = "BCOS_ZOO_MIRROR"
 Folder = str | os.PathLike[str] | None
@@ -50,9 +50,9 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
     it) and the cache of huggingface_hub (HF_HOME moves it) for its repositories.
 
     A file that was verified before and has not changed since is not hashed again. One in the cache that is
-    damaged gets another name, ending in ".damaged", and is downloaded anew. BCOS_ZOO_MIRROR, a folder or a
-    base url, stands for all places on the network; its files are called as `filename` says.
-    With HF_HUB_OFFLINE nothing is downloaded.
+    damaged gets another name, ending in ".damaged", and is downloaded anew if a place is known.
+    BCOS_ZOO_MIRROR, a folder or a base url, stands for all places on the network; its files are called as
+    `filename` says. With HF_HUB_OFFLINE nothing is downloaded.
 
     Raises UnknownModelError for a name not in the manifest; WeightsError if the record has no hash, if it has
     no place and no mirror or cache has the file, if the download fails, or if its hash is another.
@@ -73,13 +73,7 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
         return _from_url(where.url, cached, digest, file.bytes)
     if isinstance(where, HubFile):
         return _from_hub(where, record, digest, cache_dir)
-    if _holds(cached, digest):
-        return cached
-    trained = f"train them as {record.recipe} says, or " if record.recipe else ""
-    raise WeightsError(
-        f"no place is known that holds the weights of {record.name}; {trained}put {cached.name}, of sha256 "
-        f"{digest}, into a folder and name the folder in {MIRROR}"
-    )
+    return _from_cache(cached, record, digest)
 
 
 def location(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
@@ -126,7 +120,7 @@ class Verdict:
 def verify(checkpoints: Iterable[Checkpoint], cache_dir: Folder = None) -> Iterator[Verdict]:
     """Hash the cached file of each checkpoint, from its first byte to its last. No network is asked."""
     for record in checkpoints:
-        if (file := _chosen(record)) is None or file.digest is None:
+        if (file := record.file) is None or file.digest is None:
             yield Verdict(record.name, None, "unverifiable", None, None, None)
             continue
         path = location(record, cache_dir)
@@ -140,19 +134,13 @@ def verify(checkpoints: Iterable[Checkpoint], cache_dir: Folder = None) -> Itera
 
 def cached(cache_dir: Folder = None) -> list[Checkpoint]:
     """The checkpoints whose files are here: in the package or in a cache."""
-    known = [r for r in manifest.checkpoints() if (file := _chosen(r)) and file.digest]
+    known = [record for record in manifest.checkpoints() if record.file and record.file.digest]
     return [record for record in known if location(record, cache_dir).exists()]
-
-
-def _chosen(record: Checkpoint) -> WeightsFile | None:
-    """The file of a checkpoint that is used: the first that has a place, else the first that has a hash."""
-    placed = (file for file in record.files if file.where is not None)
-    return next(placed, None) or next((file for file in record.files if file.digest), None)
 
 
 def _file(record: Checkpoint) -> _Known:
     """The file of a checkpoint that is used. Raises WeightsError if it has no hash."""
-    file = _chosen(record)
+    file = record.file
     if file is None:
         raise WeightsError(
             f"no place is known that holds the weights of {record.name}; "
@@ -190,6 +178,23 @@ def _from_folder(folder: Path, record: Checkpoint, cached: Path, digest: str) ->
             f"with the sha256 {digest}"
         )
     return _verified(path, digest, f"put the right file there, or unset {MIRROR}")
+
+
+def _from_cache(path: Path, record: Checkpoint, digest: str) -> Path:
+    """The cached file of a checkpoint for which no place is known."""
+    if _holds(path, digest):
+        return path
+    if path.exists():
+        try:
+            _set_aside(path, digest)
+        except OSError as error:
+            raise WeightsError(
+                f"{path} does not have the sha256 {digest} and cannot be renamed ({reason(error)}); remove it"
+            ) from error
+    raise WeightsError(
+        f"no place is known that holds the weights of {record.name} ({record.origin.project}); "
+        f"put {path.name}, of sha256 {digest}, into a folder and name the folder in {MIRROR}"
+    )
 
 
 def _from_url(url: str, target: Path, digest: str, size: int | None) -> Path:

@@ -121,6 +121,14 @@ def test_damaged_file_and_server_away(server: ReleaseServer, cache: Path) -> Non
     assert (cache / "w.pth.damaged").read_bytes() == b"damaged"
 
 
+def test_damaged_file_of_no_place(cache: Path) -> None:
+    damaged = weights.location(record(None), cache)
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"damaged")
+    assert f"put {damaged.name}, of sha256 {SHA}" in refused(record(None), cache)
+    assert damaged.with_name(f"{damaged.name}.damaged").read_bytes() == b"damaged"
+
+
 @pytest.mark.parametrize("content", [None, b"damaged"])
 def test_offline_with_nothing_good(
     server: ReleaseServer, cache: Path, monkeypatch: Any, content: bytes | None

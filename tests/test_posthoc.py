@@ -196,7 +196,7 @@ def test_occlusion_is_the_mean_drop_of_the_windows_over_a_pixel(tiny, window, st
                 drops[where] += (logit(tiny, encoded, 3) - logit(tiny, changed, 3)).item()
                 covered[where] += 1
     maps = attribute(tiny, pixels, 3, "occlusion", window=window, stride=stride)
-    assert_close(maps[0], drops / covered, 1e-6)  # captum adds up in float32
+    assert_close(maps[0], drops / covered, 1e-9)
 
 
 def enlarged(grid: list[list[float]], height: int, width: int, i: int, j: int) -> float:

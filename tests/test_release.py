@@ -53,9 +53,16 @@ def small(**model: Any) -> str:
     return recipe.to_toml(recipe.parse(tables, where="test"))
 
 
-@pytest.mark.parametrize("placed", [True, False], ids=["packaged", "without a place"])
+PACKAGED = {"packaged": f"checkpoints/{NAME}.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [PACKAGED, {"url": "http://127.0.0.1:9/x.safetensors"}, None],
+    ids=["packaged", "url", "no place"],
+)
 def test_a_checkpoint_is_trained_measured_and_recorded(
-    tool: Any, placed: bool, tmp_path: Path, monkeypatch: Any, capsys: Any
+    tool: Any, where: dict[str, str] | None, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     rng = np.random.default_rng(0)
     for split, label in itertools.product(("train", "val"), manifest.class_names(manifest.get(NAME)) or ()):
@@ -66,12 +73,12 @@ def test_a_checkpoint_is_trained_measured_and_recorded(
         (tmp_path / "configs").mkdir(exist_ok=True)
         (tmp_path / "configs" / f"{stem}.toml").write_text(small(**model))
     record = json.loads((ROOT / "weights_manifest.json").read_text())["checkpoints"][NAME]
-    record["files"][0] |= {"where": record["files"][0]["where"] if placed else None, "sha256": None}
+    record["files"][0] |= {"where": where, "sha256": None}
     written = tmp_path / "weights_manifest.json"
     written.write_text(
         json.dumps({"$schema": "weights_manifest.schema.json", "version": 1, "checkpoints": {NAME: record}})
     )
-    target = tmp_path / ("bcos_zoo/checkpoints" if placed else "release") / f"{NAME}.safetensors"
+    target = tmp_path / ("bcos_zoo/checkpoints" if where == PACKAGED else "release") / f"{NAME}.safetensors"
     (tmp_path / "bcos_zoo").mkdir()
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     monkeypatch.setattr(tool, "MANIFEST", written)

@@ -141,8 +141,9 @@ Made by `python tools/generate.py` from the registry and `weights_manifest.json`
   forms of it (MaxOut, other constants, activations kept), and only their full names make them.
 - **Scores**: top-1 and top-5 in percent, as published by the authors or measured by us; `bcos-zoo info NAME`
   has the command.
-- **File**: `package`: comes with bcos_zoo. `download`: fetched and verified. `by hand`: not fetched, because
-  no address or no checksum is published (yet); `pretrained=True` then says what to do.
+- **File**: `package`: comes with bcos_zoo. `download`: fetched and verified. `mirror`: taken from
+  `BCOS_ZOO_MIRROR` or the cache, as no address is published yet. `by hand`: not fetched, because no address
+  or no checksum is published; `pretrained=True` then says what to do.
 """
 COLUMNS = [
     "architecture", "parameters", "GFLOPs", "input", "checkpoint",
@@ -202,7 +203,7 @@ def models_page() -> str:
 
 
 def _model_row(name: str, checkpoint: manifest.Checkpoint | None) -> str:
-    net = network(checkpoint.name if checkpoint and checkpoint.arguments else name)
+    net = network(checkpoint.name if checkpoint else name)
     cells = [f"`{name}`" if net.exact else f"`{name}` ({INEXACT})"]
     cells += [f"{net.params / 1e6:.2f} M", f"{net.flops / 1e9:.2f}", str(net.side)]
     if checkpoint is None:
@@ -215,9 +216,11 @@ def _model_row(name: str, checkpoint: manifest.Checkpoint | None) -> str:
 
 
 def _source(checkpoint: manifest.Checkpoint) -> str:
-    file = next((file for file in checkpoint.files if file.where is not None), None)
+    file = checkpoint.file
     if file is None or file.digest is None:
         return BY_HAND
+    if file.where is None:
+        return "mirror"
     return "package" if isinstance(file.where, manifest.Packaged) else "download"
 
 

@@ -80,7 +80,7 @@ def list_weights(
     """List the checkpoints, with the sizes of the files that are here."""
     here = {record.name: weights.location(record, cache_dir) for record in weights.cached(cache_dir)}
     sizes = {name: file.stat().st_size for name, file in here.items()}
-    names = list(here) if cached else zoo.list_models(pretrained=True)
+    names = list(here) if cached else list(dict.fromkeys([*zoo.list_models(pretrained=True), *here]))
     if as_json:
         files = {name: str(file) for name, file in here.items()}
         return print_json([{"name": n, "bytes": sizes.get(n), "file": files.get(n)} for n in names])

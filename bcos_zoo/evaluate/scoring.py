@@ -74,10 +74,10 @@ class Scorer:
         if metric == "stability":
 
             def again(noisy: Tensor) -> Tensor:
-                return self._maps(noisy, targets.expand(len(noisy)), explainer)
+                return self._maps(noisy, targets.expand(len(noisy), 1), explainer)[:, 0]
 
             return [{"score": metrics.stability(again, images[0], seed=self.settings.seed).mean}]
-        [attribution] = self._maps(images, targets, explainer)
+        attribution = self._maps(images, targets[None], explainer)[0, 0]
         if metric == "energy":
             mask = self.mask(sample)
             score = float(metrics.energy_in_mask(attribution, mask))
@@ -94,25 +94,19 @@ class Scorer:
         n, stride = self.settings.grid, self.settings.stride
         image = metrics.tile(images, n)
         if stride is None:
-            maps = self._of_all(image[None], targets, explainer)[0]
+            maps = self._maps(image[None], targets[None], explainer)[0]
         else:
             size = images.shape[-1]
-            maps = metrics.slide(lambda x: self._of_all(x, targets, explainer), image, size, stride)
+            every = targets[None]
+            maps = metrics.slide(
+                lambda x: self._maps(x, every.expand(len(x), -1), explainer), image, size, stride
+            )
         scores: list[float] = metrics.localisation_score(maps, n, smooth=self.settings.smooth).tolist()
         return scores
 
-    def _of_all(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
-        """(N, T, H, W): what each image of x (N, 3, H, W) owes to each of the targets (T,)."""
-        if explainer == "inherent":  # for all targets from one forward pass
-            return explain(self.classifier.model, x, targets.expand(len(x), -1)).contributions
-        return self._attributed(x, targets.expand(len(x), -1), explainer)
-
     def _maps(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
-        """(N, H, W): what each image of x (N, 3, H, W) owes to its target."""
+        """(N, T, H, W): what each image of x (N, 3, H, W) owes to each of its targets (N, T)."""
         if explainer == "inherent":
-            return explain(self.classifier.model, x, targets).contributions[:, 0]
-        return self._attributed(x, targets, explainer)
-
-    def _attributed(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
+            return explain(self.classifier.model, x, targets).contributions
         batch, seed = self.settings.grid**2, self.settings.seed  # as many variants of one image, too
         return attribute(self.classifier.model, x, targets, explainer, batch=batch, seed=seed)

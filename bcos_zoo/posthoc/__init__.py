@@ -1,6 +1,7 @@
 """Attributions to compare the inherent explanation with: what post-hoc methods say of the same network.
 
-The methods are captum's; RISE and LayerCAM, which captum lacks, are written here. They see the network in
+The methods are captum's. RISE and LayerCAM, which captum lacks, are written here, and so is occlusion, for
+several targets at once. They see the network in
 ordinary mode, where the scale of a B-cos layer has a gradient of its own. Settings are those of the
 comparisons in Boehle et al. 2022 and 2024 where these have the method, and else those of the method's paper.
 """
@@ -63,13 +64,13 @@ def attribute(
 ) -> Tensor:
     """Attribution maps of an image's classes, by one of `EXPLAINERS`. Nothing given is changed.
 
-    (N, H, W) for one class an image; (N, T, H, W) for T classes, targets being a list or of two dimensions.
+    (N, T, H, W) if targets are a list or have two dimensions, also where T is 1; else (N, H, W).
 
     model: in eval mode, from images in [0, 1] to logits (N, C). Conventional networks are taken too, but by
     "inherent" and, unless their `layer` is named, by "gradcam" and "layercam" only if they are timm's.
     x: (N, K, H, W) in [0, 1], not normalised.
     targets: class indices (N,) or (N, T), a list of T for all images, one index, or None, as in `explain`.
-    Methods that change the image ask the network as often for many as for one.
+    "rise", "lime" and "occlusion" pass as many images through the network for T targets as for one.
     batch: how many images, or variants of one, go through the network at once.
     seed: of the methods that draw samples. Every image has the same draws, so that it gets the same map
     alone and in a batch; torch's own generators are left as they were.

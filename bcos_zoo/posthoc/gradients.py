@@ -39,8 +39,8 @@ def smoothgrad(job: Job, *, samples: int = 50, noise: float = 0.15) -> Tensor:
     attr = captum()
     tunnel = attr.NoiseTunnel(attr.Saliency(job.network))
     options = dict(nt_type="smoothgrad", nt_samples=samples, nt_samples_batch_size=min(job.batch, samples))
-    maps = [tunnel.attribute(x, target=t, stdevs=noise, abs=False, **options) for x, t in job.each()]
-    return torch.cat(maps).sum(1)
+    options |= dict(stdevs=noise, abs=False)
+    return torch.cat([tunnel.attribute(x, target=t, **options).sum(1) for x, t in job.each()])
 
 
 def intgrad(job: Job, *, steps: int = 50) -> Tensor:
@@ -51,7 +51,7 @@ def intgrad(job: Job, *, steps: int = 50) -> Tensor:
     check_positive(steps=steps)
     gradients = captum().IntegratedGradients(job.network)
     options = dict(n_steps=steps, internal_batch_size=job.batch)
-    return torch.cat([gradients.attribute(x, target=t, **options) for x, t in job.each()]).sum(1)
+    return torch.cat([gradients.attribute(x, target=t, **options).sum(1) for x, t in job.each()])
 
 
 def guided_backprop(job: Job) -> Tensor:
@@ -71,7 +71,7 @@ def deeplift(job: Job) -> Tensor:
 
 
 def _by_batches(job: Job, method: Any, **options: Any) -> Tensor:
-    return torch.cat([method.attribute(x, target=t, **options) for x, t in job.batches()]).sum(1)
+    return torch.cat([method.attribute(x, target=t, **options).sum(1) for x, t in job.batches()])
 
 
 def gradcam(job: Job, *, layer: str | None = None, interpolate: str = "nearest") -> Tensor:

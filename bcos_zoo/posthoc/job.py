@@ -20,7 +20,7 @@ from ..targets import Targets, resolve_targets
 
 @dataclass(frozen=True)
 class Job:
-    """What a method gets to work on: everything is a copy, or detached."""
+    """What a method gets to work on. The tensors and the network are copies, or detached."""
 
     model: nn.Module  # (N, K, H, W) -> (N, C); the caller's own
     network: nn.Module  # (N, 2K, H, W) -> (N, C), from the encoded image on
@@ -51,6 +51,7 @@ class Job:
 
 
 def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int) -> Job:
+    """The job. Raises InputError for images, targets and models that do not fit together."""
     network = from_encoded(model)
     own = next((p for p in network.parameters() if p.is_floating_point()), x)
     x = x.detach().clone().to(own.device, torch.promote_types(own.dtype, torch.float32))
