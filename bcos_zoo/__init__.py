@@ -1,9 +1,10 @@
 """Inherently interpretable vision backbones: B-cos networks, checkpoints and exact explanations."""
 
 from . import models  # registers every architecture with timm
+from .activations import explain_unit
 from .classifier import Classifier, Prediction, load
 from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
-from .explain import ExplanationHead, explain, explain_unit
+from .explain import ExplanationHead, explain
 from .explanation import Explanation
 from .hub import export, push_to_hub
 from .layers import linear_mode

@@ -14,8 +14,9 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
 from . import configs, images, manifest, zoo
+from .activations import explain_unit
 from .errors import InputError, WeightsError
-from .explain import ExplanationHead, explain_unit
+from .explain import ExplanationHead
 from .explanation import Explanation
 from .targets import Targets
 

@@ -1,11 +1,9 @@
-"""Explanations of a B-cos network: of its outputs, or of any unit inside it."""
+"""Explanations of what a B-cos network gives."""
 
 from __future__ import annotations
 
 import copy
-import difflib
 import math
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +14,8 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
-from .layers import BcosLinear, LayerNorm, PatchEmbed, add_constant, hold, linear_mode, recording
+from .inputs import card_names, check_eval, check_images, class_logits, unwrapped
+from .layers import add_constant, hold, linear_mode, recording
 from .targets import Targets, check_shape, resolve_targets
 
 UNEXPLAINED = 1e-3  # share of the absolute contributions that rounding stays below, in float32 at least
@@ -63,117 +62,10 @@ def explain(
         return _OUTPUTS[output](class_logits(network, images))
 
     check_images(x)
-    names = class_names if class_names is not None else _card_names(unwrapped(model))
+    names = class_names if class_names is not None else card_names(unwrapped(model))
     return explain_output(
         forward, model, x, targets, names=names, dtype=dtype, max_batch=max_batch, create_graph=create_graph
     )
-
-
-def explain_unit(
-    model: nn.Module,
-    x: Tensor,
-    layer: str,
-    unit: int,
-    *,
-    position: int | tuple[int, int] | None = None,
-    dtype: torch.dtype | None = None,
-    max_batch: int | None = None,
-    create_graph: bool = False,
-) -> Explanation:
-    """Explain one unit inside the network, by the linear map from the image to it, `W_{1->l}(x)`.
-
-    layer: a name in `model.named_modules()`, such as "layer3.1.conv2"; what that module gives is explained.
-    unit: a channel of its output. position: (row, column) in its map, or the index of a token; None for the
-    mean over all.
-    Returns an `Explanation` of one target, whose `logits` are the activations (N, 1).
-    All else as in `explain`. Raises InputError for a layer, unit or position that is not there.
-    """
-    check_images(x)
-    _check_layer(unwrapped(model), layer)
-
-    def forward(network: nn.Module, images: Tensor) -> Tensor:
-        return _activation(network, images, layer, unit, position)
-
-    explanation = explain_output(
-        forward, model, x, 0, dtype=dtype, max_batch=max_batch, create_graph=create_graph
-    )
-    where = "" if position is None else f" at {position}"
-    return replace(explanation, labels=((f"{layer}[{unit}]{where}",),) * len(x))
-
-
-def class_logits(network: nn.Module, images: Tensor) -> Tensor:
-    """`network(images)`, (N, C). Raises InputError if it is of another rank."""
-    logits: Tensor = network(images)
-    if logits.ndim != 2:
-        raise InputError(
-            f"the model gives {tuple(logits.shape)}; to explain it must give logits (N, C): "
-            "keep its pooling and classifier"
-        )
-    return logits
-
-
-def activations(
-    model: nn.Module, x: Tensor, layer: str, unit: int, *, position: int | tuple[int, int] | None = None
-) -> Tensor:
-    """(N,): what `explain_unit` would explain. Raises InputError as it does."""
-    network = unwrapped(model)
-    check_eval(network)
-    check_images(x)
-    _check_layer(network, layer)
-    own = next(network.parameters(), x)
-    with torch.no_grad():
-        return _activation(network, x.to(own.device, own.dtype), layer, unit, position)[:, 0]
-
-
-def _check_layer(network: nn.Module, layer: str) -> None:
-    known = [name for name, _ in network.named_modules() if name]
-    if layer not in known:
-        close = difflib.get_close_matches(layer, known)
-        raise InputError(
-            f"no layer named {layer!r}; closest: {', '.join(close) or 'none'}. named_modules() has all"
-        )
-
-
-def _activation(
-    network: nn.Module, images: Tensor, layer: str, unit: int, position: int | tuple[int, int] | None
-) -> Tensor:
-    """(N, 1): one unit of a layer, at one position or averaged over all."""
-    given: list[object] = []
-    this_thread = threading.get_ident()
-
-    def keep(module: nn.Module, inputs: object, output: object) -> None:
-        if threading.get_ident() == this_thread:  # others may be running the same network
-            given.append(output)
-
-    handle = network.get_submodule(layer).register_forward_hook(keep)
-    try:
-        network(images)
-    finally:
-        handle.remove()
-    if len(given) != 1 or not isinstance(given[0], Tensor) or given[0].ndim < 2:
-        raise InputError(
-            f"{layer} gave {len(given)} outputs in one pass, and not one tensor of units; name a layer that "
-            "is called once and gives (N, K), (N, K, H, W) or (N, L, D)"
-        )
-    units = given[0]
-    if units.ndim == 4 and not _units_last(network.get_submodule(layer)):
-        units = units.movedim(1, -1)
-    if not 0 <= unit < units.shape[-1]:
-        raise InputError(f"unit {unit} is not in {layer}; allowed are 0 to {units.shape[-1] - 1}")
-    places, chosen = units.shape[1:-1], units[..., unit]
-    if position is None:
-        return chosen.reshape(len(chosen), -1).mean(1, keepdim=True)
-    at = position if isinstance(position, tuple) else (position,)
-    if len(at) != len(places) or not all(0 <= i < size for i, size in zip(at, places, strict=True)):
-        raise InputError(
-            f"position {position} is not in {layer}, a map of {tuple(places)}; None averages over it"
-        )
-    return chosen[(slice(None), *at)][:, None]
-
-
-def _units_last(module: nn.Module) -> bool:
-    """Whether a module's four-dimensional output is (N, H, W, D)."""
-    return isinstance(module, (PatchEmbed, BcosLinear, nn.Linear, LayerNorm))
 
 
 def _relative(logits: Tensor) -> Tensor:
@@ -193,13 +85,6 @@ _OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "relative": _relative,
     "sigmoid": _sigmoid,
 }
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside what torch.compile, DataParallel and DistributedDataParallel make of it."""
-    model = getattr(model, "_orig_mod", model)
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    return unwrapped(model.module) if isinstance(model, parallel) else model
 
 
 def explain_output(
@@ -330,43 +215,6 @@ def _warn_of_the_unexplained(explanation: Explanation) -> None:
             "linear mode; completeness() gives the gap of each target. Use the layers of bcos_zoo.layers",
             stacklevel=4,
         )
-
-
-def check_eval(model: nn.Module) -> None:
-    """Raise InputError for a model of which any part is in training mode."""
-    if any(module.training for module in model.modules()):
-        raise InputError(
-            "the model is in training mode, where the images of a batch mix; call model.eval() first"
-        )
-
-
-def check_images(x: Tensor) -> None:
-    """Raise InputError unless x is a non-empty batch (N, K, H, W) of finite values in [0, 1]."""
-    if x.ndim != 4:
-        hint = "; add the batch axis with x[None]" if x.ndim == 3 else ""
-        raise InputError(f"got a tensor of shape {tuple(x.shape)}; images come as (N, K, H, W){hint}")
-    if not x.is_floating_point():
-        raise InputError(f"got {x.dtype} images; allowed are floats in [0, 1]: divide 8-bit values by 255")
-    if x.numel() == 0:
-        raise InputError(
-            f"got a tensor of shape {tuple(x.shape)}, which holds no pixel; give at least one image"
-        )
-    low, high = (float(value) for value in torch.aminmax(x.detach()))
-    if not (low >= -1e-4 and high <= 1 + 1e-4):  # written so that NaN fails too
-        if low != low or high != high:
-            raise InputError(
-                "the images hold NaN; allowed are finite values in [0, 1]: look for what divided by zero"
-            )
-        raise InputError(
-            f"the images hold values from {low:.3g} to {high:.3g}; allowed is [0, 1]: "
-            "leave out mean/std normalisation"
-        )
-
-
-def _card_names(model: nn.Module) -> Sequence[str] | None:
-    card = getattr(model, "pretrained_cfg", None) or {}
-    names = card.get("label_names")
-    return names if names and len(names) == getattr(model, "num_classes", None) else None
 
 
 class ExplanationHead(nn.Module):

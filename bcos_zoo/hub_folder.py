@@ -24,9 +24,10 @@ from torch import Tensor
 from . import configs, images, manifest, modelcard, render, state_dicts, zoo
 from .classifier import Classifier, Source, load, of_source
 from .errors import InputError, WeightsError
-from .explain import explain, unwrapped
+from .explain import explain
 from .explanation import Explanation
 from .files import replacing
+from .inputs import unwrapped
 from .layers import Encode
 
 SAMPLE = manifest.PACKAGE / "samples" / "chelsea.jpg"

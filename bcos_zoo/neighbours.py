@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .errors import InputError
-from .explain import class_logits, explain_output, unwrapped
+from .explain import explain_output
+from .inputs import class_logits, unwrapped
 from .layers import Encode, encode, is_linear
 from .layers.heads import check_channels, standardize
 from .layers.linear_mode import record_encoded

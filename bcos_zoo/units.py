@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from . import images
+from .activations import activations
 from .classifier import Classifier
 from .errors import InputError
-from .explain import activations
 
 
 @dataclass(frozen=True)

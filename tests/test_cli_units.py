@@ -15,7 +15,7 @@ from PIL import Image
 
 import bcos_zoo
 from bcos_zoo import Classifier, InputError, cli, pipeline
-from bcos_zoo.explain import activations
+from bcos_zoo.activations import activations
 from bcos_zoo.pipeline import Order
 from bcos_zoo.units import Unit
 

@@ -11,7 +11,7 @@ from pictures import coloured
 
 import bcos_zoo
 from bcos_zoo import Classifier, InputError
-from bcos_zoo.explain import activations
+from bcos_zoo.activations import activations
 from bcos_zoo.units import top_images
 
 

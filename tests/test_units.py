@@ -17,7 +17,7 @@ from torch import nn
 
 import bcos_zoo
 from bcos_zoo import InputError
-from bcos_zoo.explain import activations
+from bcos_zoo.activations import activations
 from bcos_zoo.layers import BcosConv2d, BcosLinear, Encode, LogitLayer
 
 LAYERS = [  # one of each kind of layer

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from .. import images, render
+from ..activations import activations
 from ..classifier import Classifier, Prediction
 from ..errors import InputError
-from ..explain import activations
 from ..explanation import Explanation
 from ..targets import Targets, resolve_targets
 from ..units import Unit

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..explain import check_eval, check_images, unwrapped
+from ..inputs import check_eval, check_images, unwrapped
 from ..layers import is_linear
 from ..targets import Targets
 from .gradients import (

@@ -28,9 +28,9 @@ from .. import configs, hub_folder, state_dicts, zoo
 from ..classifier import Classifier, Source
 from ..configs import Training
 from ..errors import InputError, WeightsError
-from ..explain import unwrapped
 from ..explanation import DEFAULT_SMOOTH
 from ..hub_folder import CARD, CONFIG, PICTURE, WEIGHTS
+from ..inputs import unwrapped
 from .runs import writing
 
 MADE_AT = 224  # pixels: the images that DEFAULT_SMOOTH is for

@@ -24,9 +24,9 @@ from .. import render
 from ..classifier import Classifier
 from ..data.samples import Samples
 from ..errors import InputError
-from ..explain import unwrapped
 from ..explanation import Explanation
 from ..files import replacing
+from ..inputs import unwrapped
 from ..layers import Encode
 from ..render import Panel
 from .runs import writing
