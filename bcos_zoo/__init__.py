@@ -1,16 +1,30 @@
-"""Inherently interpretable vision backbones: B-cos networks, checkpoints and exact explanations."""
+"""Inherently interpretable vision backbones: B-cos networks, checkpoints and exact explanations.
 
-from . import models  # registers every architecture with timm
-from .activations import explain_unit
-from .classifier import Classifier, Prediction, load
-from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
-from .explain import ExplanationHead, explain
-from .explanation import Explanation
-from .hub import export, push_to_hub
-from .layers import linear_mode
-from .zoo import create_model, list_models
+The import registers every architecture with timm. It does so when timm is imported, and all else is imported
+when it is asked for, so that `bcos-zoo --help` need not wait for torch.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from . import models
+    from .activations import explain_unit
+    from .classifier import Classifier, Prediction, load
+    from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
+    from .explain import ExplanationHead, explain
+    from .explanation import Explanation
+    from .hub import export, push_to_hub
+    from .layers import linear_mode
+    from .zoo import create_model, list_models
 
 __all__ = [
     "BcosZooError",
@@ -32,3 +46,82 @@ __all__ = [
     "models",
     "push_to_hub",
 ]
+
+_FILES = {  # where the public names are
+    **dict.fromkeys(("Classifier", "Prediction", "load"), "classifier"),
+    **dict.fromkeys(("BcosZooError", "InputError", "UnknownModelError", "WeightsError"), "errors"),
+    **dict.fromkeys(("ExplanationHead", "explain"), "explain"),
+    "Explanation": "explanation",
+    "explain_unit": "activations",
+    **dict.fromkeys(("export", "push_to_hub"), "hub"),
+    "linear_mode": "layers",
+    **dict.fromkeys(("create_model", "list_models"), "zoo"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, or a file of the package, imported at its first use."""
+    if name in _FILES:
+        value = getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
+    elif name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    else:
+        try:
+            value = import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Importing the file explain.py would put it in the place of the function `explain`: it may not."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _FILES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+class _Registering(MetaPathFinder):
+    """Registers our architectures with timm as soon as it is imported, by whom ever.
+
+    It finds timm and our own files as the other finders do, and waits for the end of the outermost import: a
+    file of ours may be what imports timm, and is half done then.
+    """
+
+    def __init__(self) -> None:
+        self.importing = threading.local()
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if fullname != "timm" and not fullname.startswith(f"{__name__}."):
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = lambda module: self.execute(execute, module)  # type: ignore[method-assign]
+        return spec
+
+    def execute(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+        depth = getattr(self.importing, "depth", 0)
+        self.importing.depth = depth + 1
+        try:
+            execute(module)
+        finally:
+            self.importing.depth = depth
+        if depth == 0 and self in sys.meta_path and "timm" in sys.modules:
+            sys.meta_path.remove(self)
+            import_module(f"{__name__}.models")
+
+
+sys.modules[__name__].__class__ = _Package
+if "timm" in sys.modules:
+    from . import models  # noqa: F811
+else:
+    sys.meta_path.insert(0, _Registering())

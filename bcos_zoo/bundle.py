@@ -257,11 +257,12 @@ def verify(
     *,
     model: str | None = None,
     tolerance: float = TOLERANCE,
+    device: str | torch.device = "cpu",
 ) -> list[Check]:
     """Recompute a bundle from the image and the network, and say line by line whether it holds.
 
     model: what to recompute it with; by default the checkpoint that the bundle names. tolerance: how much an
-    array may differ, relative to its largest absolute value.
+    array may differ, relative to its largest absolute value. device: where to recompute.
     Raises InputError for a file that is no bundle or no image, and for a bundle that names a network from
     elsewhere, which is only fetched when `model` asks for it; UnknownModelError and WeightsError as `load`.
     """
@@ -273,7 +274,7 @@ def verify(
         raise InputError(
             f"{path} names {name[:200]!r}, from outside the zoo; if you trust it, say --model {name[:200]}"
         )
-    return check(bundle, load(name), Path(image), tolerance=tolerance)
+    return check(bundle, load(name).to(device), Path(image), tolerance=tolerance)
 
 
 def check(

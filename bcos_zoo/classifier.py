@@ -13,13 +13,14 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
-from . import configs, images, manifest, zoo
+from . import configs, devices, images, manifest, zoo
 from .activations import explain_unit
 from .errors import InputError, WeightsError
 from .explain import ExplanationHead
 from .explanation import Explanation
 from .targets import Targets
 
+BATCH_SIZE = 32  # images at once, unless told otherwise
 VIEW = 320  # pixels: the least size of what a person is shown
 Source = str | os.PathLike[str] | Image.Image
 
@@ -89,8 +90,23 @@ class Classifier:
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C) of what `preprocess` gives: wherever the model is, and of whatever precision."""
-        own = next(self.model.parameters(), x)
-        return self.model(x.to(own.device, own.dtype))
+        return self.model(devices.moved(x, self.model))
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Classifier:
+        """Move the model, in place, to a device as `bcos_zoo.devices.choose` takes it, or to a precision.
+
+        Images follow by themselves. Returns this classifier. Raises InputError for a device that is not here.
+        """
+        if dtype is not None and not dtype.is_floating_point:
+            raise InputError(f"dtype={dtype}: allowed are floating-point types, such as torch.bfloat16")
+        self.model.to(None if device is None else devices.choose(device), dtype)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; the CPU if it holds no numbers."""
+        own = devices.place_of(self.model)
+        return torch.device("cpu") if own is None else own.device
 
     def explain(self, source: Source | Sequence[Source], targets: Targets = None) -> Explanation:
         """Explain one or several images; `targets` as in `bcos_zoo.explain`, labels allowed."""

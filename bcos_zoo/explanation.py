@@ -49,6 +49,13 @@ class Explanation:
         labels = None if parts[0].labels is None else tuple(row for p in parts for row in p.labels or ())
         return replace(parts[0], **joined, labels=labels)
 
+    def of_image(self, index: int) -> Explanation:
+        """The explanation of one of the N images alone, with an N of 1. Raises IndexError."""
+        one = range(len(self.logits))[index]
+        tensors = ("logits", "targets", "weights", "contributions", "bias")
+        own: dict[str, Any] = {name: getattr(self, name)[one : one + 1] for name in tensors}
+        return replace(self, **own, labels=None if self.labels is None else (self.labels[one],))
+
     def patches(self, size: int | tuple[int, int]) -> Tensor:
         """(N, T, H / size, W / size): the contributions of each patch, such as a ViT's token, in logits.
 

@@ -11,7 +11,7 @@ PACKAGE = Path(bcos_zoo.__file__).parent
 # Each layer imports only from layers above it (and, in a package, from its own files).
 ORDER = [
     {"errors"},
-    {"extras"},
+    {"extras", "devices"},
     {"metrics"},
     {"layers", "manifest", "images", "files"},
     {"checksums", "state_dicts", "configs"},

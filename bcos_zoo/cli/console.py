@@ -1,27 +1,41 @@
-"""What the verbs share: options, the two streams, and how results and errors are printed."""
+"""What the verbs share: options, the two streams, and how results and errors are printed.
+
+Nothing of torch is imported here, nor at the top of the other files of this folder: `--help` need not wait.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from ..classifier import Classifier
 from ..errors import InputError
+from .choices import DEVICES
+
+if TYPE_CHECKING:
+    from ..classifier import Classifier
 
 DEFAULT_MODEL = "bcos_resnet20.cifar10"  # the best embedded checkpoint
 
-out = Console()
-err = Console(stderr=True)
-
 Model = Annotated[str, typer.Option("--model", help="A checkpoint, hf-hub:org/name or local-dir:PATH.")]
+Device = Annotated[str, typer.Option("--device", help=f"Where to compute: {DEVICES}.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images at once: more is faster and takes more memory.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
 Folder = Annotated[Path, typer.Option("-o", help="Folder for what is written.")]
+
+
+def load(model: str, device: str) -> Classifier:
+    """The classifier of that name on the device of that name; the device is looked at first."""
+    from .. import classifier, devices
+
+    place = devices.choose(device)
+    return classifier.load(model).to(place)
 
 
 def print_json(document: Any) -> None:

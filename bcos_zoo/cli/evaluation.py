@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress
-from rich.table import Table
 
-from .. import evaluate
-from ..classifier import load
-from ..posthoc import EXPLAINERS
-from ..training import machine
-from .console import DEFAULT_MODEL, Json, Model, err, out, print_json
+from .choices import EXPLAINERS, METRICS
+from .console import DEFAULT_MODEL, BatchSize, Device, Json, Model, load, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def evaluate_(
@@ -23,10 +21,12 @@ def evaluate_(
         typer.Argument(help="Folder with a sub-folder of images for each class, unless boxes name them."),
     ],
     model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    batch_size: BatchSize = 250,
     as_json: Json = False,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help=f"accuracy, or of explanations: {', '.join(evaluate.METRICS)}."),
+        typer.Option("--metric", help=f"accuracy, or of explanations: {', '.join(METRICS)}."),
     ] = None,
     explainer: Annotated[
         list[str] | None, typer.Option("--explainer", help=f"{', '.join(EXPLAINERS)}; all if not given.")
@@ -55,6 +55,12 @@ def evaluate_(
     ),
 ) -> None:
     """Measure accuracy, or explanations beside those of other methods, on a folder of labelled images."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from .. import evaluate
+    from ..training import machine
+
     wanted = metric or ["accuracy"]
     explained = tuple(one for one in wanted if one != "accuracy")
     settings = evaluate.Settings(
@@ -62,15 +68,16 @@ def evaluate_(
         fewer=evaluate.parse_counts(fewer or []), smooth=smooth, seed=seed, stride=stride, boxes=boxes,
         masks=masks,
     )  # fmt: skip
-    classifier = load(model)
+    classifier = load(model, device)
     document: dict[str, Any] = {"model": model, "data": str(data)}
     summary: list[dict[str, Any]] = []
     if explained:
-        summary = evaluate.run(classifier, data, folder, settings, progress=Progress(console=err))
+        progress = Progress(console=Console(stderr=True))
+        summary = evaluate.run(classifier, data, folder, settings, batch_size=batch_size, progress=progress)
         document |= {"folder": str(folder), "summary": evaluate.for_json(summary)}
     if not machine.is_main():  # one table is enough
         return None
-    accuracy = evaluate.evaluate(classifier, data) if "accuracy" in wanted else None
+    accuracy = evaluate.evaluate(classifier, data, batch_size=batch_size) if "accuracy" in wanted else None
     if as_json:
         return print_json(document | (asdict(accuracy) if accuracy else {}))
     if accuracy is not None:
@@ -79,10 +86,12 @@ def evaluate_(
             f"calibration error {accuracy.calibration_error:.3f}, Brier score {accuracy.brier_score:.3f}"
         )
     if explained:
-        out.print(_table(summary))
+        Console().print(_table(summary))
 
 
 def _table(summary: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
     scores = {"mean": "mean", "p25": "p25", "p50": "median", "p75": "p75", "chance": "chance"}
     table = Table("metric", "explainer", "samples", "maps", *scores.values(), box=None)
     for line in summary:

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import bundle, images, pipeline
-from ..classifier import load
 from ..errors import InputError
-from ..units import Unit
-from .console import DEFAULT_MODEL, Folder, Images, Json, Model, parse_target, print_json, report
+from .choices import FORMATS, PICTURES, TOLERANCE
+from .console import (
+    DEFAULT_MODEL,
+    BatchSize,
+    Device,
+    Folder,
+    Images,
+    Json,
+    Model,
+    load,
+    parse_target,
+    print_json,
+    report,
+)
+
+if TYPE_CHECKING:
+    from .. import pipeline
+    from ..units import Unit
 
 
 def predict(
     paths: Images,
     model: Model = DEFAULT_MODEL,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many classes.")] = 5,
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
     as_json: Json = False,
 ) -> None:
     """Classify images."""
+    from .. import images, pipeline
+
     sources = images.find_images(paths)
-    classifier = load(model)
+    classifier = load(model, device)
     documents, errors = [], []
-    for path, answer in pipeline.predict_files(classifier, sources, top_k):
+    for path, answer in pipeline.predict_files(classifier, sources, top_k, batch_size=batch_size):
         if isinstance(answer, InputError):
             errors.append(answer)
             continue
@@ -45,8 +63,8 @@ def explain(
         list[str] | None, typer.Option("--target", help="Class label or index; give it again for more.")
     ] = None,
     folder: Folder = Path("."),
-    picture: Annotated[str, typer.Option("--picture", help=", ".join(pipeline.PICTURES))] = "figure",
-    format_: Annotated[str, typer.Option("--format", help=", ".join(pipeline.FORMATS))] = "png",
+    picture: Annotated[str, typer.Option("--picture", help=", ".join(PICTURES))] = "figure",
+    format_: Annotated[str, typer.Option("--format", help=", ".join(FORMATS))] = "png",
     contrast: Annotated[
         tuple[str, str] | None, typer.Option("--contrast", metavar="A B", help="Why A rather than B.")
     ] = None,
@@ -58,23 +76,30 @@ def explain(
         str | None, typer.Option("--layer", help="Explain a unit of this layer, such as layer3.1.conv2.")
     ] = None,
     unit: Annotated[int | None, typer.Option("--unit", help="Which unit of --layer, from 0.")] = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 1,
     as_json: Json = False,
 ) -> None:
     """Explain images and clips: image, contribution map and colour explanation side by side, or as chosen."""
+    from .. import images, pipeline
+
     if contrast and target:
         raise InputError("--contrast names its two classes itself; leave out --target")
     explained = _unit(layer, unit)
     if explained and (contrast or target):
         raise InputError(f"{explained} is explained in place of a class; leave out --target and --contrast")
     sources = images.find_images(paths)
-    classifier = load(model)
+    classifier = load(model, device)
     pair = (
         (parse_target(classifier, contrast[0]), parse_target(classifier, contrast[1])) if contrast else None
     )
     order = pipeline.Order(picture, format_, pair, shared_scale, seconds, explained)
     targets = [parse_target(classifier, one) for one in target] if target else None
     documents, errors = [], []
-    for path, answer in pipeline.explain_files(classifier, sources, targets, folder, order, model=model):
+    answers = pipeline.explain_files(
+        classifier, sources, targets, folder, order, model=model, batch_size=batch_size
+    )
+    for path, answer in answers:
         if isinstance(answer, InputError):
             errors.append(answer)
             continue
@@ -87,6 +112,8 @@ def explain(
 
 
 def _unit(layer: str | None, index: int | None) -> Unit | None:
+    from ..units import Unit
+
     if layer is not None and index is not None:
         return Unit(layer, index)
     if layer is not None or index is not None:
@@ -110,10 +137,17 @@ def units(
     model: Model = DEFAULT_MODEL,
     count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 9,
     folder: Folder = Path("."),
+    device: Device = "auto",
+    batch_size: BatchSize = 32,
     as_json: Json = False,
 ) -> None:
     """Find the images that a unit inside the network answers to most, and draw them with what it sees."""
-    sheet = pipeline.draw_unit(load(model), paths, Unit(layer, unit), folder, count=count)
+    from .. import pipeline
+    from ..units import Unit
+
+    sheet = pipeline.draw_unit(
+        load(model, device), paths, Unit(layer, unit), folder, count=count, batch_size=batch_size
+    )
     picture = None if sheet.picture is None else str(sheet.picture)
     if as_json:
         documents = [{"image": str(one.path), "activation": one.value} for one in sheet.found]
@@ -143,11 +177,15 @@ def verify_bundle(
     ] = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="Relative to the largest value of an array.")
-    ] = bundle.TOLERANCE,
+    ] = TOLERANCE,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Recompute an explanation from its image and network; exit with 2 unless all of it holds."""
-    checks = bundle.verify(file, image, model=model, tolerance=tolerance)
+    from .. import bundle, devices
+
+    place = devices.choose(device)
+    checks = bundle.verify(file, image, model=model, tolerance=tolerance, device=place)
     if as_json:
         print_json([asdict(check) for check in checks])
     for check in checks if not as_json else []:

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from .. import hub, zoo
 from ..errors import InputError
-from .console import Json, out, print_json
+from .console import Json, print_json
 
 Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph of the card's explanation.")]
 
@@ -22,6 +20,8 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List architectures, or checkpoints."""
+    from .. import zoo
+
     names = zoo.list_models(pattern, pretrained=pretrained)
     if as_json:
         return print_json(names)
@@ -33,13 +33,18 @@ def info(
     name: Annotated[str, typer.Argument(help="An architecture or a checkpoint.")], as_json: Json = False
 ) -> None:
     """Show what is known of an architecture and its checkpoints."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .. import zoo
+
     document = zoo.describe(name)
     if as_json:
         return print_json(document)
     table = Table(show_header=False, box=None)
     for key, value in document.items():
         table.add_row(key, json.dumps(value) if isinstance(value, (dict, list)) else str(value))
-    out.print(table)
+    Console().print(table)
 
 
 def export(
@@ -50,6 +55,8 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
     """Write a checkpoint as a folder: weights, config, model card with a sample explanation."""
+    from .. import hub
+
     if format_ != "hf":
         raise InputError(f"--format {format_}: allowed is hf")
     typer.echo(hub.export(model, folder, sample=sample, force=force))
@@ -63,4 +70,6 @@ def push(
     sample: Sample = None,
 ) -> None:
     """Upload a checkpoint to the Hugging Face Hub, as `export` writes it."""
+    from .. import hub
+
     typer.echo(hub.push_to_hub(model, repo_id, private=private or None, revision=revision, sample=sample))

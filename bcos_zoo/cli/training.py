@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .. import train
-from ..data import Task, UnreadableError, open_task
-from ..training import defaults, machine, recipe
-from ..training.plan import plan
-from ..training.recipe import Recipe
-from ..training.records import RECIPE
-from .console import DEFAULT_MODEL, Folder, Json, err, print_json
+from ..errors import InputError
+from .choices import DEVICES
+from .console import DEFAULT_MODEL, Folder, Json, print_json
+
+if TYPE_CHECKING:
+    from ..data import Task
+    from ..training.recipe import Recipe
 
 Source = Annotated[
     str,
@@ -31,6 +31,14 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change the recipe; repeatable.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Images a step; as the recipe says if not given."),
+]
+Where = Annotated[
+    str | None,
+    typer.Option("--device", help=f"Where to compute: {DEVICES}; as the recipe says if not given."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and stop.")]
 
 
@@ -44,18 +52,24 @@ def finetune(
         str, typer.Option("--train", help="full, head (linear probe), or from:LAYER and all after it.")
     ] = "full",
     changes: Set = None,
+    device: Where = None,
+    batch_size: BatchSize = None,
     resume: Resume = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Turn a network into a classifier of your own images."""
+    from ..training import defaults, recipe
+    from ..training.records import RECIPE
+
+    changes = _all_changes(changes, device, batch_size)
     run = folder or Path("runs") / f"{Path(data).stem}-{Path(model).name}"
     if resume:
-        wanted = recipe.read(run / RECIPE, changes or ())
+        wanted = recipe.read(run / RECIPE, changes)
         return _run(wanted, _open(data, wanted, run, dry_run), data, run, resume, dry_run, as_json)
-    settings = defaults.finetuning(model, learn, changes or ())
+    settings = defaults.finetuning(model, learn, changes)
     task = _open(data, settings, run, dry_run)
-    _run(defaults.for_task(settings, task, changes or ()), task, data, run, resume, dry_run, as_json)
+    _run(defaults.for_task(settings, task, changes), task, data, run, resume, dry_run, as_json)
 
 
 def train_(
@@ -63,16 +77,39 @@ def train_(
     data: Source,
     folder: Folder = Path("runs/train"),
     changes: Set = None,
+    device: Where = None,
+    batch_size: BatchSize = None,
     resume: Resume = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Train a network as a recipe says."""
-    wanted = recipe.read(config, changes or ())
+    from ..training import recipe
+
+    wanted = recipe.read(config, _all_changes(changes, device, batch_size))
     _run(wanted, _open(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
 
 
+def _all_changes(changes: list[str] | None, device: str | None, batch_size: int | None) -> list[str]:
+    """The changes of --set, with those that have an option of their own. Raises InputError for both."""
+    found = list(changes or ())
+    for option, key, value in (
+        ("--device", "run.device", None if device is None else json.dumps(device)),
+        ("--batch-size", "run.batch_size", batch_size),
+    ):
+        if value is None:
+            continue
+        if twice := [text for text in found if text.partition("=")[0].strip() == key]:
+            raise InputError(f"{option} and --set {twice[0]} say the same; leave out one of them")
+        found.append(f"{key}={value}")
+    return found
+
+
 def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
+    from .. import devices
+    from ..data import UnreadableError, open_task
+
+    devices.choose(wanted.run.device)  # ahead of the images, of which there may be many
     part = wanted.data
     try:
         return open_task(
@@ -90,6 +127,10 @@ def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
 def _run(
     wanted: Recipe, task: Task, source: str, folder: Path, resume: bool, dry_run: bool, as_json: bool
 ) -> None:
+    from .. import train
+    from ..training import machine, recipe
+    from ..training.plan import plan
+
     if dry_run:
         facts = plan(wanted, task, folder)
         if as_json:
@@ -108,11 +149,19 @@ def _run(
 
 
 def _log(line: str) -> None:
-    err.print(line, highlight=False, soft_wrap=True)
+    from rich.console import Console
+
+    Console(stderr=True).print(line, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def _progress() -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..training import machine
+
+    err = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not machine.is_main()) as bar:
         one = bar.add_task("loss", total=None)

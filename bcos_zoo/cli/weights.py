@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import checksums, weights, zoo
 from .console import Json, print_json
+
+if TYPE_CHECKING:
+    from .. import weights
 
 app = typer.Typer(no_args_is_help=True, help="Work on files of weights.")
 
@@ -21,6 +23,8 @@ CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Another cach
 @app.command()
 def fetch(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """Download the files of checkpoints, unless they are there, and verify them."""
+    from .. import weights, zoo
+
     records = [zoo.find_checkpoint(name) for name in names]
     _print_files({record.name: str(weights.fetch(record, cache_dir)) for record in records}, as_json)
 
@@ -28,6 +32,8 @@ def fetch(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> No
 @app.command()
 def path(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """Say where the files of checkpoints are, or would be after a download."""
+    from .. import weights, zoo
+
     records = [zoo.find_checkpoint(name) for name in names]
     _print_files({record.name: str(weights.location(record, cache_dir)) for record in records}, as_json)
 
@@ -42,6 +48,8 @@ def _print_files(files: dict[str, str], as_json: bool) -> None:
 @app.command()
 def verify(names: Some = None, cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """Hash the files that are here, of all checkpoints or of some; exit with 2 if one is bad."""
+    from .. import weights, zoo
+
     records = [zoo.find_checkpoint(name) for name in names] if names else weights.cached(cache_dir)
     verdicts = list(weights.verify(records, cache_dir))
     wanted = ("ok",) if names else ("ok", "missing")  # one of them may go meanwhile
@@ -78,6 +86,8 @@ def list_weights(
     as_json: Json = False,
 ) -> None:
     """List the checkpoints, with the sizes of the files that are here."""
+    from .. import weights, zoo
+
     here = {record.name: weights.location(record, cache_dir) for record in weights.cached(cache_dir)}
     sizes = {name: file.stat().st_size for name, file in here.items()}
     names = list(here) if cached else list(dict.fromkeys([*zoo.list_models(pretrained=True), *here]))
@@ -103,6 +113,8 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn a published file, in whatever layout it has its weights, into a .safetensors file of our own."""
+    from .. import checksums, zoo
+
     path = zoo.convert(source, name, target, force=force)
     if as_json:
         document = {"name": name, "source": str(source), "file": str(path), "sha256": checksums.sha256(path)}

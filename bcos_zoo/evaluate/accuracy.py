@@ -13,6 +13,8 @@ from .. import data, manifest, metrics
 from ..classifier import Classifier
 from ..errors import InputError
 
+BATCH_SIZE = 250  # images at once, unless told otherwise
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -69,7 +71,12 @@ def _index(class_names: tuple[str, ...], folder: str, root: str | Path) -> int:
 
 @torch.inference_mode()
 def logits_of(
-    classifier: Classifier, paths: list[Path], labels: list[int], *, batch_size: int = 250, workers: int = 0
+    classifier: Classifier,
+    paths: list[Path],
+    labels: list[int],
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """(M, C) logits and (M,) labels of image files. Raises InputError if one cannot be read."""
     loader = DataLoader(_Files(paths, labels, classifier), batch_size=batch_size, num_workers=workers)
@@ -78,7 +85,7 @@ def logits_of(
 
 
 def evaluate(
-    classifier: Classifier, root: str | Path, *, batch_size: int = 250, workers: int = 0
+    classifier: Classifier, root: str | Path, *, batch_size: int = BATCH_SIZE, workers: int = 0
 ) -> Accuracy:
     """Accuracy and calibration over `root/<class>/<image>`, through the card's own transform.
 

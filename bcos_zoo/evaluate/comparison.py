@@ -15,7 +15,7 @@ from .. import state_dicts
 from ..classifier import Classifier
 from ..errors import InputError
 from ..files import replacing
-from .accuracy import labelled_files
+from .accuracy import BATCH_SIZE, labelled_files
 from .objects import Objects, read_boxes, read_masks
 from .samples import Pool, Sample, energy_pool
 from .scoring import Row, Scorer
@@ -28,6 +28,7 @@ def compare(
     folder: str | Path,
     settings: Settings,
     *,
+    batch_size: int = BATCH_SIZE,
     share: tuple[int, int] = (0, 1),
     progress: Callable[[str, int, int], None] = lambda name, done, of: None,
 ) -> list[Row]:
@@ -37,19 +38,20 @@ def compare(
     Each row: explainer, metric, sample, map (of the sample), score. They are appended to files in `folder`
     as they are made, and what is there is not done again, so that a later run may ask for more explainers,
     metrics or samples.
+    batch_size: how many images, or variants of one, go through the network at once, at most.
     share: (i, n), this process does every n-th sample from the i-th on.
     progress: called after each sample, with what is done, and how many of how many.
     Raises InputError for images that are too few or too poorly classified, for a network that does not take
     a grid, and for a folder that holds the rows of another grid, smoothing or seed, of other data or weights.
     """
     folder, objects = Path(folder), _objects(settings, root)
-    scorer = Scorer(classifier, settings, objects)
+    scorer = Scorer(classifier, settings, objects, batch_size)
     if "localisation" in settings.metrics:
         scorer.check()
     _begin(folder, _identity(classifier, root, settings, objects))
     done = {(row["explainer"], row["metric"], row["sample"]) for row in rows(folder)}
     index, of = share
-    for metric, samples in _samples(scorer, root).items():
+    for metric, samples in _samples(scorer, root, batch_size).items():
         for explainer in settings.explainers:
             if metric == "completeness" and explainer != "inherent":
                 continue  # the others do not claim it
@@ -90,11 +92,11 @@ def _objects(settings: Settings, root: str | Path) -> Objects | None:
     return None if settings.masks is None else read_masks(settings.masks, root)
 
 
-def _samples(scorer: Scorer, root: str | Path) -> dict[str, list[Sample]]:
+def _samples(scorer: Scorer, root: str | Path, batch_size: int) -> dict[str, list[Sample]]:
     """The samples of each metric; the network sees the images once for all of them."""
     settings, classifier, found = scorer.settings, scorer.classifier, {}
     if set(settings.metrics) != {"energy"}:
-        pool = Pool.of(classifier, *labelled_files(classifier, root))
+        pool = Pool.of(classifier, *labelled_files(classifier, root), batch_size=batch_size)
     for metric in settings.metrics:
         if metric == "localisation":
             found[metric] = pool.grids(settings.grid, settings.samples, settings.seed)
@@ -102,7 +104,7 @@ def _samples(scorer: Scorer, root: str | Path) -> dict[str, list[Sample]]:
             found[metric] = pool.singles(settings.samples, settings.seed)
         else:
             assert scorer.objects is not None  # `Settings` has asked for them
-            own = energy_pool(classifier, scorer.objects, root)
+            own = energy_pool(classifier, scorer.objects, root, batch_size=batch_size)
             found[metric] = own.singles(
                 settings.samples, settings.seed, lambda sample: bool(scorer.mask(sample).any())
             )

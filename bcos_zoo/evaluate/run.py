@@ -8,11 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.progress import Progress, TaskID
 
 from ..classifier import Classifier
 from ..extras import required
+from .accuracy import BATCH_SIZE
 from .comparison import compare, rows
 from .scoring import Row
 from .settings import CURVES, Settings
@@ -22,7 +22,13 @@ WAIT = timedelta(days=30)  # of a process that is done, for the others
 
 
 def run(
-    classifier: Classifier, root: str | Path, folder: str | Path, settings: Settings, *, progress: Progress
+    classifier: Classifier,
+    root: str | Path,
+    folder: str | Path,
+    settings: Settings,
+    *,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """`compare`, then summary.json, rows.parquet and a plot a metric in `folder`; returns the summary.
 
@@ -38,9 +44,9 @@ def run(
         progress.update(tasks[name], completed=done)
 
     with progress:
-        compare(classifier, root, folder, settings, share=share, progress=advance)
+        compare(classifier, root, folder, settings, batch_size=batch_size, share=share, progress=advance)
     if share[1] > 1:
-        accelerate, cpu = required("accelerate", "accelerate"), not torch.accelerator.is_available()
+        accelerate, cpu = required("accelerate", "accelerate"), classifier.device.type == "cpu"
         accelerate.PartialState(cpu=cpu, timeout=WAIT).wait_for_everyone()
     found = list(rows(folder))
     if share[0] == 0:

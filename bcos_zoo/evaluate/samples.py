@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import metrics
 from ..classifier import Classifier
 from ..errors import InputError
-from .accuracy import labelled_files, logits_of
+from .accuracy import BATCH_SIZE, labelled_files, logits_of
 from .objects import Boxes, Objects
 
 CONFIDENT = 0.5  # sigmoid of the logit of an image's class, above which it is used
@@ -35,9 +35,11 @@ class Pool:
     logits: Tensor  # (M, C)
 
     @staticmethod
-    def of(classifier: Classifier, paths: list[Path], labels: list[int]) -> Pool:
+    def of(
+        classifier: Classifier, paths: list[Path], labels: list[int], *, batch_size: int = BATCH_SIZE
+    ) -> Pool:
         """Raises InputError if an image cannot be read."""
-        logits, truth = logits_of(classifier, paths, labels)
+        logits, truth = logits_of(classifier, paths, labels, batch_size=batch_size)
         return Pool(paths, truth, logits)
 
     def grids(self, n: int, count: int, seed: int) -> list[Sample]:
@@ -70,15 +72,18 @@ class Pool:
         )
 
 
-def energy_pool(classifier: Classifier, objects: Objects, root: str | Path) -> Pool:
+def energy_pool(
+    classifier: Classifier, objects: Objects, root: str | Path, *, batch_size: int = BATCH_SIZE
+) -> Pool:
     """The images that have objects: with the classes of labelled boxes, else with that of their folder.
 
     Raises InputError if there are none.
     """
     if isinstance(objects, Boxes) and objects.labelled:
-        return Pool.of(classifier, *objects.pairs(classifier))
+        return Pool.of(classifier, *objects.pairs(classifier), batch_size=batch_size)
     labelled = zip(*labelled_files(classifier, root), strict=True)
     found = [(path, label) for path, label in labelled if objects.has(path)]
     if not found:
         raise InputError(f"{root}: no image has an object; masks are PNG files under the names of the images")
-    return Pool.of(classifier, [path for path, _ in found], [label for _, label in found])
+    paths, truth = [path for path, _ in found], [label for _, label in found]
+    return Pool.of(classifier, paths, truth, batch_size=batch_size)

@@ -14,6 +14,7 @@ from ..classifier import Classifier
 from ..errors import InputError, reason
 from ..explain import explain
 from ..posthoc import attribute
+from .accuracy import BATCH_SIZE
 from .objects import Objects, in_view
 from .samples import Sample
 from .settings import Settings
@@ -29,6 +30,7 @@ class Scorer:
     classifier: Classifier
     settings: Settings
     objects: Objects | None = None
+    batch_size: int = BATCH_SIZE  # at most
 
     def check(self) -> None:
         """Raise InputError unless the network can be shown the grids of the settings."""
@@ -43,7 +45,7 @@ class Scorer:
         black = self.classifier.preprocess(Image.new("RGB", (width, height)))
         try:
             with torch.inference_mode():
-                self.classifier.model(metrics.tile(black.expand(n * n, -1, -1, -1), n)[None])
+                self.classifier.logits(metrics.tile(black.expand(n * n, -1, -1, -1), n)[None])
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
             raise InputError(
                 f"a grid of {n}x{n} images is {n * height}x{n * width} pixels, which the network for "
@@ -58,10 +60,9 @@ class Scorer:
 
     def rows(self, sample: Sample, explainer: str, metric: str) -> list[Row]:
         """One row a target: its score and, with some metrics, more. chance: the score of a constant map."""
-        images, targets = (
-            torch.cat([self.classifier.preprocess(path) for path in sample.paths]),
-            sample.targets,
-        )
+        device = self.classifier.device
+        images = torch.cat([self.classifier.preprocess(path) for path in sample.paths]).to(device)
+        targets = sample.targets.to(device)
         if metric == "localisation":
             chance = 1 / self.settings.grid**2
             scores = self._localisation(images, targets, explainer)
@@ -76,7 +77,13 @@ class Scorer:
             def again(noisy: Tensor) -> Tensor:
                 return self._maps(noisy, targets.expand(len(noisy), 1), explainer)[:, 0]
 
-            return [{"score": metrics.stability(again, images[0], seed=self.settings.seed).mean}]
+            return [
+                {
+                    "score": metrics.stability(
+                        again, images[0], seed=self.settings.seed, batch=self._most(8)
+                    ).mean
+                }
+            ]
         attribution = self._maps(images, targets[None], explainer)[0, 0]
         if metric == "energy":
             mask = self.mask(sample)
@@ -87,7 +94,7 @@ class Scorer:
         along = metrics.deletion_curve if metric.startswith("deletion") else metrics.insertion_curve
         order: Literal["most", "least"] = "least" if metric.endswith("-least") else "most"
         model, target = self.classifier.model, int(targets[0])
-        curve = along(model, images[0], attribution, target, order=order, steps=STEPS)
+        curve = along(model, images[0], attribution, target, order=order, steps=STEPS, batch=self._most(32))
         return [{"score": curve.area, "curve": curve.scores.tolist()}]
 
     def _localisation(self, images: Tensor, targets: Tensor, explainer: str) -> list[float]:
@@ -99,14 +106,22 @@ class Scorer:
             size = images.shape[-1]
             every = targets[None]
             maps = metrics.slide(
-                lambda x: self._maps(x, every.expand(len(x), -1), explainer), image, size, stride
-            )
+                lambda x: self._maps(x, every.expand(len(x), -1), explainer), image, size, stride,
+                batch=self._most(16),
+            )  # fmt: skip
         scores: list[float] = metrics.localisation_score(maps, n, smooth=self.settings.smooth).tolist()
         return scores
+
+    def _most(self, usual: int) -> int:
+        """How many images are explained at once, where it is `usual` unless less memory is asked for."""
+        return min(usual, self.batch_size)
 
     def _maps(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
         """(N, T, H, W): what each image of x (N, 3, H, W) owes to each of its targets (N, T)."""
         if explainer == "inherent":
-            return explain(self.classifier.model, x, targets).contributions
-        batch, seed = self.settings.grid**2, self.settings.seed  # as many variants of one image, too
+            return explain(self.classifier.model, x, targets, max_batch=self.batch_size).contributions
+        batch, seed = (
+            self._most(self.settings.grid**2),
+            self.settings.seed,
+        )  # as many variants of one image, too
         return attribute(self.classifier.model, x, targets, explainer, batch=batch, seed=seed)

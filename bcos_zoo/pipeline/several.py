@@ -6,11 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from .. import bundle, render, report, vector, video, zoo
-from ..classifier import Classifier, Prediction
+from ..classifier import BATCH_SIZE, Classifier, Prediction
 from ..configs import ELSEWHERE
 from ..errors import InputError
 from ..targets import Targets
+from .batches import batched
 from .order import ENDINGS, MOST_IN_A_SHEET, Order
 from .places import (
     as_text,
@@ -21,7 +25,7 @@ from .places import (
     save_sheet,
     unwritable,
 )
-from .single import ImageExplained, check_targets, explain_one, rows_of, sheet_row
+from .single import ImageExplained, check_targets, explain_several, rows_of, sheet_row
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,26 @@ class Answer:
 
 
 def predict_files(
-    classifier: Classifier, sources: Iterable[Path], top_k: int
+    classifier: Classifier, sources: Iterable[Path], top_k: int, *, batch_size: int = BATCH_SIZE
 ) -> Iterator[tuple[Path, list[Prediction] | InputError]]:
-    """Predictions of each file, or why it could not be read: one bad file does not stop the others."""
-    for source in sources:
-        try:
-            yield source, classifier.predict(source, top_k)
-        except InputError as error:
-            yield source, error
+    """Predictions of each file, or why it could not be read: one bad file does not stop the others.
+
+    batch_size: how many images go through the network at once.
+    """
+    for some in batched(sources, batch_size):
+        opened = [_opened(classifier, source) for source in some]
+        readable = [one for one in opened if isinstance(one, Tensor)]
+        with torch.inference_mode():
+            rows = iter(classifier.logits(torch.cat(readable)).cpu() if readable else ())
+        for source, one in zip(some, opened, strict=True):
+            yield source, one if isinstance(one, InputError) else classifier.rank(next(rows), top_k)
+
+
+def _opened(classifier: Classifier, source: Path) -> Tensor | InputError:
+    try:
+        return classifier.preprocess(source)
+    except InputError as error:
+        return error
 
 
 def explain_files(
@@ -54,31 +70,45 @@ def explain_files(
     order: Order | None = None,
     *,
     model: str = "",
+    batch_size: int = 1,
 ) -> Iterator[tuple[Path, Answer | InputError]]:
     """Explain each file and write what is ordered, or say why not: one bad file does not stop the others.
 
-    model: the name that bundles and pages give the network. With a shared scale each image is explained
+    model: the name that bundles and pages give the network. batch_size: how many images are explained at
+    once; of a clip, it is one frame. With a shared scale each image is explained
     twice: once for the scale, once for its picture, so that not all explanations are held at once.
     """
     order = order or Order()
     check_targets(classifier, list(order.contrast) if order.contrast else targets, order.unit)
     if order.picture == "sheet" or order.format == "html":
-        yield from _together(classifier, sources, targets, folder, order, model)
+        yield from _together(classifier, sources, targets, folder, order, model, batch_size)
         return
-    scale = _shared_scale(classifier, sources, targets, order) if order.shared_scale else None
+    scale = _shared_scale(classifier, sources, targets, order, batch_size) if order.shared_scale else None
     paths = picture_paths(sources, folder, ENDINGS.get(order.format, order.format))
     given = {source.resolve() for source in sources}
-    for source, path in zip(sources, paths, strict=True):
-        try:
-            check_spared(path, given)
-            if video.is_clip(source):
-                yield source, _clip(classifier, source, path, targets, order)
-                continue
-            one = explain_one(classifier, source, targets, order)
-        except InputError as error:
-            yield source, error
-        else:
-            yield source, _answer(one, _write(classifier, one, path, order, scale, model))
+    for some in batched(zip(sources, paths, strict=True), batch_size):
+        wanted = [source for source, path in some if not (video.is_clip(source) or _spoils(path, given))]
+        explained = iter(explain_several(classifier, wanted, targets, order))
+        for source, path in some:
+            try:
+                check_spared(path, given)
+                if video.is_clip(source):
+                    yield source, _clip(classifier, source, path, targets, order)
+                    continue
+                if isinstance(one := next(explained), InputError):
+                    raise one
+            except InputError as error:
+                yield source, error
+            else:
+                yield source, _answer(one, _write(classifier, one, path, order, scale, model))
+
+
+def _spoils(path: Path, given: set[Path]) -> bool:
+    try:
+        check_spared(path, given)
+    except InputError:
+        return True
+    return False
 
 
 def _answer(one: ImageExplained, path: Path) -> Answer:
@@ -99,16 +129,14 @@ def _clip(classifier: Classifier, source: Path, path: Path, targets: Targets, or
 
 
 def _shared_scale(
-    classifier: Classifier, sources: Sequence[Path], targets: Targets, order: Order
+    classifier: Classifier, sources: Sequence[Path], targets: Targets, order: Order, batch_size: int
 ) -> render.Scale | None:
     """The scale of all images that can be read; those that cannot are reported when they are drawn."""
     scales = []
-    for source in sources:
-        try:
-            if not video.is_clip(source):
-                scales.append(render.Scale.of(explain_one(classifier, source, targets, order).explanation))
-        except InputError:
-            continue
+    for some in batched((source for source in sources if not video.is_clip(source)), batch_size):
+        for one in explain_several(classifier, some, targets, order):
+            if not isinstance(one, InputError):
+                scales.append(render.Scale.of(one.explanation))
     return render.Scale.shared(scales) if scales else None
 
 
@@ -146,6 +174,7 @@ def _together(
     folder: Path,
     order: Order,
     model: str,
+    batch_size: int,
 ) -> Iterator[tuple[Path, Answer | InputError]]:
     """One file of all images. Kept of each are small pictures only, so that there may be many."""
     if order.picture == "sheet" and len(sources) > MOST_IN_A_SHEET:
@@ -155,17 +184,18 @@ def _together(
         )
     path = folder / ("report.html" if order.format == "html" else f"sheet.{order.format}")
     check_spared(path, {source.resolve() for source in sources})
-    scale = _shared_scale(classifier, sources, targets, order) if order.shared_scale else None
+    scale = _shared_scale(classifier, sources, targets, order, batch_size) if order.shared_scale else None
     answers: list[tuple[Path, Answer | InputError]] = []
     rows: list[list[render.Panel]] = []
     sections: list[str] = []
-    for source in sources:
-        try:
-            if video.is_clip(source):
-                raise InputError(f"{source} is a clip; {path.name} is of images: explain it by itself")
-            one = explain_one(classifier, source, targets, order)
-        except InputError as error:
-            answers.append((source, error))
+    found: Iterator[tuple[Path, ImageExplained | InputError]] = (
+        pair
+        for some in batched(sources, batch_size)
+        for pair in zip(some, _images_alone(classifier, some, targets, order, path), strict=True)
+    )
+    for source, one in found:
+        if isinstance(one, InputError):
+            answers.append((source, one))
             continue
         answers.append((source, _answer(one, path)))
         if order.format == "html":
@@ -178,6 +208,19 @@ def _together(
     elif rows:
         save_sheet(rows, path)
     yield from answers
+
+
+def _images_alone(
+    classifier: Classifier, sources: Sequence[Path], targets: Targets, order: Order, path: Path
+) -> Iterator[ImageExplained | InputError]:
+    """`explain_several`, of images that may have clips among them, which have no place in one file."""
+    images = [source for source in sources if not video.is_clip(source)]
+    explained = iter(explain_several(classifier, images, targets, order))
+    for source in sources:
+        if video.is_clip(source):
+            yield InputError(f"{source} is a clip; {path.name} is of images: explain it by itself")
+        else:
+            yield next(explained)
 
 
 def _entries(one: ImageExplained, scale: render.Scale | None) -> Iterator[report.Entry]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from .. import images, render
-from ..activations import activations
+from ..activations import activations, explain_unit
 from ..classifier import Classifier, Prediction
 from ..errors import InputError
 from ..explanation import Explanation
@@ -54,16 +56,65 @@ def explain_one(
     classifier: Classifier, source: str | Path | Image.Image, targets: Targets, order: Order
 ) -> ImageExplained:
     """Explain the targets, or the contrast or unit of the order, in one image."""
-    photograph = images.load_rgb(source)
+    (one,) = explain_several(classifier, [source], targets, order)
+    if isinstance(one, InputError):
+        raise one
+    return one
+
+
+def explain_several(
+    classifier: Classifier,
+    sources: Sequence[str | Path | Image.Image],
+    targets: Targets,
+    order: Order,
+) -> list[ImageExplained | InputError]:
+    """`explain_one` of each, all at once in the network; or why an image cannot be read, in its place."""
+    found: list[ImageExplained | InputError] = []
+    opened: list[tuple[int, Image.Image, Tensor]] = []
+    for place, source in enumerate(sources):
+        try:
+            photograph = images.load_rgb(source)
+            opened.append((place, photograph, classifier.preprocess(photograph)))
+            found.append(InputError("not explained yet"))
+        except InputError as error:
+            found.append(error)
+    if not opened:
+        return found
+    x = torch.cat([pixels for _, _, pixels in opened])
+    logits = None
+    if order.unit is not None:
+        explanation = explain_unit(classifier.model, x, order.unit.layer, order.unit.index)
+        explanation = replace(
+            explanation, smooth=classifier.head.smooth, percentile=classifier.head.percentile
+        )
+        with torch.inference_mode():
+            logits = classifier.logits(x)
+    else:
+        explanation = classifier.head(x, targets if order.contrast is None else list(order.contrast))
+    for i, (place, photograph, _) in enumerate(opened):
+        found[place] = _described(
+            classifier, sources[place], photograph, explanation.of_image(i),
+            explanation.logits[i] if logits is None else logits[i], order,
+        )  # fmt: skip
+    return found
+
+
+def _described(
+    classifier: Classifier,
+    source: str | Path | Image.Image,
+    photograph: Image.Image,
+    explanation: Explanation,
+    logits: Tensor,
+    order: Order,
+) -> ImageExplained:
+    """The explanation of one image in words. logits: (C,) of the classes, whatever is explained."""
     view, count = classifier.view(photograph), len(classifier.class_names)
     if order.unit is not None:
-        explanation = classifier.explain_unit(photograph, order.unit.layer, order.unit.index)
         short = [f"activation {float(explanation.logits):.3g}"]
         titles = [f"{order.unit}, {short[0]}"]
-        ranked = classifier.predict(photograph, count)
+        ranked = classifier.rank(logits, count)
         return ImageExplained(source, view, explanation, ranked, titles, short, measure="")
-    explanation = classifier.explain(photograph, targets if order.contrast is None else list(order.contrast))
-    ranked = classifier.rank(explanation.logits[0], count)
+    ranked = classifier.rank(logits, count)
     by_index = {prediction.index: prediction for prediction in ranked}
     chosen = [by_index[i] for i in explanation.targets[0].tolist()]
     titles = [f"{prediction.label}, probability {prediction.probability:.3g}" for prediction in chosen]

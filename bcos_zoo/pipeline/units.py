@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import images
-from ..classifier import Classifier
+from ..classifier import BATCH_SIZE, Classifier
 from ..errors import InputError
 from ..units import Activation, Unit, top_images
 from .order import MOST_IN_A_SHEET, Order
@@ -25,18 +25,25 @@ class UnitSheet:
 
 
 def draw_unit(
-    classifier: Classifier, sources: Iterable[Path], unit: Unit, folder: Path, *, count: int = 9
+    classifier: Classifier,
+    sources: Iterable[Path],
+    unit: Unit,
+    folder: Path,
+    *,
+    count: int = 9,
+    batch_size: int = BATCH_SIZE,
 ) -> UnitSheet:
     """The images with the largest activations of a unit, each beside its explanation, as `LAYER.UNIT.png`.
 
     sources: image files, or folders of them. count: how many, 1 to 400.
+    batch_size: how many go through the network at once to find these; they are explained one by one.
     Raises InputError for a unit that is not there, another count, and a folder that cannot be written.
     """
     if count > MOST_IN_A_SHEET:
         raise InputError(f"count={count}: allowed are 1 to {MOST_IN_A_SHEET}, the images that fit a sheet")
     files, path = images.find_images(list(sources)), folder / f"{unit.layer}.{unit.index}.png"
     check_spared(path, {file.resolve() for file in files})
-    found, errors = top_images(classifier, files, unit.layer, unit.index, count=count)
+    found, errors = top_images(classifier, files, unit.layer, unit.index, count=count, batch_size=batch_size)
     order = Order("sheet", unit=unit)
     explained = ((one.path, explain_one(classifier, one.path, None, order)) for one in found)
     rows = [sheet_row(one, file.name, None) for file, one in explained]

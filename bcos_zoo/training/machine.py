@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .. import devices
 from ..data import Task
 from ..errors import InputError
 from ..extras import required
@@ -18,22 +19,29 @@ from .recipe import Recipe
 MIXED = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # accelerate's words
 FREE = {  # keys that change neither weights nor scores
     *("data.workers", "data.cache", "data.check", "data.bad_share", "run.save_minutes", "run.save_steps"),
-    *("run.keep", "run.trackers", "run.snapshots", "run.snapshot_every"),
+    *("run.keep", "run.trackers", "run.snapshots", "run.snapshot_every", "run.device"),
 }
 
 
 def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
     """accelerate's object for this process, as `torchrun` or `accelerate launch` started it, or alone.
 
-    Raises InputError for a precision that the machine does not have, for accelerate's own FSDP, and if
-    accelerate is missing.
+    Raises InputError for a device or a precision that the machine does not have, for accelerate's own FSDP,
+    and if accelerate is missing.
     """
+    device = devices.choose(recipe.run.device)
+    named = recipe.run.device != "auto" and torch.device(recipe.run.device).index is not None
+    if named and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError(
+            f"run.device={recipe.run.device!r} is one device, and several processes came, each with its own; "
+            f"give {device.type!r}"
+        )
     accelerate = required("accelerate", "accelerate", "train")
     # It would keep the precision of the first run of a process for all later ones.
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=False)
     try:
         made = accelerate.Accelerator(
-            cpu=not torch.accelerator.is_available(),  # else it leaves processes without one apart
+            cpu=device.type == "cpu",  # else it leaves processes without one apart
             mixed_precision=MIXED[recipe.run.precision],
             log_with=list(recipe.run.trackers) or None,
             project_dir=os.path.join(folder, "trackers"),
@@ -47,6 +55,8 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
             f"WORLD_SIZE={processes}, but accelerate found {made.num_processes} process; start them with "
             "torchrun or accelerate launch"
         )
+    if recipe.run.device != "auto" and made.num_processes == 1:
+        made.state.device = device  # of its own it takes the first one
     if absent := sorted(set(recipe.run.trackers) - {str(one.value) for one in made.log_with}):
         raise InputError(  # accelerate would go on without them
             f"run.trackers: {', '.join(absent)} cannot be imported; install it, or leave it out"

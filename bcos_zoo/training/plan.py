@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .. import devices
 from ..data import Order, Task
 from . import networks, parameters, states
 from .recipe import Recipe
@@ -34,6 +35,7 @@ def plan(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
         "batch_size": order.batch_size,
         "steps_an_epoch": order.steps,
         "steps": order.steps * recipe.run.epochs,
+        "device": str(devices.choose(recipe.run.device)),
         "input_size": list(networks.data_config(model, recipe.data.input_size)["input_size"]),
         "parameters": sum(p.numel() for p in weights),
         "learning": sum(p.numel() for p in weights if p.requires_grad),

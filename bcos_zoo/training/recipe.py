@@ -130,6 +130,7 @@ class Run:
     """How it runs.
 
     batch_size: images of an optimiser step, over all processes and accumulated parts.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps"; a resumed run may take another.
     synchronise: batch statistics over all processes. shard: weights, gradients and the optimiser's state are
     shared out over the processes (FSDP), for networks that do not fit else. validate_every: epochs.
     save_minutes, save_steps: between two states (0: no such limit); one more follows each epoch.
@@ -144,6 +145,7 @@ class Run:
     batch_size: int = 128
     accumulate: int = 1
     seed: int = 42
+    device: str = "auto"
     precision: str = "float32"
     compile: bool = False
     channels_last: bool = False

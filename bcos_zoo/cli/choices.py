@@ -1,0 +1,14 @@
+"""What options allow, as --help says it. The library says it too, but imports torch; a test compares both."""
+
+DEVICES = "auto, cpu, cuda, cuda:1, mps"
+PICTURES = ("figure", "rgba", "map", "overlay", "sheet")
+FORMATS = ("png", "svg", "pdf", "npz", "bundle", "html")
+EXPLAINERS = (
+    *("inherent", "ixg", "grad", "smoothgrad", "intgrad", "guided-backprop", "deeplift"),
+    *("gradcam", "layercam", "rise", "lime", "occlusion"),
+)
+METRICS = (
+    *("localisation", "energy", "deletion", "deletion-least", "insertion", "insertion-least"),
+    *("sparseness", "stability", "completeness"),
+)
+TOLERANCE = 1e-3  # of `verify`

@@ -1,0 +1,89 @@
+"""What options say they allow is what the library allows; all that computes takes devices and batches."""
+
+import inspect
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from bcos_zoo import bundle, cli, evaluate, pipeline
+from bcos_zoo.cli import choices, evaluation, explanations, training
+from bcos_zoo.posthoc import EXPLAINERS
+
+
+def test_help_names_what_the_library_knows():
+    """The command line may not import the library for its help, so it has a copy."""
+    assert choices.PICTURES == pipeline.PICTURES
+    assert choices.FORMATS == pipeline.FORMATS
+    assert choices.EXPLAINERS == EXPLAINERS
+    assert choices.METRICS == evaluate.METRICS
+    assert choices.TOLERANCE == bundle.TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        explanations.predict,
+        explanations.explain,
+        explanations.units,
+        explanations.verify_bundle,
+        evaluation.evaluate_,
+        training.finetune,
+        training.train_,
+    ],
+)
+def test_every_verb_that_computes_takes_a_device(verb):
+    parameters = inspect.signature(verb).parameters
+    assert "device" in parameters
+    assert "batch_size" in parameters or verb is explanations.verify_bundle  # of one image
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i, colour in enumerate(("red", "green", "blue", "white", "gray")):
+        Image.new("RGB", (40, 50), colour).save(tmp_path / f"{i}.png")
+    (tmp_path / "2b.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def answers(capsys, *arguments) -> tuple[int, dict]:
+    code = cli.run([str(argument) for argument in arguments])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+def test_numbers_do_not_depend_on_the_batch(verb, folder, tmp_path, capsys):
+    found = []
+    for size in (1, 2, 4, 99):
+        more = ["-o", tmp_path / f"out{size}"] if verb == "explain" else []
+        images = [folder / f"{name}.png" for name in ("0", "1", "2", "2b", "3", "4")]
+        code, document = answers(capsys, verb, *images, "--batch-size", size, "--json", *more)
+        assert code == 2 and len(document["errors"]) == 1 and "2b.png" in document["errors"][0]
+        assert [one["image"] for one in document["images"]] == [str(i) for i in images if "2b" not in i.name]
+        found.append([[p["logit"] for p in one["predictions"]] for one in document["images"]])
+    for other in found[1:]:
+        torch.testing.assert_close(torch.tensor(other), torch.tensor(found[0]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--device", "gpu"], "no device is called 'gpu'"),
+        (["--device", "xpu:3"], "xpu:3 was asked for"),
+        (["--batch-size", "0"], "--batch-size.*greater than or equal to 1"),
+    ],
+)
+def test_bad_devices_and_batches_are_one_line(verb, given, said, folder, capsys):
+    assert cli.run([verb, str(folder / "0.png"), *given]) == 2
+    printed = capsys.readouterr().err
+    assert re.search(said, printed) and printed.startswith("error: ") and printed.count("\n") == 1
+
+
+def test_a_device_named_twice_is_refused(folder, capsys):
+    """Of a recipe too; `--set` says it there."""
+    given = ["--device", "cpu", "--set", "run.device=auto"]
+    assert cli.run(["finetune", str(folder), *given]) == 2
+    assert "say the same" in capsys.readouterr().err
