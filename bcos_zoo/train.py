@@ -1,7 +1,7 @@
 """The training engine: one loop for fine-tuning and for training from nothing, over accelerate.
 
 Each random draw is a function of the seed and of where in the run it happens, so no generator's state is
-kept: a run that was killed and resumed ends with the same bits as one that was not.
+kept: a run that was killed and resumed ends with the same bits as one that was not, on the CPU at least.
 """
 
 from __future__ import annotations

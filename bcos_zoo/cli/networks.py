@@ -54,7 +54,7 @@ def export(
     sample: Sample = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
-    """Write a checkpoint as a folder: weights, config, model card with a sample explanation."""
+    """Write a checkpoint as a folder: weights, config, model card with a sample explanation; on the CPU."""
     from .. import hub
 
     if format_ != "hf":
