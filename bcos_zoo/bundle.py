@@ -351,7 +351,8 @@ def _recomputed(
 
 
 def _explain(classifier: Classifier, image: Path, targets: Tensor, dtype: torch.dtype) -> Explanation:
-    return explain(classifier.model, classifier.preprocess(image), targets, dtype=dtype)
+    x, names = classifier.preprocess(image), classifier.outputs
+    return explain(classifier.model, x, targets, class_names=names, dtype=dtype)
 
 
 def _close(name: str, said: np.ndarray, again: np.ndarray, tolerance: float) -> Check:

@@ -18,6 +18,7 @@ from .activations import explain_unit
 from .errors import InputError, WeightsError
 from .explain import ExplanationHead
 from .explanation import Explanation
+from .outputs import Outputs
 from .targets import Targets
 
 BATCH_SIZE = 32  # images at once, unless told otherwise
@@ -31,26 +32,32 @@ class Prediction:
 
     label: str
     index: int
-    probability: float  # sigmoid of the logit: B-cos networks are trained with binary cross-entropy
+    probability: float  # as the classifier's `outputs` make it of the logits: most often their sigmoid
     logit: float
 
 
 class Classifier:
     """Model, preprocessing, class names and explanation head as one object, from files to answers.
 
-    model: a network in eval mode, with a timm card. class_names: one for each class.
+    model: a network in eval mode, with a timm card. class_names: one for each class, of a network trained
+    with binary cross-entropy; `Outputs` of any other. Two names for a single logit: the second is what it
+    speaks for, and its negative is the logit of the first.
     smooth, percentile: what pictures of its explanations are made with.
     """
 
     def __init__(
-        self, model: nn.Module, class_names: Sequence[str], *, smooth: int = 15, percentile: float = 99.5
+        self,
+        model: nn.Module,
+        class_names: Sequence[str] | Outputs,
+        *,
+        smooth: int = 15,
+        percentile: float = 99.5,
     ) -> None:
-        if len(class_names) != model.num_classes:
-            raise InputError(
-                f"{len(class_names)} class names for {model.num_classes} classes; give one for each"
-            )
+        self.outputs = Outputs.of(class_names)
+        own: Any = model
+        self.outputs.check_width(own.num_classes)
         self.model = model
-        self.class_names = tuple(class_names)
+        self.class_names = self.outputs.class_names
         config = resolve_model_data_config(model)
         rgb = {key: config[key] for key in ("mean", "std")}
         config |= {key: value[: model.in_chans] for key, value in rgb.items()}  # the card's have three
@@ -61,7 +68,7 @@ class Classifier:
         self._view = create_transform(
             **config | rgb | {"input_size": (channels, zoom * height, zoom * width)}, is_training=False
         )
-        self.head = ExplanationHead(model, class_names=self.class_names, smooth=smooth, percentile=percentile)
+        self.head = ExplanationHead(model, class_names=self.outputs, smooth=smooth, percentile=percentile)
 
     def preprocess(self, source: Source | Sequence[Source]) -> Tensor:
         """(N, 3, H, W) in [0, 1] from paths or PIL images. Raises InputError if one is unreadable."""
@@ -89,8 +96,8 @@ class Classifier:
         return self.rank(self.logits(self.preprocess(source))[0], top_k)
 
     def logits(self, x: Tensor) -> Tensor:
-        """(N, C) of what `preprocess` gives: wherever the model is, and of whatever precision."""
-        return self.model(devices.moved(x, self.model))
+        """(N, C) of what `preprocess` gives, one for each class: wherever the model is, of any precision."""
+        return self.outputs.class_logits(self.model(devices.moved(x, self.model)))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Classifier:
         """Move the model, in place, to a device as `bcos_zoo.devices.choose` takes it, or to a precision.
@@ -119,16 +126,14 @@ class Classifier:
         return replace(explanation, smooth=self.head.smooth, percentile=self.head.percentile)
 
     def rank(self, logits: Tensor, top_k: int = 5) -> list[Prediction]:
-        """The best classes of one row of logits (C,)."""
+        """The best classes of one row of logits, (C,) or as the network gives them."""
         if top_k < 1:
             raise InputError(f"top_k={top_k}: allowed are 1 and more")
+        logits = self.outputs.class_logits(logits)
         values, indices = logits.topk(min(top_k, len(self.class_names)))
-        return [
-            Prediction(self.class_names[i], i, probability, logit)
-            for i, probability, logit in zip(
-                indices.tolist(), values.sigmoid().tolist(), values.tolist(), strict=True
-            )
-        ]
+        probabilities = self.outputs.probabilities(logits)[indices]
+        rows = zip(indices.tolist(), probabilities.tolist(), values.tolist(), strict=True)
+        return [Prediction(self.class_names[i], i, *found) for i, *found in rows]
 
 
 def load(name: str | os.PathLike[str]) -> Classifier:
@@ -145,7 +150,7 @@ def load(name: str | os.PathLike[str]) -> Classifier:
         return of_source(zoo.create_model(source.name, pretrained=True), source)
     checkpoint = zoo.find_checkpoint(name)
     model = zoo.create_model(checkpoint.name, pretrained=True)
-    names = manifest.class_names(checkpoint)
+    names = Outputs(manifest.class_names(checkpoint), checkpoint.outputs)
     if (settings := checkpoint.explanation) is None:  # a conventional network: it classifies, unexplained
         return Classifier(model, names)
     return Classifier(model, names, smooth=settings.smooth, percentile=settings.percentile)
@@ -160,10 +165,12 @@ def of_source(model: Any, source: configs.Source) -> Classifier:
         raise InputError(
             f"the outputs of {source.name} are an embedding, without names; take bcos_zoo.create_model"
         )
-    names = source.class_names or [str(i) for i in range(model.num_classes)]
-    if len(names) != model.num_classes:
+    outputs = source.outputs(model.num_classes)
+    try:
+        outputs.check_width(model.num_classes)
+    except InputError:
         raise WeightsError(
-            f"the config.json of {source.name} names {len(names)} classes for {model.num_classes} outputs; "
-            "give one that names each"
-        )
-    return Classifier(model, names, **source.explanation)
+            f"the config.json of {source.name} names {len(outputs.class_names)} classes for "
+            f"{model.num_classes} outputs; give one that names each"
+        ) from None
+    return Classifier(model, outputs, **source.explanation)

@@ -18,6 +18,7 @@ from huggingface_hub import hf_hub_download
 from timm.models import PretrainedCfg
 
 from .errors import WeightsError, reason, redact
+from .outputs import KINDS, Outputs
 
 ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own schemes: what follows is no name of ours
 OURS = "bcos_zoo"
@@ -46,6 +47,13 @@ class Source:
     embedding: bool  # the outputs are no classes
     explanation: Mapping[str, Any]  # "smooth" and "percentile", as Classifier takes them; maybe empty
     training: Training | None  # None if no run of ours wrote it
+    kind: str = "sigmoid"  # what makes a logit a probability, as in `Outputs`
+    multilabel: bool = False
+
+    def outputs(self, logits: int) -> Outputs:
+        """What the outputs mean of a network that gives so many; without names they are called by number."""
+        names = self.class_names or tuple(str(i) for i in range(logits))
+        return Outputs(names, self.kind, self.multilabel)
 
 
 def read(name: str, cache_dir: Any = None) -> Source:
@@ -123,16 +131,48 @@ def _checked(name: str, config: Any) -> Source:
     names = config.get("label_names") or card.get("label_names") or config.get("labels")
     if isinstance(names, dict):  # by index, as timm allows
         names = [names.get(str(i)) for i in range(len(names))]
-    if names and not (isinstance(names, list) and all(isinstance(one, str) for one in names)):
+    if names and not _are_texts(names):
         raise refuse("has label_names that are no list of texts")
+    training, said = _training(ours, refuse), ours.get("outputs")
+    kind, multilabel = "sigmoid", training is not None and training.multilabel
+    if isinstance(said, dict):
+        kind, multilabel = str(said.get("kind")), said.get("multilabel", False)
+        names = said.get("class_names") or names  # of two that share a logit, timm's form knows the second
+        fits = kind in KINDS and isinstance(multilabel, bool) and not (multilabel and kind == "softmax")
+        if not fits or not (names is None or _are_texts(names)):
+            raise refuse(f"has outputs={said!r:.80}: kind is {' or '.join(KINDS)}, class_names are texts")
     return Source(
         name,
         config["architecture"],
         tuple(names) if names else None,
-        ours.get("outputs") == "embedding",
+        said == "embedding",
         explanation,
-        _training(ours, refuse),
+        training,
+        kind,
+        multilabel,
     )
+
+
+def described(outputs: Outputs, logits: int) -> dict[str, Any]:
+    """What a config.json says of the outputs of a network that gives so many logits, beside our own part.
+
+    timm and transformers know a name for each logit, so of two classes that share one the second. By
+    problem_type transformers tells whether probabilities are sigmoids or a softmax.
+    """
+    said: dict[str, Any] = {"kind": outputs.kind, "multilabel": outputs.multilabel}
+    names = outputs.class_names
+    if outputs.single(logits):
+        said["class_names"], names = list(names), names[1:]
+    sigmoid = outputs.kind == "sigmoid"
+    return {
+        "label_names": list(names),
+        "problem_type": "multi_label_classification" if sigmoid else "single_label_classification",
+        OURS: {"outputs": said},
+    }
+
+
+def _are_texts(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(one, str) for one in names)
 
 
 def _training(ours: Mapping[str, Any], refuse: Callable[[str], WeightsError]) -> Training | None:

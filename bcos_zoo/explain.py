@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from .errors import InputError
 from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
 from .inputs import card_names, check_eval, check_images, class_logits, unwrapped
-from .layers import add_constant, hold, linear_mode, recording
+from .layers import linear_mode, recording
+from .outputs import Outputs, linear_form
 from .targets import Targets, check_shape, resolve_targets
 
 UNEXPLAINED = 1e-3  # share of the absolute contributions that rounding stays below, in float32 at least
@@ -29,7 +30,7 @@ def explain(
     targets: Targets = None,
     *,
     output: str = "logit",
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | Outputs | None = None,
     dtype: torch.dtype | None = None,
     max_batch: int | None = None,
     create_graph: bool = False,
@@ -42,8 +43,12 @@ def explain(
     targets: None for each image's predicted class; an index or label for all images; a list of them for T
     targets an image; a tensor (N,) with one index an image, or (N, T).
     output: what of a class is explained, and what `logits` then holds: "logit"; "relative", the logit less
-    the mean of all classes'; "sigmoid", the probability, as 1/2 + factor * logit with the factor held.
-    class_names: what labels refer to, one for each class; by default those of the model's card, if any.
+    the mean of all classes'; "sigmoid" or "softmax", the probability that these make of the logits, as 1/2 +
+    factor * log-odds with the factor held (the log-odds of a softmax are the logit less the mean of the
+    others', weighted by their own softmax, held too, and less the entropy of it); "probability", the one of
+    both that the network was trained for, as class_names say.
+    class_names: what labels refer to, one for each class; by default those of the model's card, if any. Or
+    `Outputs`, which also say what probabilities are made by, and may name both classes of a single logit.
     dtype: of the computation; by default the model's own, but float32 at least, whatever autocast says: half
     precision can underflow to zero.
     max_batch: how many images are run at once; bounds the memory of large requests.
@@ -55,36 +60,22 @@ def explain(
     linear.
     Source: Boehle et al. 2022, section 3.3.
     """
-    if output not in _OUTPUTS:
-        raise InputError(f"output={output!r}: allowed are {', '.join(_OUTPUTS)}")
+    outputs = class_names if isinstance(class_names, Outputs) else None
+    made = linear_form(output, outputs)
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
-        return _OUTPUTS[output](class_logits(network, images))
+        logits = class_logits(network, images)
+        return made(logits if outputs is None else outputs.class_logits(logits))
 
     check_images(x)
-    names = class_names if class_names is not None else card_names(unwrapped(model))
+    names: Sequence[str] | None
+    if isinstance(class_names, Outputs):
+        names = class_names.class_names
+    else:
+        names = class_names if class_names is not None else card_names(unwrapped(model))
     return explain_output(
         forward, model, x, targets, names=names, dtype=dtype, max_batch=max_batch, create_graph=create_graph
     )
-
-
-def _relative(logits: Tensor) -> Tensor:
-    return logits - logits.mean(1, keepdim=True)
-
-
-def _sigmoid(logits: Tensor) -> Tensor:
-    def factor() -> Tensor:
-        slope = (logits.sigmoid() - 0.5) / torch.where(logits == 0, 1, logits)
-        return torch.where(logits == 0, 0.25, slope)  # its limit
-
-    return add_constant(logits * hold(factor), 0.5)
-
-
-_OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "logit": lambda logits: logits,
-    "relative": _relative,
-    "sigmoid": _sigmoid,
-}
 
 
 def explain_output(
@@ -227,7 +218,7 @@ class ExplanationHead(nn.Module):
         self,
         model: nn.Module,
         *,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Outputs | None = None,
         smooth: int = DEFAULT_SMOOTH,
         percentile: float = DEFAULT_PERCENTILE,
     ) -> None:

@@ -95,7 +95,7 @@ def prepare(
     check(given.model)
     classifier = Classifier(
         on_cpu(given.model),
-        given.class_names,
+        given.outputs,
         smooth=given.head.smooth,
         percentile=given.head.percentile,
     )
@@ -208,7 +208,7 @@ def write(network: Network, folder: Path, repo: str | None = None) -> None:
     caption = None
     if network.reason is None and network.explanation is not None and network.photograph is not None:
         best = classifier.rank(network.logits[0], 1)[0]
-        title = f"{best.label}, probability {best.probability:.3g}"
+        title = f"{best.label}, {classifier.outputs.said(best.probability)}"
         gap = network.explanation.completeness().abs().max()
         caption = (
             f"A photograph{network.credit}, what its pixels contribute, and W(x) in colour: {title}. "
@@ -222,7 +222,7 @@ def write(network: Network, folder: Path, repo: str | None = None) -> None:
         model=model,
         repo=repo,
         version=version(),
-        class_names=None if network.embedding else classifier.class_names,
+        outputs=None if network.embedding else classifier.outputs,
         record=network.record,
         base=network.base,
         training=network.training,
@@ -249,16 +249,16 @@ def _write_config(network: Network, path: Path) -> int:
         card["tag"] = None
     if not network.began:  # the card is that of the architecture's checkpoint, and these are its
         card |= dict(license=None, origin_url=None, paper_ids=None)
-    ours = {
+    said = {} if network.embedding else configs.described(network.classifier.outputs, model.num_classes)
+    ours = {"outputs": "embedding"} | said.pop(configs.OURS, {})
+    ours |= {
         "version": version(),
         "checkpoint": network.record and network.record.name,
-        "outputs": "embedding" if network.embedding else "classes",
         "preprocessing": {"resize": resize, "encoding": encoding},
         "explanation": network.explanation and {"smooth": head.smooth, "percentile": head.percentile},
     }
     if network.training:
         ours["training"] = asdict(network.training)
-    names = {} if network.embedding else {"label_names": network.classifier.class_names}
     # One mean and std for each channel, as in Classifier; timm would warn of the three of a grey network.
     data = {key: config[key][: model.in_chans] for key in ("mean", "std")}
     data = {key: value if len(value) == model.in_chans else value[:1] for key, value in data.items()}
@@ -266,7 +266,7 @@ def _write_config(network: Network, path: Path) -> int:
         save_config_for_hf(
             model,
             temporary,
-            model_config={"pretrained_cfg": card, configs.OURS: ours, **names},
+            model_config={"pretrained_cfg": card, configs.OURS: ours, **said},
             model_args=_arguments(model),
             data_config=data,
         )
@@ -289,12 +289,12 @@ def _verify(network: Network, folder: Path) -> None:
         if not faults and not torch.equal(model(network.x), network.logits):
             faults.append("the logits of the sample")
     if (e := network.explanation) is not None and not faults:
-        again = explain(model, network.x, e.targets)
+        again = explain(model, network.x, e.targets, class_names=own.outputs)
         if not torch.equal(again.weights, e.weights) or not torch.equal(again.bias, e.bias):
             faults.append("the explanation of the sample")
     if settings is not None:
-        if settings.class_names != own.class_names:
-            faults.append("the class names")
+        if settings.outputs != own.outputs:
+            faults.append("the class names, or what the outputs mean")
         mine, theirs = (c.head for c in (own, settings))
         if e is not None and (mine.smooth, mine.percentile) != (theirs.smooth, theirs.percentile):
             faults.append("the settings of explanations")

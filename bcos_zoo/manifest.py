@@ -25,6 +25,7 @@ PACKAGE = Path(__file__).resolve().parent
 FILENAME = "weights_manifest.json"
 SCHEMA = "weights_manifest.schema.json"
 MORE = "BCOS_ZOO_MANIFEST"
+CROSS_ENTROPY = "CrossEntropy"  # the loss in the recipes of networks whose outputs are a softmax
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,15 @@ class Checkpoint:
     @property
     def tag(self) -> str:
         return self.name.partition(".")[2]
+
+    @property
+    def outputs(self) -> str:
+        """What makes a logit a probability, "sigmoid" or "softmax": what the loss taught it to be.
+
+        Our own recipes, and those that are not known, are taken for binary cross-entropy's.
+        """
+        loss = self.recipe.get("loss") if isinstance(self.recipe, Mapping) else None
+        return "softmax" if loss == CROSS_ENTROPY else "sigmoid"
 
     @property
     def file(self) -> WeightsFile | None:

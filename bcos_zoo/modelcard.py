@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .configs import Training
 from .manifest import Checkpoint, Metric
+from .outputs import Outputs
 
 DATASETS = {"ImageNet-1k": "imagenet-1k", "CIFAR-10": "cifar10"}  # the Hub's name, by how ours begins
 HUB_DATA = "hfds/"  # timm's, before the name of a data set on the Hub
@@ -23,7 +24,7 @@ class Facts:
     model: Any
     repo: str  # organisation/name
     version: str  # of bcos_zoo
-    class_names: tuple[str, ...] | None  # None of an embedding
+    outputs: Outputs | None  # None of an embedding
     record: Checkpoint | None  # of the manifest, if the weights are its own
     base: Checkpoint | None  # the one they were trained on from, if they are not
     training: Training | None  # if a run of ours made them
@@ -31,6 +32,10 @@ class Facts:
     explained: bool  # whether there is an exact explanation
     picture: str | None  # what explanation.png shows; None if there is none
     reason: str | None  # why there is none
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return None if self.outputs is None else self.outputs.class_names
 
     @property
     def began(self) -> str:
@@ -126,7 +131,7 @@ def _text(facts: Facts) -> Iterator[str]:
         )
     yield "- Values outside [0, 1], such as mean/std normalised ones, are not what the network knows."
     if facts.class_names:
-        if facts.training and facts.training.multilabel:
+        if facts.outputs and facts.outputs.multilabel:
             yield "- Each class has a probability of its own: an image may show several of them, or none."
         else:
             yield (
@@ -167,6 +172,7 @@ def _introduction(facts: Facts) -> Iterator[str]:
     else:
         shown = facts.class_names if len(facts.class_names) <= 20 else (*facts.class_names[:5], "...")
         yield f"- Classes: {len(facts.class_names)} ({', '.join(shown)})"
+        yield f"- Outputs: {_meaning(facts)}"
     if facts.record:
         origin = facts.record.origin
         url = f", {origin.url}" if origin.url else ""
@@ -180,6 +186,17 @@ def _introduction(facts: Facts) -> Iterator[str]:
         epoch = f", to epoch {run.epoch}" if run.epoch is not None else ""
         yield f"- Trained {began}on {run.data or 'unknown data'}{recipe}{epoch}"
     yield ""
+
+
+def _meaning(facts: Facts) -> str:
+    outputs = facts.outputs
+    assert outputs is not None  # of an embedding nothing is asked
+    if outputs.single(facts.model.num_classes):
+        first, second = outputs.class_names
+        return f"one logit; its sigmoid is the probability of {second}, and 1 less that of {first}"
+    if outputs.kind == "softmax":
+        return "a logit for each class; their softmax are probabilities, which sum to 1"
+    return "a logit for each class; its sigmoid is a probability, and those of all classes need not sum to 1"
 
 
 def _scores(facts: Facts) -> Iterator[str]:

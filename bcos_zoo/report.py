@@ -11,6 +11,7 @@ from html import escape
 from PIL import Image
 
 from .classifier import Prediction
+from .outputs import shown
 
 PHOTOGRAPH = 448  # pixels: the longer side of a photograph in the page
 # The browser loads nothing: pictures are in the page, and no file name can make it fetch or run anything.
@@ -37,7 +38,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 caption { text-align: left; }
 td, th { padding: 3px 0; text-align: left; font-weight: normal; }
 th { overflow-wrap: anywhere; padding-right: 8px; width: 42%; }
-td.number { padding-left: 8px; text-align: right; width: 4.2em; }
+td.number { padding-left: 8px; text-align: right; width: 4.6em; }
 .bar { background: var(--line); height: 10px; border-radius: 2px; }
 .bar i { background: var(--bar); display: block; height: 10px; border-radius: 2px; }
 @media (max-width: 900px) { .row { grid-template-columns: repeat(3, minmax(0, 1fr)); }
@@ -61,6 +62,7 @@ class Entry:
     predictions: Sequence[Prediction]
     gap: float
     measure: str = "logits"  # of the gap; "" for the activation of a unit
+    kind: str = "sigmoid"  # what the probabilities are, or "softmax"
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def section(entry: Entry) -> str:
 <h2>{file}: {target}</h2>
 <div class="row">
 {"".join(pictures)}<div><table>
-<caption class="soft">probabilities</caption>
+<caption class="soft">probabilities ({escape(entry.kind)})</caption>
 {rows}</table>
 <p class="soft">completeness gap {f"{entry.gap:.1e} {entry.measure}".strip()}</p></div>
 </div>
@@ -159,5 +161,5 @@ def _bar(prediction: Prediction) -> str:
     label, share = escape(prediction.label), prediction.probability
     return (
         f'<tr><th scope="row">{label}</th><td><div class="bar"><i style="width:{100 * share:.1f}%"></i>'
-        f'</div></td><td class="number">{share:.3f}</td></tr>\n'
+        f'</div></td><td class="number">{escape(shown(share))}</td></tr>\n'
     )

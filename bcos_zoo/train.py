@@ -84,7 +84,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
     run, at, accelerator = trainer.recipe.run, trainer.at, trainer.accelerator
     records = None
     if machine.is_main():
-        records = Records(folder, trainer.recipe, trainer.task, trainer.class_names, source)
+        records = Records(folder, trainer.recipe, trainer.task, trainer.outputs, source)
     accelerator.init_trackers("bcos_zoo", config=machine.plain(trainer.recipe))
     clock = states.Clock(run.save_minutes, run.save_steps, at.done)
 
@@ -144,7 +144,8 @@ class Trainer:
         self.format = torch.channels_last if run.channels_last else torch.contiguous_format
 
         torch.manual_seed(run.seed)
-        model, self.class_names = networks.build(recipe, task.class_names)
+        model, self.outputs = networks.build(recipe, task)
+        logits = model.num_classes
         parameters.freeze(model, recipe.model.train)
         if recipe.model.pretrained:
             parameters.to_unit_rows(model)
@@ -173,7 +174,7 @@ class Trainer:
         )  # fmt: skip
         weighted = recipe.loss.class_weights != "none"
         counts = task.class_counts() if weighted else None
-        self.criterion = make_loss(recipe.loss, len(self.class_names), task.multilabel, counts)
+        self.criterion = make_loss(recipe.loss, logits, task.multilabel, counts)
         self.criterion.to(self.accelerator.device)
         self.mixup = make_mixup(recipe.augment, len(task.class_names), multilabel=task.multilabel)
 
@@ -185,7 +186,7 @@ class Trainer:
         self.set_rates = make_schedule(optimizer, recipe.optimizer, epochs=run.epochs, steps=self.order.steps)
         self.total = run.epochs * self.order.steps
         self.at = Position()
-        metric = scores.to_watch(run.monitor, len(self.class_names), task.multilabel)
+        metric = scores.to_watch(run.monitor, logits, task.multilabel)
         self.best = Best(metric, scores.DIRECTION[metric], run.patience)
 
     @property

@@ -180,8 +180,8 @@ def _draw(
     sheet.paste(view.resize((width, height), Image.Resampling.BICUBIC), (0, 0))
     colours = render.rgba_image(render.in_colour(explanation, scale)[0, 0])
     sheet.paste(render.on_white(colours).resize((width, height), Image.Resampling.BICUBIC), (width, 0))
-    probability = explanation.logits[0, index].sigmoid().item()
-    caption = f"{classifier.class_names[index]}, probability {probability:.2f}"
+    probability = classifier.outputs.probabilities(explanation.logits)[0, index].item()
+    caption = f"{classifier.class_names[index]}, {classifier.outputs.said(probability)}"
     render.write_line(ImageDraw.Draw(sheet), (6, height + 3), caption, 2 * width - 12, render.BLACK)
     return sheet
 

@@ -14,6 +14,7 @@ ORDER = [
     {"extras", "devices"},
     {"metrics"},
     {"layers", "manifest", "images", "files"},
+    {"outputs"},
     {"checksums", "state_dicts", "configs"},
     {"download"},
     {"weights"},

@@ -72,7 +72,7 @@ def test_what_is_ours_stands_beside_timms_card_and_not_in_it(embedded):
     assert config["bcos_zoo"] == {
         "version": bcos_zoo.__version__,
         "checkpoint": NAME,
-        "outputs": "classes",
+        "outputs": {"kind": "sigmoid", "multilabel": False},
         "preprocessing": {"resize": 32, "encoding": "rgb+inverse"},
         "explanation": {"smooth": 3, "percentile": 99.5},
     }

@@ -231,7 +231,14 @@ def test_a_single_logit_tells_two_classes_apart(task, tmp_path):
     wanted = make(model__args={"layers": [1, 1, 1], "num_classes": 1}, run__epochs=3)
     result = train.train(wanted, task, tmp_path, log=quiet)
     assert result.scores["top1"] == 100
-    assert bcos_zoo.load(tmp_path).class_names == ("red",)
+    classifier = bcos_zoo.load(tmp_path)
+    assert classifier.class_names == task.class_names == ("blue", "red")
+    for index, name in enumerate(task.class_names):
+        image = task.val.load(task.val.labels.tolist().index(index))
+        best, other = classifier.predict(image)
+        assert best.label == name and best.logit == -other.logit > 0
+        assert best.probability + other.probability == pytest.approx(1)
+        assert classifier.explain(image, [name]).completeness().abs().max() < 1e-4
 
 
 def test_every_network_can_be_the_beginning_of_the_next(task, tmp_path):

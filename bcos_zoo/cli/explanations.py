@@ -26,6 +26,7 @@ from .console import (
 
 if TYPE_CHECKING:
     from .. import pipeline
+    from ..outputs import Outputs
     from ..units import Unit
 
 
@@ -39,6 +40,7 @@ def predict(
 ) -> None:
     """Classify images."""
     from .. import images, pipeline
+    from ..outputs import shown
 
     sources = images.find_images(paths)
     classifier = load(model, device)
@@ -49,10 +51,11 @@ def predict(
             continue
         documents.append({"image": str(path), "predictions": [asdict(prediction) for prediction in answer]})
         if not as_json:
-            best = ", ".join(f"{prediction.label} {prediction.probability:.3g}" for prediction in answer)
-            typer.echo(f"{path}: {best}")
+            best = ", ".join(f"{prediction.label} {shown(prediction.probability)}" for prediction in answer)
+            typer.echo(f"{path}: {best} ({classifier.outputs.kind})")
     if as_json:
-        print_json({"model": model, "images": documents, "errors": [str(error) for error in errors]})
+        said = {"model": model, "outputs": classifier.outputs.kind}
+        print_json(said | {"images": documents, "errors": [str(error) for error in errors]})
     report(errors)
 
 
@@ -105,9 +108,10 @@ def explain(
             continue
         documents.append({"image": str(path)} | asdict(answer) | {"picture": str(answer.picture)})
         if not as_json:
-            typer.echo(f"{path}: {_said(answer, explained)} -> {answer.picture}")
+            typer.echo(f"{path}: {_said(answer, explained, classifier.outputs)} -> {answer.picture}")
     if as_json:
-        print_json({"model": model, "images": documents, "errors": [str(error) for error in errors]})
+        said = {"model": model, "outputs": classifier.outputs.kind}
+        print_json(said | {"images": documents, "errors": [str(error) for error in errors]})
     report(errors)
 
 
@@ -123,10 +127,10 @@ def _unit(layer: str | None, index: int | None) -> Unit | None:
     return None
 
 
-def _said(answer: pipeline.Answer, unit: Unit | None) -> str:
+def _said(answer: pipeline.Answer, unit: Unit | None, outputs: Outputs) -> str:
     best = answer.predictions[0]
     if unit is None:
-        return f"{best.label}, probability {best.probability:.3g}"
+        return f"{best.label}, {outputs.said(best.probability)}"
     return f"{unit}, activation {answer.values[0]:.3g}"
 
 

@@ -23,7 +23,7 @@ class Accuracy:
     top1: float
     top5: float
     per_class: dict[str, float]  # top-1
-    calibration_error: float  # expected, of the sigmoids, in [0, 1]
+    calibration_error: float  # expected, of the probabilities, in [0, 1]
     brier_score: float
     images: int
 
@@ -98,7 +98,7 @@ def evaluate(
         _name(classifier.class_names, label): 100 * float(hits[truth == label, 0].float().mean())
         for label in sorted(set(labels))
     }
-    probabilities = logits.sigmoid()
+    probabilities = classifier.outputs.probabilities(logits)
     return Accuracy(
         top1=100 * float(hits[:, 0].double().mean()),
         top5=100 * float(hits.any(1).double().mean()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +13,11 @@ from torch import Tensor
 from .. import metrics
 from ..classifier import Classifier
 from ..errors import InputError
+from ..outputs import Outputs
 from .accuracy import BATCH_SIZE, labelled_files, logits_of
 from .objects import Boxes, Objects
 
-CONFIDENT = 0.5  # sigmoid of the logit of an image's class, above which it is used
+CONFIDENT = 0.5  # probability of an image's class, above which it is used
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Pool:
     paths: list[Path]
     truth: Tensor  # (M,)
     logits: Tensor  # (M, C)
+    outputs: Outputs
 
     @staticmethod
     def of(
@@ -40,11 +43,12 @@ class Pool:
     ) -> Pool:
         """Raises InputError if an image cannot be read."""
         logits, truth = logits_of(classifier, paths, labels, batch_size=batch_size)
-        return Pool(paths, truth, logits)
+        return Pool(paths, truth, logits, classifier.outputs)
 
     def grids(self, n: int, count: int, seed: int) -> list[Sample]:
         """Grids of n x n images of different classes. Raises InputError if there are not enough."""
-        chosen = metrics.make_grids(self.logits, self.truth, n, count, seed=seed)
+        confidence: Any = self.outputs.kind
+        chosen = metrics.make_grids(self.logits, self.truth, n, count, confidence=confidence, seed=seed)
         return [Sample([self.paths[i] for i in grid.tolist()], self.truth[grid]) for grid in chosen]
 
     def singles(
@@ -54,7 +58,7 @@ class Pool:
 
         Raises InputError if there are not enough.
         """
-        top, predicted = self.logits.sigmoid().max(1)
+        top, predicted = self.outputs.probabilities(self.logits).max(1)
         usable = ((predicted == self.truth) & (top > CONFIDENT)).nonzero().flatten()
         order = usable[torch.randperm(len(usable), generator=torch.Generator().manual_seed(seed))].tolist()
         found: list[Sample] = []

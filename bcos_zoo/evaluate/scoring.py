@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import metrics
 from ..classifier import Classifier
 from ..errors import InputError, reason
 from ..explain import explain
+from ..explanation import Explanation
 from ..posthoc import attribute
 from .accuracy import BATCH_SIZE
 from .objects import Objects, in_view
@@ -20,6 +23,7 @@ from .samples import Sample
 from .settings import Settings
 
 STEPS = 64  # of a deletion curve
+OF_PROBABILITIES = ("rise", "lime")  # the explainers that look at the class's probability
 Row = dict[str, Any]
 
 
@@ -31,6 +35,17 @@ class Scorer:
     settings: Settings
     objects: Objects | None = None
     batch_size: int = BATCH_SIZE  # at most
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """What other methods see: the classifier's network, with a logit for each of its classes."""
+        model: Any = self.classifier.model
+        outputs = self.classifier.outputs
+        if not outputs.single(model.num_classes):
+            return model
+        twin = copy.deepcopy(model)  # hooks on the caller's would be seen by others
+        twin.register_forward_hook(lambda module, given, logits: outputs.class_logits(logits))
+        return twin
 
     def check(self) -> None:
         """Raise InputError unless the network can be shown the grids of the settings."""
@@ -68,7 +83,7 @@ class Scorer:
             scores = self._localisation(images, targets, explainer)
             return [{"score": score, "chance": chance} for score in scores]
         if metric == "completeness":
-            explanation = explain(self.classifier.model, images, targets)
+            explanation = self._explained(images, targets)
             logits = explanation.logits.gather(1, explanation.targets)
             gap = metrics.completeness_gap(explanation.contributions, explanation.bias, logits)
             return [{"score": float(gap.relative.max())}]
@@ -93,8 +108,17 @@ class Scorer:
             return [{"score": float(metrics.sparseness(attribution))}]
         along = metrics.deletion_curve if metric.startswith("deletion") else metrics.insertion_curve
         order: Literal["most", "least"] = "least" if metric.endswith("-least") else "most"
-        model, target = self.classifier.model, int(targets[0])
-        curve = along(model, images[0], attribution, target, order=order, steps=STEPS, batch=self._most(32))
+        made_by: Any = self.classifier.outputs.kind
+        curve = along(
+            self.network,
+            images[0],
+            attribution,
+            int(targets[0]),
+            order=order,
+            steps=STEPS,
+            batch=self._most(32),
+            score=made_by,
+        )
         return [{"score": curve.area, "curve": curve.scores.tolist()}]
 
     def _localisation(self, images: Tensor, targets: Tensor, explainer: str) -> list[float]:
@@ -119,9 +143,11 @@ class Scorer:
     def _maps(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
         """(N, T, H, W): what each image of x (N, 3, H, W) owes to each of its targets (N, T)."""
         if explainer == "inherent":
-            return explain(self.classifier.model, x, targets, max_batch=self.batch_size).contributions
-        batch, seed = (
-            self._most(self.settings.grid**2),
-            self.settings.seed,
-        )  # as many variants of one image, too
-        return attribute(self.classifier.model, x, targets, explainer, batch=batch, seed=seed)
+            return self._explained(x, targets).contributions
+        batch, seed = self._most(self.settings.grid**2), self.settings.seed  # as many variants of one image
+        more = {"output": self.classifier.outputs.kind} if explainer in OF_PROBABILITIES else {}
+        return attribute(self.network, x, targets, explainer, batch=batch, seed=seed, **more)
+
+    def _explained(self, x: Tensor, targets: Tensor) -> Explanation:
+        names = self.classifier.outputs
+        return explain(self.classifier.model, x, targets, class_names=names, max_batch=self.batch_size)

@@ -199,7 +199,7 @@ def _together(
             continue
         answers.append((source, _answer(one, path)))
         if order.format == "html":
-            sections += [report.section(entry) for entry in _entries(one, scale)]
+            sections += [report.section(entry) for entry in _entries(one, scale, classifier.outputs.kind)]
         else:
             rows.append(sheet_row(one, source.name, scale))
     if sections:
@@ -223,7 +223,7 @@ def _images_alone(
             yield next(explained)
 
 
-def _entries(one: ImageExplained, scale: render.Scale | None) -> Iterator[report.Entry]:
+def _entries(one: ImageExplained, scale: render.Scale | None, kind: str) -> Iterator[report.Entry]:
     rgba = render.in_colour(one.explanation, scale)[0]
     contributions = one.explanation.contributions[0]
     limit = render.color_limit(contributions) if scale is None else scale.logits
@@ -237,6 +237,7 @@ def _entries(one: ImageExplained, scale: render.Scale | None) -> Iterator[report
             colour=render.rgba_image(rgba[t]),
             limit=render.limit_text(limit, scale, one.measure),
             predictions=one.ranked[:5],
+            kind=kind,
             gap=gaps[t],
             measure=one.measure,
         )

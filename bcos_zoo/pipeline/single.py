@@ -15,6 +15,7 @@ from ..activations import activations, explain_unit
 from ..classifier import Classifier, Prediction
 from ..errors import InputError
 from ..explanation import Explanation
+from ..outputs import shown
 from ..targets import Targets, resolve_targets
 from ..units import Unit
 from .order import Order
@@ -117,8 +118,9 @@ def _described(
     ranked = classifier.rank(logits, count)
     by_index = {prediction.index: prediction for prediction in ranked}
     chosen = [by_index[i] for i in explanation.targets[0].tolist()]
-    titles = [f"{prediction.label}, probability {prediction.probability:.3g}" for prediction in chosen]
-    short = [f"{prediction.label} {prediction.probability:.3g}" for prediction in chosen]
+    outputs = classifier.outputs
+    titles = [f"{prediction.label}, {outputs.said(prediction.probability)}" for prediction in chosen]
+    short = [f"{prediction.label} {shown(prediction.probability)}" for prediction in chosen]
     if order.contrast is not None:
         explanation = explanation.contrast(*order.contrast)
         a, b = (prediction.label for prediction in chosen)

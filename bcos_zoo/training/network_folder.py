@@ -31,6 +31,7 @@ from ..errors import InputError, WeightsError
 from ..explanation import DEFAULT_SMOOTH
 from ..hub_folder import CARD, CONFIG, PICTURE, WEIGHTS
 from ..inputs import unwrapped
+from ..outputs import Outputs
 from .runs import writing
 
 MADE_AT = 224  # pixels: the images that DEFAULT_SMOOTH is for
@@ -38,7 +39,7 @@ BUILDS = ("architecture", "num_classes", "global_pool", "model_args", "label_nam
 PREPARES = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")  # of the card in it
 
 
-def classifier_of(model: Any, class_names: Sequence[str]) -> Classifier:
+def classifier_of(model: Any, class_names: Sequence[str] | Outputs) -> Classifier:
     """A network with the names of its outputs. Its pictures are smoothed in proportion to its images."""
     side = min(resolve_model_data_config(unwrapped(model))["input_size"][-2:])
     smooth = 2 * round((DEFAULT_SMOOTH * side / MADE_AT - 1) / 2) + 1
@@ -48,8 +49,8 @@ def classifier_of(model: Any, class_names: Sequence[str]) -> Classifier:
 class NetworkFolder:
     """`model.safetensors`, `config.json`, `README.md` and `explanation.png` in a run's folder.
 
-    class_names: of the outputs. training: what the card says of the run. sample: the photograph that the card
-    explains; a cat unless given.
+    class_names: as a `Classifier` takes them. training: what the card says of the run. sample: the photograph
+    that the card explains; a cat unless given.
     A network of this zoo is then loaded by `bcos_zoo.load(run)` and `timm.create_model("local-dir:RUN",
     pretrained=True)`, one of timm's own by the latter alone.
     """
@@ -57,13 +58,15 @@ class NetworkFolder:
     def __init__(
         self,
         run: str | os.PathLike[str],
-        class_names: Sequence[str],
+        class_names: Sequence[str] | Outputs,
         *,
         training: Training | None = None,
         sample: Source | None = None,
     ) -> None:
-        self.run, self.class_names, self.sample = Path(run), tuple(class_names), sample
-        self.training = training or Training()
+        self.run, self.sample, self.training = Path(run), sample, training or Training()
+        said = isinstance(class_names, Outputs)
+        outputs = Outputs.of(class_names)
+        self.outputs = outputs if said else replace(outputs, multilabel=self.training.multilabel)
         self._shapes: dict[str, Any] | None = None  # of the network that was written and loaded again
 
     def update(self, model: Any) -> None:
@@ -101,11 +104,11 @@ class NetworkFolder:
         training = replace(training, base=getattr(model, "pretrained_from", None) or training.base)
         with writing(self.run), _staged(self.run) as staged:
             if _is_ours(model):
-                classifier = classifier_of(model, self.class_names)
+                classifier = classifier_of(model, self.outputs)
                 network = hub_folder.prepare(classifier, self.sample, training=training, ended=ended)
                 hub_folder.write(network, staged)
             else:
-                _write_conventional(model, self.class_names, training, staged)
+                _write_conventional(model, self.outputs, training, staged)
             _refuse_another(staged, self.run)
             for name in (WEIGHTS, CONFIG, PICTURE, CARD):  # weights without a config are no network yet
                 if (staged / name).exists():
@@ -116,7 +119,7 @@ class NetworkFolder:
 
 def write_network(
     model: Any,
-    class_names: Sequence[str],
+    class_names: Sequence[str] | Outputs,
     folder: str | os.PathLike[str],
     *,
     training: Training | None = None,
@@ -181,22 +184,22 @@ def _save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
     state_dicts.save(state_dict, path, {"bcos_zoo": hub_folder.version()})
 
 
-def _write_conventional(model: Any, class_names: tuple[str, ...], training: Training, folder: Path) -> None:
+def _write_conventional(model: Any, outputs: Outputs, training: Training, folder: Path) -> None:
     """The files of one of timm's own networks, in timm's form, and the proof that they give it back."""
     _check_weights(model)
-    if len(class_names) != model.num_classes:
-        raise InputError(f"{len(class_names)} class names for {model.num_classes} classes; give one for each")
+    outputs.check_width(model.num_classes)
     twin = hub_folder.on_cpu(model)
     _save_weights(twin.state_dict(), folder / WEIGHTS)
-    said = {"version": hub_folder.version(), "training": asdict(training)}
+    said = configs.described(outputs, model.num_classes)
+    said[configs.OURS] |= {"version": hub_folder.version(), "training": asdict(training)}
     data = resolve_model_data_config(twin)
     save_config_for_hf(
         twin,
         str(folder / CONFIG),
-        model_config={"label_names": list(class_names), configs.OURS: said},
+        model_config=said,
         data_config=data,
     )
-    (folder / CARD).write_text(str(_conventional_card(twin, class_names, training)), encoding="utf-8")
+    (folder / CARD).write_text(str(_conventional_card(twin, outputs, training)), encoding="utf-8")
     size = (1, *data["input_size"])
     x = torch.rand(size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -208,11 +211,12 @@ def _write_conventional(model: Any, class_names: tuple[str, ...], training: Trai
             )
 
 
-def _conventional_card(model: Any, class_names: tuple[str, ...], training: Training) -> ModelCard:
+def _conventional_card(model: Any, outputs: Outputs, training: Training) -> ModelCard:
     name = model.pretrained_cfg["architecture"]
     data = ModelCardData(
         library_name="timm", tags=["timm", "image-classification"], pipeline_tag="image-classification"
     )
+    class_names = outputs.class_names
     shown = class_names if len(class_names) <= 20 else (*class_names[:5], "...")
     began = f"from the weights of `{training.base}`" if training.base else "from nothing"
     recipe = f" by the recipe `{training.recipe}`" if training.recipe else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -11,26 +11,27 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
 from .. import configs, zoo
+from ..data import Task
 from ..errors import InputError
+from ..outputs import Outputs
 from .recipe import Recipe
 
 
-def build(recipe: Recipe, class_names: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
-    """The network of a recipe with an output for each class, and the names of its outputs.
+def build(recipe: Recipe, task: Task) -> tuple[Any, Outputs]:
+    """The network of a recipe with an output for each class of a task, and what its outputs mean.
 
-    One output for two classes (`model.args.num_classes = 1`) is the second's. The card says what the images
-    of validation are: they are those of the finished network.
+    One output (`model.args.num_classes = 1`) tells two classes apart, as `Outputs` say. The card says what
+    the images of validation are: they are those of the finished network.
     Raises UnknownModelError and WeightsError as `bcos_zoo.create_model`; InputError for arguments that the
     architecture does not take, and for a number of outputs that is not that of the classes.
     """
-    part, names = recipe.model, tuple(class_names)
+    part, names = recipe.model, task.class_names
     arguments = {"num_classes": len(names)} | part.args
-    outputs = arguments["num_classes"]
-    if outputs == 1 and len(names) == 2:
-        names = names[1:]
-    if outputs != len(names):
+    logits = arguments["num_classes"]
+    outputs = of_task(recipe, task, logits)
+    if logits != len(names) and not outputs.single(logits):
         raise InputError(
-            f"model.args.num_classes={outputs}, and the images have {len(names)} classes; leave it out"
+            f"model.args.num_classes={logits}, and the images have {len(names)} classes; leave it out"
         )
     try:
         model = _create(part.name, part.pretrained, arguments)
@@ -41,7 +42,16 @@ def build(recipe: Recipe, class_names: Sequence[str]) -> tuple[Any, tuple[str, .
         model.pretrained_cfg["input_size"] = (model.pretrained_cfg["input_size"][0], size, size)
     if recipe.data.crop_pct is not None:
         model.pretrained_cfg["crop_pct"] = recipe.data.crop_pct
-    return model, names
+    return model, outputs
+
+
+def of_task(recipe: Recipe, task: Task, logits: int) -> Outputs:
+    """What so many outputs of a network mean, that the loss of a recipe taught the classes of a task.
+
+    A single logit is taught by binary cross-entropy, whatever the kind of the loss.
+    """
+    softmax = recipe.loss.kind == "ce" and logits > 1 and not task.multilabel
+    return Outputs(task.class_names, "softmax" if softmax else "sigmoid", task.multilabel)
 
 
 def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:

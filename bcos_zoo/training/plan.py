@@ -20,7 +20,7 @@ def plan(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
     order = Order(
         len(task.train), recipe.run.batch_size, seed=recipe.run.seed, accumulate=recipe.run.accumulate
     )
-    model, names = networks.build(recipe, task.class_names)
+    model, outputs = networks.build(recipe, task)
     parameters.freeze(model, recipe.model.train)
     weights = list(model.parameters())
     latest = states.list_(folder)
@@ -30,7 +30,8 @@ def plan(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
         "images": len(task.train),
         "validation_images": len(task.val),
         "unreadable": len(task.unreadable),
-        "classes": len(names),
+        "classes": len(outputs.class_names),
+        "outputs": outputs.kind,
         "multilabel": task.multilabel,
         "batch_size": order.batch_size,
         "steps_an_epoch": order.steps,

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..configs import Training
 from ..data import Task
 from ..files import replacing
+from ..outputs import Outputs
 from . import confusion, curves, history, recipe
 from .history import Row
 from .network_folder import NetworkFolder, classifier_of
@@ -26,17 +27,17 @@ UPDATE = 60.0  # seconds, at least, between two writings of the network
 
 
 class Records:
-    """The files of one run. class_names: of the network's outputs. source: what its card calls the images."""
+    """The files of one run. outputs: of the network. source: what its card calls the images."""
 
     def __init__(
-        self, folder: Path, wanted: Recipe, task: Task, class_names: Sequence[str], source: str | None
+        self, folder: Path, wanted: Recipe, task: Task, outputs: Outputs, source: str | None
     ) -> None:
         self.folder, self.recipe, self.task = folder, wanted, task
         self._write(RECIPE, recipe.to_toml(wanted))
         self.unreadable(())
         base = wanted.model.name if wanted.model.pretrained else None
         said = Training(base=base, data=source, recipe=RECIPE, multilabel=task.multilabel)
-        self.network = NetworkFolder(folder, class_names, training=said)
+        self.network = NetworkFolder(folder, outputs, training=said)
         self.updated = -math.inf  # when the network in the folder was written
         count = wanted.run.snapshots
         self.snapshots = Snapshots.of(folder, task.val, task.class_names, count) if count else None
@@ -52,7 +53,7 @@ class Records:
             and why_none(now) is None
             and epoch % self.recipe.run.snapshot_every == 0
         ):
-            self.snapshots.draw(classifier_of(now, self.network.class_names), epoch)
+            self.snapshots.draw(classifier_of(now, self.network.outputs), epoch)
         if time.monotonic() - self.updated > UPDATE:
             self.network.update(network)
             self.updated = time.monotonic()

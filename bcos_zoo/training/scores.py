@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..extras import required
 from ..metrics.checks import check_labels, check_values
+from ..outputs import of_two
 
 DIRECTION = {  # which end of each score is the good one
     "loss": "min",
@@ -60,7 +61,7 @@ def confusion(logits: Tensor, targets: Tensor) -> Tensor:
     """
     check_values("logits", logits, "(M, C)")
     if logits.shape[1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], 1)
+        logits = of_two(logits)
     check_labels(targets, logits)
     counts: Tensor = _torchmetrics().multiclass_confusion_matrix(logits.argmax(1), targets, logits.shape[1])
     return counts

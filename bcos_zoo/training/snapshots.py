@@ -28,6 +28,7 @@ from ..explanation import Explanation
 from ..files import replacing
 from ..inputs import unwrapped
 from ..layers import Encode
+from ..outputs import shown
 from ..render import Panel
 from .runs import writing
 
@@ -136,7 +137,7 @@ class Snapshots:
     def draw(self, classifier: Classifier, epoch: int) -> Path:
         """Explain the images with a network as it is, and write the sheet of the epoch and the strip so far.
 
-        The network is left as it is, in training mode too; one with a single output is explained by that.
+        The network is left as it is, in training mode too.
         Returns the path of the sheet. Raises InputError where it cannot be written, and for a network that
         has no exact explanation.
         """
@@ -145,7 +146,7 @@ class Snapshots:
         sheet = _sheet(classifier, explanation, views, self.titles)
         tiles = [render.rgba_image(rgba) for rgba in explanation.rgba()[:, 0]]
         path = self.run / FOLDER / f"epoch-{epoch:04d}.png"
-        probabilities = _probabilities(explanation)
+        probabilities = _probabilities(classifier, explanation)
         _save_tiles(self.run / FOLDER / f"tiles-{epoch:04d}.png", tiles, probabilities)
         _save(sheet, path)
         _save(self._strip(views), self.run / STRIP)
@@ -159,7 +160,7 @@ class Snapshots:
         for i, (view, title) in enumerate(zip(views, self.titles, strict=True)):
             row = [Panel(view, title, title=True)]
             for picture, probability in (films[epoch][i] for epoch in epochs):
-                row.append(Panel(render.on_white(picture), f"{probability:.2f}"))
+                row.append(Panel(render.on_white(picture), shown(probability)))
             rows.append(row)
         body = render.lay_out(rows, side=TILE)
         strip = Image.new("RGB", (body.width, body.height + render.CAPTION), render.WHITE)
@@ -175,8 +176,7 @@ class Snapshots:
 def _explained(
     classifier: Classifier, photographs: Sequence[Image.Image], labels: Sequence[int]
 ) -> Explanation:
-    outputs = len(classifier.class_names)
-    targets = torch.tensor([0 if outputs == 1 else label for label in labels])
+    targets = torch.tensor(labels)
     with _evaluating(classifier.model):
         explanation: Explanation = classifier.head(classifier.preprocess(photographs), targets)
     tensors = ("logits", "targets", "weights", "contributions", "bias")
@@ -196,9 +196,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _probabilities(explanation: Explanation) -> list[float]:
+def _probabilities(classifier: Classifier, explanation: Explanation) -> list[float]:
     """Of the class that is explained in each image."""
-    values: list[float] = explanation.logits.gather(1, explanation.targets)[:, 0].sigmoid().tolist()
+    of_all = classifier.outputs.probabilities(explanation.logits)
+    values: list[float] = of_all.gather(1, explanation.targets)[:, 0].tolist()
     return values
 
 
@@ -208,11 +209,11 @@ def _sheet(
     """Each image, the contributions to its true class, and W(x) of that in colour, with its probability."""
     rows = []
     rgba = explanation.rgba()
-    for i, probability in enumerate(_probabilities(explanation)):
+    for i, probability in enumerate(_probabilities(classifier, explanation)):
         best = classifier.rank(explanation.logits[i], 1)[0]
-        caption = f"probability {probability:.2f}"
+        caption = f"probability {shown(probability)}"
         if best.index != int(explanation.targets[i]) and best.probability > probability:
-            caption = f"{probability:.2f}, but {best.label} {best.probability:.2f}"
+            caption = f"{shown(probability)}, but {best.label} {shown(best.probability)}"
         contributions = explanation.contributions[i, 0]
         limit = render.color_limit(contributions)
         rows.append(

@@ -1,0 +1,158 @@
+"""What the outputs of a classifier mean: the one place that makes class logits and probabilities of them.
+
+A network trained with binary cross-entropy, as almost all B-cos networks are, gives a logit for each class by
+itself: its sigmoid is the probability, and those of several classes need not sum to 1. One trained with the
+cross-entropy over classes gives logits that mean something beside each other only: as their softmax. One
+logit may tell two classes apart: it speaks for the second, and its negative for the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+from .layers import add_constant, hold
+
+KINDS = ("sigmoid", "softmax")
+LEAST = 1e-4  # how near to 0 and 1 a probability is told
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The classes of a network, in the order of its logits, and what makes a logit a probability.
+
+    kind: "sigmoid", each class by itself, or "softmax", one beside the others.
+    multilabel: whether an image may show several of the classes, or none.
+    Two classes may share one logit: see `class_logits`.
+    Raises InputError for another kind, and for a softmax of several labels.
+    """
+
+    class_names: tuple[str, ...]
+    kind: str = "sigmoid"
+    multilabel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"outputs of kind {self.kind!r}; allowed are {', '.join(KINDS)}")
+        if self.multilabel and self.kind == "softmax":
+            raise InputError(
+                "a softmax with several labels an image; these are sigmoids, each class by itself"
+            )
+
+    @staticmethod
+    def of(names: Sequence[str] | Outputs) -> Outputs:
+        """Themselves; or of names alone, the sigmoids that B-cos networks are trained to give."""
+        return names if isinstance(names, Outputs) else Outputs(tuple(names))
+
+    def check_width(self, logits: int) -> None:
+        """Raise InputError unless a network of so many logits can have these classes."""
+        if logits != len(self.class_names) and not self.single(logits):
+            raise InputError(
+                f"{len(self.class_names)} class names for {logits} classes; give one for each (or two for a "
+                "single logit of one label an image, the second what the logit speaks for)"
+            )
+
+    def single(self, logits: int) -> bool:
+        """Whether so many logits are one that tells two classes apart."""
+        return logits == 1 and len(self.class_names) == 2 and not self.multilabel
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """(..., C) with one logit a class, of what the network gives: itself, or of a single logit z [-z, z].
+
+        logits: (..., C) or (..., 1). Raises InputError for another width.
+        """
+        self.check_width(logits.shape[-1])
+        return of_two(logits) if self.single(logits.shape[-1]) else logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(..., C) in [0, 1] and in float64, of what the network gives or of class logits.
+
+        In float32 a sigmoid is 1 from a logit of 17 on.
+        """
+        wide = self.class_logits(logits).double()
+        # The two logits of a single one are no softmax's: each is the whole log-odds.
+        return wide.softmax(-1) if self.kind == "softmax" else wide.sigmoid()
+
+    def predicted(self, logits: Tensor) -> Tensor:
+        """(...) index of the most probable class; of several labels (..., C) bool, those above one half."""
+        logits = self.class_logits(logits)
+        return logits > 0 if self.multilabel else logits.argmax(-1)
+
+    def said(self, probability: float) -> str:
+        """A probability in words, such as "probability 0.962 (sigmoid)"."""
+        return f"probability {shown(probability)} ({self.kind})"
+
+
+def of_two(logit: Tensor) -> Tensor:
+    """(..., 2) class logits of a single logit (..., 1): of the first class, and of the second."""
+    return torch.cat([-logit, logit], -1)
+
+
+def shown(probability: float) -> str:
+    """A probability for a person: three digits, four near 1, and never the "1" or "0" that no sigmoid is."""
+    if probability < LEAST:
+        return f"<{LEAST:.4f}"
+    if probability > 1 - LEAST:
+        return f">{1 - LEAST:.4f}"
+    return f"{probability:#.3g}" if probability < 0.9995 else f"{probability:.4f}"
+
+
+def linear_form(output: str, outputs: Outputs | None) -> Callable[[Tensor], Tensor]:
+    """What makes of class logits (N, C) the outputs of a name, as linear as `bcos_zoo.explain` wants them.
+
+    Raises InputError for a name that is none, or has no meaning for these outputs.
+    """
+    if output == "probability":
+        if outputs is None:
+            raise InputError(
+                "output='probability' of a network alone, which does not say what its logits become: take "
+                "'sigmoid' (trained with binary cross-entropy) or 'softmax', or a Classifier's head"
+            )
+        output = outputs.kind
+    if output not in _FORMS:
+        raise InputError(f"output={output!r}: allowed are {', '.join(_FORMS)}, probability")
+    if outputs is not None and output in KINDS and output != outputs.kind:
+        raise InputError(
+            f"output={output!r}, but the probabilities of this network are its {outputs.kind}; take "
+            "'probability'"
+        )
+    return _FORMS[output]
+
+
+def _relative(logits: Tensor) -> Tensor:
+    return logits - logits.mean(1, keepdim=True)
+
+
+def _sigmoid(logits: Tensor) -> Tensor:
+    def factor() -> Tensor:
+        slope = (logits.sigmoid() - 0.5) / torch.where(logits == 0, 1, logits)
+        return torch.where(logits == 0, 0.25, slope)  # its limit
+
+    return add_constant(logits * hold(factor), 0.5)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """The sigmoids of z_c - logsumexp of the others: their mean by shares, which are held, and an entropy."""
+    classes = logits.shape[1]
+    if classes == 1:
+        raise InputError("output='softmax' of a single logit, whose softmax is always 1; take 'sigmoid'")
+
+    def shares() -> Tensor:  # (N, C, C): of the other classes, in a row for each one
+        own = torch.eye(classes, dtype=torch.bool, device=logits.device)
+        return logits[:, None].masked_fill(own, -torch.inf).softmax(-1)
+
+    others = (hold(shares) @ logits[..., None])[..., 0]
+    entropy = hold(lambda: torch.special.entr(shares()).sum(-1))
+    return _sigmoid(add_constant(logits - others, -entropy))
+
+
+_FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logit": lambda logits: logits,
+    "relative": _relative,
+    "sigmoid": _sigmoid,
+    "softmax": _softmax,
+}
