@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import repeat
+from typing import Any, overload
 
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
-from . import configs, devices, images, manifest, zoo
+from . import configs, devices, manifest, sources, zoo
 from .activations import explain_unit
 from .errors import InputError, WeightsError
 from .explain import ExplanationHead
 from .explanation import Explanation
 from .outputs import Outputs
-from .targets import Targets
+from .sources import Source, Sources
+from .targets import Targets, check_shape
 
 BATCH_SIZE = 32  # images at once, unless told otherwise
+EXPLAINED = 8  # the same, of explanations, which hold what all layers give
 VIEW = 320  # pixels: the least size of what a person is shown
-Source = str | os.PathLike[str] | Image.Image
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,12 @@ class Classifier:
     with binary cross-entropy; `Outputs` of any other. Two names for a single logit: the second is what it
     speaks for, and its negative is the logit of the first.
     smooth, percentile: what pictures of its explanations are made with.
+
+    What its methods take as `source` is one image (a path, a PIL image, an array (H, W, 3), a tensor
+    (K, H, W)) or several (any iterable of such, or an array or tensor with one axis more). Photographs are
+    preprocessed; tensors are what `preprocess` gives. `predict` and `view` give one answer for one image, and
+    a list of them for several; the others give a batch, of 1 for one image. `batch_size` says how many go
+    through the network at once: the numbers do not depend on it, time and memory do.
     """
 
     def __init__(
@@ -70,33 +78,71 @@ class Classifier:
         )
         self.head = ExplanationHead(model, class_names=self.outputs, smooth=smooth, percentile=percentile)
 
-    def preprocess(self, source: Source | Sequence[Source]) -> Tensor:
-        """(N, 3, H, W) in [0, 1] from paths or PIL images. Raises InputError if one is unreadable."""
-        sources = source if isinstance(source, Sequence) and not isinstance(source, str) else [source]
-        if not sources:
-            raise InputError("got an empty list of images; give at least one")
-        in_chans = self.model.in_chans
-        pictures = [images.load_rgb(one) for one in sources]
-        if in_chans == 1:
-            pictures = [picture.convert("L") for picture in pictures]
-        elif in_chans != 3:
-            raise InputError(
-                f"this network takes {in_chans} channels; image files have 3 or 1: call the model on tensors"
-            )
-        return torch.stack([self.transform(picture) for picture in pictures])
+    def preprocess(self, source: Sources) -> Tensor:
+        """(N, K, H, W) in [0, 1] of one image or several; tensors as they are.
 
-    def view(self, source: Source) -> Image.Image:
+        Raises InputError if one is unreadable, or of other values, or if there is none.
+        """
+        if isinstance(source, Tensor) and sources.is_several(source):
+            return sources.checked(source)
+        return sources.stacked([self._prepared(one) for one in sources.each(source)])
+
+    def _prepared(self, one: Source) -> Tensor:
+        if isinstance(one, Tensor):
+            return sources.checked(one)
+        if (in_chans := self.model.in_chans) not in (1, 3):
+            raise InputError(f"this network takes {in_chans} channels; image files have 3 or 1: give tensors")
+        picture = sources.photograph(one)
+        pixels: Tensor = self.transform(picture.convert("L") if in_chans == 1 else picture)
+        return pixels
+
+    def _batches(self, source: Sources, batch_size: int) -> Iterator[Tensor]:
+        """`preprocess` of some images at a time; no more are opened than are at work."""
+        if isinstance(source, Tensor) and sources.is_several(source):
+            yield from map(torch.stack, sources.batched(sources.checked(source), batch_size))
+        else:
+            prepared = map(self._prepared, sources.each(source))
+            yield from map(sources.stacked, sources.batched(prepared, batch_size))
+
+    @overload
+    def view(self, source: Source) -> Image.Image: ...  # type: ignore[overload-overlap]  # a text is iterable
+    @overload
+    def view(self, source: Iterable[Source]) -> list[Image.Image]: ...
+    def view(self, source: Sources) -> Image.Image | list[Image.Image]:
         """The part of an image that the network sees, in more pixels than it sees: what a person is shown."""
-        pixels = self._view(images.load_rgb(source)).mul(255).round()
+        views = [self._seen(one) for one in sources.each(source)]
+        return views if sources.is_several(source) else views[0]
+
+    def _seen(self, one: Source) -> Image.Image:
+        pixels = self._view(sources.photograph(one)).mul(255).round()
         return Image.fromarray(pixels.to(torch.uint8).permute(1, 2, 0).numpy())
 
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, source: Source, top_k: int = ..., *, batch_size: int = ...
+    ) -> list[Prediction]: ...
+    @overload
+    def predict(
+        self, source: Iterable[Source], top_k: int = ..., *, batch_size: int = ...
+    ) -> list[list[Prediction]]: ...
     @torch.inference_mode()
-    def predict(self, source: Source, top_k: int = 5) -> list[Prediction]:
-        """The `top_k` most probable classes, best first. Raises InputError for an unreadable image."""
-        return self.rank(self.logits(self.preprocess(source))[0], top_k)
+    def predict(
+        self, source: Sources, top_k: int = 5, *, batch_size: int = BATCH_SIZE
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """The `top_k` most probable classes, best first; of several images, a list of such lists.
 
-    def logits(self, x: Tensor) -> Tensor:
-        """(N, C) of what `preprocess` gives, one for each class: wherever the model is, of any precision."""
+        Raises InputError for an unreadable image.
+        """
+        parts = (self.logits(x).cpu() for x in self._batches(source, batch_size))
+        answers = [self.rank(row, top_k) for part in parts for row in part]
+        return answers if sources.is_several(source) else answers[0]
+
+    def logits(self, source: Sources) -> Tensor:
+        """(N, C), one for each class, of all these images at once.
+
+        A tensor (N, K, H, W) goes to the model as it is, unchecked.
+        """
+        x = source if isinstance(source, Tensor) and source.ndim == 4 else self.preprocess(source)
         return self.outputs.class_logits(self.model(devices.moved(x, self.model)))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Classifier:
@@ -115,15 +161,25 @@ class Classifier:
         own = devices.place_of(self.model)
         return torch.device("cpu") if own is None else own.device
 
-    def explain(self, source: Source | Sequence[Source], targets: Targets = None) -> Explanation:
+    def explain(
+        self, source: Sources, targets: Targets = None, *, batch_size: int = EXPLAINED
+    ) -> Explanation:
         """Explain one or several images; `targets` as in `bcos_zoo.explain`, labels allowed."""
-        explanation: Explanation = self.head(self.preprocess(source), targets)
-        return explanation
+        if isinstance(targets, Tensor):  # a row for each image, so these are counted first
+            source = self.preprocess(source)
+            check_shape(targets, len(source))
+            rows: Iterator[Targets] = map(torch.stack, sources.batched(targets, batch_size))
+        else:
+            rows = repeat(targets)
+        return Explanation.cat([self.head(x, next(rows)) for x in self._batches(source, batch_size)])
 
-    def explain_unit(self, source: Source | Sequence[Source], layer: str, unit: int) -> Explanation:
+    def explain_unit(
+        self, source: Sources, layer: str, unit: int, *, batch_size: int = EXPLAINED
+    ) -> Explanation:
         """Explain a unit inside the network, averaged over its map, as `bcos_zoo.explain_unit` does."""
-        explanation = explain_unit(self.model, self.preprocess(source), layer, unit)
-        return replace(explanation, smooth=self.head.smooth, percentile=self.head.percentile)
+        parts = [explain_unit(self.model, x, layer, unit) for x in self._batches(source, batch_size)]
+        smooth, percentile = self.head.smooth, self.head.percentile
+        return replace(Explanation.cat(parts), smooth=smooth, percentile=percentile)
 
     def rank(self, logits: Tensor, top_k: int = 5) -> list[Prediction]:
         """The best classes of one row of logits, (C,) or as the network gives them."""

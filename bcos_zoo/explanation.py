@@ -42,6 +42,8 @@ class Explanation:
     @staticmethod
     def cat(parts: Sequence[Explanation]) -> Explanation:
         """One explanation of all the images of several, which must have the same number of targets."""
+        if len(parts) == 1:
+            return parts[0]
         tensors = ("logits", "targets", "weights", "contributions", "bias")
         joined: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts]) for name in tensors

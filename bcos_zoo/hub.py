@@ -19,8 +19,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from . import configs, hub_folder
-from .classifier import Classifier, Source
+from .classifier import Classifier
 from .errors import InputError, WeightsError, redact
+from .sources import Source
 
 
 def export(

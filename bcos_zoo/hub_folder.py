@@ -21,14 +21,15 @@ from timm.models import get_model_args
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
-from . import configs, images, manifest, modelcard, render, state_dicts, zoo
-from .classifier import Classifier, Source, load, of_source
+from . import configs, manifest, modelcard, render, sources, state_dicts, zoo
+from .classifier import Classifier, load, of_source
 from .errors import InputError, WeightsError
 from .explain import explain
 from .explanation import Explanation
 from .files import replacing
 from .inputs import unwrapped
 from .layers import Encode
+from .sources import Source
 
 SAMPLE = manifest.PACKAGE / "samples" / "chelsea.jpg"
 WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", configs.NAME, "README.md", "explanation.png"
@@ -102,7 +103,7 @@ def prepare(
     model: Any = classifier.model
     photograph, credit = None, "" if sample is not None else " (Stefan van der Walt, CC0)"
     if sample is not None or model.in_chans in (1, 3):
-        photograph = images.load_rgb(SAMPLE if sample is None else sample)
+        photograph = sources.photograph(SAMPLE if sample is None else sample)
         x = classifier.preprocess(photograph)
     else:
         size = (1, model.in_chans, *resolve_model_data_config(model)["input_size"][-2:])

@@ -15,7 +15,7 @@ ORDER = [
     {"metrics"},
     {"layers", "manifest", "images", "files"},
     {"outputs"},
-    {"checksums", "state_dicts", "configs"},
+    {"checksums", "state_dicts", "configs", "sources"},
     {"download"},
     {"weights"},
     {"models"},

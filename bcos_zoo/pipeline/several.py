@@ -13,8 +13,8 @@ from .. import bundle, render, report, vector, video, zoo
 from ..classifier import BATCH_SIZE, Classifier, Prediction
 from ..configs import ELSEWHERE
 from ..errors import InputError
+from ..sources import batched
 from ..targets import Targets
-from .batches import batched
 from .order import ENDINGS, MOST_IN_A_SHEET, Order
 from .places import (
     as_text,

@@ -25,13 +25,14 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
 from .. import configs, hub_folder, state_dicts, zoo
-from ..classifier import Classifier, Source
+from ..classifier import Classifier
 from ..configs import Training
 from ..errors import InputError, WeightsError
 from ..explanation import DEFAULT_SMOOTH
 from ..hub_folder import CARD, CONFIG, PICTURE, WEIGHTS
 from ..inputs import unwrapped
 from ..outputs import Outputs
+from ..sources import Source
 from .runs import writing
 
 MADE_AT = 224  # pixels: the images that DEFAULT_SMOOTH is for
