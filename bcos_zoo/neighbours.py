@@ -195,6 +195,15 @@ def from_encoded(model: nn.Module) -> nn.Module:
     structure on the same weights, cut off from their gradients: hooks put on it are not on the model. A
     network without an encoding layer is copied as it is.
     """
+    network = detached_copy(model)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Encode):
+            _replace(network, name, _Encoded(module))
+    return network
+
+
+def detached_copy(model: nn.Module) -> nn.Module:
+    """A copy of the structure on the same weights, in float32 at least, cut off from their gradients."""
     model = unwrapped(model)
     memo: dict[int, Any] = {}
     with torch.inference_mode(False):
@@ -206,11 +215,7 @@ def from_encoded(model: nn.Module) -> nn.Module:
                 shared = shared.clone()
             is_parameter = isinstance(tensor, nn.Parameter)
             memo[id(tensor)] = nn.Parameter(shared, requires_grad=False) if is_parameter else shared
-        network = copy.deepcopy(model, memo)
-    for name, module in list(network.named_modules()):
-        if isinstance(module, Encode):
-            _replace(network, name, _Encoded(module))
-    return network
+        return copy.deepcopy(model, memo)
 
 
 class _Encoded(nn.Module):
@@ -222,7 +227,7 @@ class _Encoded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.channels, hint="this is the network from the encoded image on")
-        x = record_encoded(x)
+        x = record_encoded(x, x, self)
         if x.device.type == "cpu" and (is_linear() or not torch.is_grad_enabled()):
             x = x.contiguous(memory_format=torch.channels_last)  # as `Encode` does
         return standardize(x, self.mean, self.std)

@@ -21,7 +21,7 @@ ORDER = [
     {"models"},
     {"zoo"},
     {"targets"},
-    {"explanation", "inputs"},
+    {"explanation", "inputs", "encodings", "precision"},
     {"explain"},
     {"activations"},
     {"neighbours"},

@@ -34,10 +34,11 @@ class Encode(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.in_chans, hint="the network adds the inverted colours itself")
+        given = x
         if x.device.type == "cpu" and (is_linear() or not torch.is_grad_enabled()):
             # Channels last: the convolutions and patch norms that follow are faster so and keep the layout.
             x = x.contiguous(memory_format=torch.channels_last)
-        return standardize(record_encoded(encode(x)), self.mean, self.std)
+        return standardize(record_encoded(encode(x), given, self), self.mean, self.std)
 
     def extra_repr(self) -> str:
         return f"in_chans={self.in_chans}, mean={self.mean}, std={self.std}"

@@ -24,7 +24,28 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+DIFFERENT_PASSES = (
+    "the network took different ways in two passes over the same images, so its factors cannot be played "
+    "back; with create_graph=True give one whose passes repeat"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """One image that a network encoded."""
+
+    encoded: Tensor  # (N, 2K, H, W): an input of the linear map
+    by: nn.Module
+    of_the_image: bool  # whether it is of the very image that the network was given, as the tape knows it
+
+    @property
+    def image(self) -> Tensor:
+        """(N, K, H, W): what was encoded."""
+        return self.encoded[:, : self.encoded.shape[1] // 2]
 
 
 @dataclass
@@ -32,10 +53,16 @@ class Tape:
     """What one forward pass in linear mode leaves behind for the backward pass."""
 
     freeze_parameters: bool
-    encoded: Tensor | None = None  # (N, 2K, H, W): the input of the linear map, set by the encoding layer
+    given: tuple[Tensor, int] | None = None  # the network's image, with torch's count of its changes
+    encodings: list[Encoding] = field(default_factory=list)  # all of a pass, set by the encoding layers
     constants: list[Tensor] = field(default_factory=list)  # what layers added, expanded to the shape added to
     factors: deque[Tensor] | None = None  # with their graphs: being recorded, or to be played back
     recording: bool = False
+
+    @property
+    def encoded(self) -> Tensor | None:
+        """(N, 2K, H, W): the input of the linear map; the last, if several images were encoded."""
+        return self.encodings[-1].encoded if self.encodings else None
 
 
 _tape: ContextVar[Tape | None] = ContextVar("bcos_zoo_linear_mode", default=None)
@@ -86,6 +113,8 @@ def hold(factor: Callable[[], Tensor]) -> Tensor:
     if tape.recording:
         tape.factors.append(factor())
         return tape.factors[-1]
+    if not tape.factors:
+        raise InputError(DIFFERENT_PASSES)
     return tape.factors.popleft()
 
 
@@ -112,12 +141,16 @@ def add_constant(x: Tensor, constant: Tensor | float) -> Tensor:
     return x + added
 
 
-def record_encoded(x: Tensor) -> Tensor:
-    """Mark `x` as the input of the linear map: the leaf that `W(x)` is taken with respect to."""
+def record_encoded(encoded: Tensor, image: Tensor, by: nn.Module) -> Tensor:
+    """Mark `encoded` as an input of the linear map: what `W(x)` is taken with respect to.
+
+    image: that it is the encoding of, as the module `by` got it.
+    """
     tape = _tape.get()
     if tape is None:
-        return x
-    if not x.requires_grad:
-        x = x.requires_grad_()
-    tape.encoded = x
-    return x
+        return encoded
+    if not encoded.requires_grad:
+        encoded = encoded.requires_grad_()
+    itself = tape.given is not None and image is tape.given[0] and image._version == tape.given[1]
+    tape.encodings.append(Encoding(encoded, by, itself))
+    return encoded

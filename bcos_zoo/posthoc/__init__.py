@@ -48,6 +48,7 @@ _METHODS: dict[str, Callable[..., Tensor]] = {
     "lime": lime,
     "occlusion": occlusion,
 }
+GIVEN = ("job", "model", "x", "targets", "batch")  # to a method, by `attribute`
 EXPLAINERS = tuple(_METHODS)
 __all__ = ["EXPLAINERS", "attribute"]
 
@@ -88,7 +89,7 @@ def attribute(
     if method not in _METHODS:
         raise InputError(f"no method named {method!r}; known: {', '.join(EXPLAINERS)}")
     run = _METHODS[method]
-    known = [name for name in inspect.signature(run).parameters if name != "job"]
+    known = [name for name in inspect.signature(run).parameters if name not in GIVEN]
     if unknown := settings.keys() - set(known):
         raise InputError(
             f"{method} has no setting {', '.join(sorted(unknown))}; known: {', '.join(known) or 'none'}"
@@ -100,6 +101,10 @@ def attribute(
     model = unwrapped(model)
     check_eval(model)
     check_images(x)
+    several = targets.ndim == 2 if isinstance(targets, Tensor) else isinstance(targets, Sequence)
+    if run is inherent:  # it is of the given image, whatever the network encodes
+        maps = inherent(model, x, targets, batch)
+        return maps if several else maps[:, 0]
     device = next(model.parameters(), x).device
     with (
         torch.inference_mode(False),
@@ -112,5 +117,4 @@ def attribute(
         warnings.filterwarnings("ignore", message="Setting (backward|forward, backward) hooks")
         job = prepare(model, x, targets, batch, seed)
         maps = run(job, **settings).detach()
-    several = targets.ndim == 2 if isinstance(targets, Tensor) else isinstance(targets, Sequence)
     return torch.unflatten(maps, 0, tuple(job.targets.shape)) if several else maps

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 
 from ..explain import explain
 from ..neighbours import TokensToMap, cam_layer, tap
+from ..targets import Targets
 from .job import Job, captum, check_one_of, check_positive
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
 
 
-def inherent(job: Job) -> Tensor:
-    """The contributions of `explain`: exact, in logits. Boehle et al. 2022."""
-    return explain(job.model, job.x, job.targets, max_batch=job.batch).contributions.flatten(0, 1)
+def inherent(model: nn.Module, x: Tensor, targets: Targets, batch: int) -> Tensor:
+    """The contributions of `explain`, (N, T, H, W): exact, in logits. Boehle et al. 2022."""
+    return explain(model, x, targets, max_batch=batch).contributions
 
 
 def ixg(job: Job) -> Tensor:

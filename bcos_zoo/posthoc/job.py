@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import encodings
 from ..errors import InputError
 from ..extras import required
 from ..layers import Encode, encode
 from ..layers.heads import check_channels
-from ..neighbours import from_encoded
+from ..neighbours import detached_copy, from_encoded
 from ..targets import Targets, resolve_targets
 
 
@@ -58,6 +59,9 @@ def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int
     stem = next((module for module in model.modules() if isinstance(module, Encode)), None)
     if stem is not None:
         check_channels(x, stem.in_chans, hint="the network adds the inverted colours itself")
+        whole = detached_copy(model)
+        if not encodings.check_model(whole, x[:1]):
+            _check_same(whole, network, x[:1])
     encoded = x if stem is None else encode(x)
     with torch.no_grad():
         chunks = torch.split(encoded if targets is None else encoded[:1], batch)
@@ -66,6 +70,25 @@ def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int
         raise InputError(f"the model gives {tuple(logits.shape)}; to attribute it must give logits (N, C)")
     picked = resolve_targets(targets, logits.expand(len(x), -1), None)
     return Job(model, network, x, encoded, picked, batch, seed)
+
+
+def _check_same(whole: nn.Module, network: nn.Module, x: Tensor) -> None:
+    """Raise InputError unless `network`, on the encoded image, says what `whole` says of the image.
+
+    It does not where the image is changed before it is encoded in a way that encoded images cannot follow.
+    """
+    with torch.no_grad():
+        expected = whole(x.clone())
+        try:
+            gap = (network(encode(x)) - expected).abs().max()
+            same = bool(gap <= torch.finfo(x.dtype).eps ** 0.5 * expected.abs().max())
+        except (InputError, RuntimeError):  # of another number of channels
+            same = False
+    if not same:
+        raise InputError(
+            "this model changes its image before it encodes it in a way that cannot be followed from the "
+            "encoded image on, such as padding: attribute the network inside, or take the method 'inherent'"
+        )
 
 
 def captum() -> Any:
