@@ -143,8 +143,8 @@ def test_the_probability_of_a_logit_of_zero_is_explained_by_a_quarter_of_it(smal
 
 
 def test_an_unknown_output_is_refused(shared: Any) -> None:
-    with pytest.raises(InputError, match="output='softmax': allowed are logit, relative, sigmoid"):
-        bcos_zoo.explain(shared, images(), output="softmax")
+    with pytest.raises(InputError, match="output='argmax': allowed are logit, relative, sigmoid"):
+        bcos_zoo.explain(shared, images(), output="argmax")
 
 
 @pytest.mark.parametrize("targets", [None, 3, [1, 2], torch.tensor([4, 5, 6, 7, 8])])
