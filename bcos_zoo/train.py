@@ -73,6 +73,8 @@ def train(
             raise InputError(f"{folder} holds no state to resume from; start the run without --resume")
         if not found and machine.is_main():
             refuse_another(folder)
+        if found:
+            task = task.as_before(found[1].get("images", {}), found[0])
         trainer = Trainer(recipe, task, folder)
         if found:
             trainer.restore(found[1], found[0])
@@ -204,8 +206,8 @@ class Trainer:
         if self.apart:
             several += f"; {len(self.apart)} norms of torch's do not meet over processes"
         return (
-            f"{len(task.train)} images to learn from, {len(task.val)} to validate with, "
-            f"{len(task.class_names)} classes; {order.steps} steps of {order.batch_size} an epoch{several}"
+            f"{len(task.train)} images to learn from, {task.said()}; "
+            f"{order.steps} steps of {order.batch_size} an epoch{several}"
         )
 
     def epoch(self) -> Iterator[float]:
@@ -326,6 +328,7 @@ class Trainer:
         scaler = self.accelerator.scaler
         return {
             "recipe": machine.deciding(self.recipe, self.task),
+            "images": self.task.state(),
             "model": self.weights.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.weights.optimizer_state(self.optimizer),

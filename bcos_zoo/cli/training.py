@@ -30,6 +30,14 @@ Source = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Change the recipe; repeatable.")
 ]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="Keep images of a patient, animal or video on one side of the split: a column of the CSV, or a "
+        r"pattern on the paths, such as 'patient(\d+)'.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 BatchSize = Annotated[
     int | None,
@@ -54,6 +62,7 @@ def finetune(
     changes: Set = None,
     device: Where = None,
     batch_size: BatchSize = None,
+    group: Group = None,
     resume: Resume = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -62,7 +71,7 @@ def finetune(
     from ..training import defaults, recipe
     from ..training.records import RECIPE
 
-    changes = _all_changes(changes, device, batch_size)
+    changes = _all_changes(changes, group, device, batch_size)
     run = folder or Path("runs") / f"{Path(data).stem}-{Path(model).name}"
     if resume:
         wanted = recipe.read(run / RECIPE, changes)
@@ -79,6 +88,7 @@ def train_(
     changes: Set = None,
     device: Where = None,
     batch_size: BatchSize = None,
+    group: Group = None,
     resume: Resume = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -86,14 +96,17 @@ def train_(
     """Train a network as a recipe says."""
     from ..training import recipe
 
-    wanted = recipe.read(config, _all_changes(changes, device, batch_size))
+    wanted = recipe.read(config, _all_changes(changes, group, device, batch_size))
     _run(wanted, _open(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
 
 
-def _all_changes(changes: list[str] | None, device: str | None, batch_size: int | None) -> list[str]:
+def _all_changes(
+    changes: list[str] | None, group: str | None, device: str | None, batch_size: int | None
+) -> list[str]:
     """The changes of --set, with those that have an option of their own. Raises InputError for both."""
     found = list(changes or ())
     for option, key, value in (
+        ("--group", "data.group", None if group is None else json.dumps(group, ensure_ascii=False)),
         ("--device", "run.device", None if device is None else json.dumps(device)),
         ("--batch-size", "run.batch_size", batch_size),
     ):
@@ -113,7 +126,8 @@ def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
     part = wanted.data
     try:
         return open_task(
-            source, val_share=part.val_share, folds=part.folds, fold=part.fold, seed=wanted.run.seed,
+            source, val_share=part.val_share, folds=part.folds, fold=part.fold, seed=part.seed,
+            group=part.group,
             train_split=part.train_split, val_split=part.val_split, image_key=part.image_key,
             label_key=part.label_key, root=part.root, download=part.download,
             check=part.check and not dry_run, bad_share=part.bad_share, log=_log,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from PIL import Image
-from timm.data.readers.reader_image_in_tar import extract_tarinfos
 
 from .. import images
 from ..errors import InputError, reason
-from .found import VAL_NAMES, Found, by_names
+from . import groups
+from .found import Found, by_names
+from .layout import arranged, is_hidden
 
 
 @dataclass(frozen=True)
@@ -25,47 +27,78 @@ class Members:
     places: np.ndarray  # (M, 3) int64: archive, first byte, bytes
 
     def load(self, index: int) -> Image.Image:
+        return images.decode_rgb(self.content(index), self.name(index))
+
+    def content(self, index: int) -> bytes:
         archive, first, size = self.places[index].tolist()
         try:
             with self.archives[archive].open("rb") as file:  # of its own: a shared one has a shared position
                 file.seek(first)
-                data = file.read(size)
+                return file.read(size)
         except OSError as error:
             raise InputError(f"{self.name(index)!r} cannot be read ({reason(error)}); mend it") from error
-        return images.decode_rgb(data, self.name(index))
 
     def name(self, index: int) -> str:
         return f"{self.archives[self.places[index, 0]]}/{self.names[index]}"
 
 
-def from_tar(path: Path, train_split: str, val_split: str | None) -> Found:
-    """The images of a tar of class folders, which may stand below folders named after two splits.
+def from_tar(path: Path, train_split: str, val_split: str | None, group: str | None = None) -> Found:
+    """The images of a tar of class folders, or of one that holds a folder of these for each part.
 
-    Raises InputError for what is no whole tar, or holds no image.
+    group: a pattern on paths in the tar. Raises InputError for what is no whole tar, for one that is
+    compressed or holds no image, and as `arranged` and `by_names` do.
     """
+    places: dict[PurePosixPath, tuple[int, int, int]] = {}
+    inside: dict[PurePosixPath, set[str]] = {}
     try:
-        found, *_ = extract_tarinfos(str(path), cache_tarinfo=False, extensions=images.image_suffixes())
+        with path.open("rb") as file:
+            for name, first, size in _members(file, 0, PurePosixPath()):
+                for folder in name.parents if size is not None else (name, *name.parents):
+                    if folder.parts:
+                        inside.setdefault(folder.parent, set()).add(folder.name)
+                if size is not None and name.suffix.lower() in images.image_suffixes():
+                    places[name] = (0, first, size)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise InputError(
-            f"{path}: no whole tar of images ({reason(error)}); make one with a folder for each class"
+            f"{path}: no whole tar of images ({reason(error)}); make one, without compression, with a folder "
+            "for each class"
         ) from error
-    names, places = [], []
-    for member, _, outer in sorted(found, key=lambda one: one[0].name):  # outer: of a tar in the tar
-        name = PurePosixPath(outer.name if outer else "", member.name)
-        if not name.name.startswith("."):
-            names.append(name)
-            places.append((0, member.offset_data + (outer.offset_data if outer else 0), member.size))
-    if loose := [name for name in names if len(name.parts) < 2]:
-        raise InputError(f"{path}: {loose[0]} is in no folder; put the images of each class into one")
-    source = Members((path,), tuple(map(str, names)), np.array(places, dtype=np.int64))
-    splits = _splits([name.parts[:-2] for name in names], train_split, val_split)
-    return by_names(path, source, [name.parts[-2] for name in names], splits)
+    if not places:
+        raise InputError(
+            f"{path}: no whole tar of images (none in it); make one with a folder for each class"
+        )
+    files = sorted(places)
+    layout = arranged(path, files, lambda below: sorted(inside.get(below, ())), train_split, val_split)
+    used = [i for i, use in enumerate(layout.uses) if use]
+    names = tuple(str(files[i]) for i in used)
+    source = Members((path,), names, np.array([places[files[i]] for i in used], dtype=np.int64))
+    grouped = None if group is None else groups.by_pattern(path, group, names)
+    return by_names(
+        path,
+        source,
+        [layout.classes[i] for i in used],
+        [layout.uses[i] for i in used],
+        names=layout.names,
+        groups=grouped,
+        notes=layout.notes,
+    )
 
 
-def _splits(above: Sequence[tuple[str, ...]], train_split: str, val_split: str | None) -> list[str]:
-    """The split of each image by the folders above that of its class: all "train" if none is named so."""
-    there = {part for parts in above for part in parts}
-    if train_split not in there:
-        return ["train"] * len(above)
-    val = next((name for name in ([val_split] if val_split else VAL_NAMES) if name in there), None)
-    return ["train" if train_split in parts else "val" if val in parts else "" for parts in above]
+def _members(
+    file: IO[bytes], base: int, outer: PurePosixPath
+) -> Iterator[tuple[PurePosixPath, int, int | None]]:
+    """Name, first byte and size (None of a folder) of what is in a tar, but for what is hidden.
+
+    base: where the tar begins in the file on the disk. outer: the folder that a tar in a tar stands for.
+    """
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            name = outer / PurePosixPath(member.name)
+            if is_hidden(name):
+                continue
+            if member.isdir():
+                yield name, 0, None
+            elif member.isfile() and name.suffix.lower() == ".tar" and (inner := tar.extractfile(member)):
+                yield from _members(inner, base + member.offset_data, name.with_suffix(""))
+            elif member.isfile():
+                yield name, base + member.offset_data, member.size

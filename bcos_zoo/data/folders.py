@@ -1,13 +1,17 @@
-"""Folders of images, `root/<class>/<image>`, and of two splits of such."""
+"""Folders of images, `root/<class>/<image>`, and of parts of such."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
 
 from .. import images
 from ..errors import InputError
-from .found import VAL_NAMES, Found
-from .samples import of_files
+from . import groups
+from .found import Found, by_names
+from .layout import arranged, is_hidden
+from .samples import Files
 
 
 def list_folder(root: str | Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
@@ -16,40 +20,54 @@ def list_folder(root: str | Path) -> tuple[list[Path], list[int], tuple[str, ...
     Raises InputError if root is no folder, has no sub-folders, or one of them holds no image.
     """
     root = Path(root)
+    names = tuple(_folders(root))
+    found = [_images(root / name) for name in names]
+    paths = [path for some in found for path in some]
+    labels = [index for index, some in enumerate(found) for _ in some]
+    return paths, labels, names
+
+
+def from_folder(root: Path, train_split: str, val_split: str | None, group: str | None = None) -> Found:
+    """The images of a folder of class folders, or of one that holds a folder of these for each part.
+
+    group: a pattern on paths below root. Raises InputError as `list_folder`, `arranged` and `by_names` do.
+    """
+    _folders(root)
+    paths = _images(root)
+    files = [PurePosixPath(path.relative_to(root).as_posix()) for path in paths]
+
+    @cache
+    def folders(below: PurePosixPath) -> tuple[str, ...]:
+        place = root / below
+        inside = sorted(place.iterdir()) if place.is_dir() else []
+        return tuple(one.name for one in inside if one.is_dir() and not is_hidden(one.name))
+
+    layout = arranged(root, files, folders, train_split, val_split)
+    used = [i for i, use in enumerate(layout.uses) if use]
+    names = [str(files[i]) for i in used]
+    grouped = None if group is None else groups.by_pattern(root, group, names)
+    return by_names(
+        root,
+        Files(tuple(paths[i] for i in used)),
+        [layout.classes[i] for i in used],
+        [layout.uses[i] for i in used],
+        names=layout.names,
+        groups=grouped,
+        notes=layout.notes,
+    )
+
+
+def _folders(root: Path) -> Iterator[str]:
+    """Names of the folders in one, sorted. Raises InputError if it is none, or has none."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one that holds a sub-folder of images for each class")
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not folders:
+    found = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
+    if not found:
         raise InputError(f"{root}: no sub-folders; put the images of each class into a folder named after it")
-    found = [images.find_images([folder]) for folder in folders]
-    paths = [path for paths in found for path in paths]
-    labels = [index for index, paths in enumerate(found) for _ in paths]
-    return paths, labels, tuple(folder.name for folder in folders)
+    return iter(found)
 
 
-def from_folder(root: Path, train_split: str, val_split: str | None) -> Found:
-    """The images of a folder of class folders, or of one that holds a folder of these for each split.
-
-    Raises InputError for what `list_folder` refuses, for a split that is not there, and for splits whose
-    classes differ.
-    """
-    if not (root / train_split).is_dir():
-        if train_split != "train" or val_split is not None:
-            raise InputError(f"{root}: no folder {train_split} in it; train_split must name one")
-        paths, labels, names = list_folder(root)
-        return Found(of_files(paths, labels), None, names)
-    paths, labels, names = list_folder(root / train_split)
-    train = of_files(paths, labels)
-    there = [name for name in ([val_split] if val_split else VAL_NAMES) if (root / name).is_dir()]
-    if not there:
-        if val_split:
-            raise InputError(f"{root}: no folder {val_split} in it; val_split must name one")
-        return Found(train, None, names)
-    paths, labels, val_names = list_folder(root / there[0])
-    if names != val_names:
-        only = sorted(set(names) ^ set(val_names))
-        raise InputError(
-            f"{root}: {', '.join(only[:5])} in one of {train_split} and {there[0]} only; "
-            "give both the same sub-folders"
-        )
-    return Found(train, of_files(paths, labels), names)
+def _images(root: Path) -> list[Path]:
+    """The images below a folder, sorted, but for what is hidden."""
+    found = images.find_images([root])
+    return [path for path in found if not is_hidden(path.relative_to(root).as_posix())]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from .samples import Samples, Source
-
-VAL_NAMES = ("val", "valid", "validation", "test")  # the first that is there
 
 
 @dataclass(frozen=True)
@@ -20,28 +19,62 @@ class Found:
     """A set of images as it was found."""
 
     train: Samples
-    val: Samples | None  # None: it has no split of its own
+    val: Samples | None  # None: it has no part to validate with
     class_names: tuple[str, ...]
+    test: Samples | None = None  # None: it has no part that is left for the end
+    notes: tuple[str, ...] = ()  # what people should know of how it was read
 
 
-def by_names(where: object, source: Source, labels: Sequence[str], splits: Sequence[str]) -> Found:
+def by_names(
+    where: object,
+    source: Source,
+    labels: Sequence[str],
+    uses: Sequence[str],
+    *,
+    names: Mapping[str, str] | None = None,
+    groups: np.ndarray | None = None,
+    notes: Sequence[str] = (),
+) -> Found:
     """Found images whose classes are given by name, in the order of the names.
 
-    splits: "train", "val" or "" (in neither) for each. Raises InputError if both splits are there, and one
-    has a class that the other lacks.
+    uses: "train", "val", "test" or "" (none of them) for each. names: what the parts of each use are called.
+    groups: (M,) or none. Raises InputError if there is a part to validate with, and it or the training part
+    has a class that the other lacks; and for a test part with some classes that training lacks. One that has
+    none of its classes, as where its labels are kept secret, is left aside.
     """
-    names = tuple(sorted({label for label, split in zip(labels, splits, strict=True) if split}))
-    index = {name: i for i, name in enumerate(names)}
-    targets = torch.tensor([index.get(label, -1) for label in labels])
-    everything = Samples(source, torch.arange(len(targets)), targets)
-    parts = [everything.select([i for i, s in enumerate(splits) if s == part]) for part in ("train", "val")]
-    train, val = parts
-    if not len(val):
-        return Found(train, None, names)
-    if only := set(train.labels.tolist()) ^ set(val.labels.tolist()):
-        said = ", ".join(names[i] for i in sorted(only)[:5])
-        raise InputError(f"{where}: {said} in one of training and validation only; give both the same")
-    return Found(train, val, names)
+    called = {"train": "train", "val": "val", "test": "test"} | dict(names or {})
+    of = {use: {label for label, one in zip(labels, uses, strict=True) if one == use} for use in called}
+    if of["val"] and (only := sorted(of["train"] ^ of["val"])):
+        raise InputError(
+            f"{where}: {', '.join(only[:5])} in one of {called['train']} and {called['val']} only; give both "
+            "the same classes"
+        )
+    if unknown := sorted(of["test"] - of["train"]):
+        if of["test"] & of["train"]:
+            raise InputError(
+                f"{where}: {', '.join(unknown[:5])} in {called['test']} and not in {called['train']}; give "
+                "both the same classes"
+            )
+        notes = [*notes, unknown_labels(where, called["test"], ", ".join(unknown[:5]))]
+        uses = ["" if use == "test" else use for use in uses]
+    class_names = tuple(sorted(of["train"]))
+    index = {name: i for i, name in enumerate(class_names)}
+    targets = torch.tensor([index.get(label, -1) for label in labels], dtype=torch.int64)
+    everything = Samples(source, torch.arange(len(targets)), targets, groups)
+    return parted(everything, uses, class_names, notes)
+
+
+def parted(everything: Samples, uses: Sequence[str], names: tuple[str, ...], notes: Sequence[str]) -> Found:
+    """Found images by what each is for: "train", "val", "test" or ""."""
+    train, val, test = (
+        everything.select([i for i, one in enumerate(uses) if one == use]) for use in ("train", "val", "test")
+    )
+    return Found(train, val if len(val) else None, names, test if len(test) else None, tuple(notes))
+
+
+def unknown_labels(where: object, part: str, why: str) -> str:
+    """The note of a test part whose labels are none of training's."""
+    return f"{where}: {part} is left aside, for its labels are none of the classes ({why})"
 
 
 def values_of(where: str, targets: Sequence[Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,16 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 from .. import images
-from ..errors import InputError
+from ..errors import InputError, reason
 
 AHEAD = 4  # images a thread that may be decoded before they are asked for
 ARRAY = 2**26  # bytes, about, of one array of images in memory
 
 
 class Source(Protocol):
-    """Images by number. `load` gives RGB, or raises InputError with the image's name."""
+    """Images by number. `load` gives RGB, or raises InputError with the image's name; `content` its bytes."""
 
     def load(self, index: int) -> Image.Image: ...
+    def content(self, index: int) -> bytes: ...
     def name(self, index: int) -> str: ...
 
 
@@ -38,6 +39,12 @@ class Files:
     def load(self, index: int) -> Image.Image:
         return images.load_rgb(self.paths[index])
 
+    def content(self, index: int) -> bytes:
+        try:
+            return self.paths[index].read_bytes()
+        except OSError as error:
+            raise InputError(f"{self.name(index)!r} cannot be read ({reason(error)}); mend it") from error
+
     def name(self, index: int) -> str:
         return str(self.paths[index])
 
@@ -49,6 +56,7 @@ class Samples:
     source: Source
     indices: Tensor  # (M,) int64, numbers in the source
     labels: Tensor  # (M,) int64 class indices; or (M, C) float 0 and 1, several labels an image
+    groups: np.ndarray | None = None  # (M,) texts: images of one group stay on one side of every split
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -64,7 +72,12 @@ class Samples:
     def select(self, chosen: Sequence[int] | Tensor) -> Samples:
         """The images of these numbers, in this order."""
         chosen = torch.as_tensor(chosen, dtype=torch.int64)
-        return Samples(self.source, self.indices[chosen], self.labels[chosen])
+        groups = None if self.groups is None else self.groups[chosen.numpy()]
+        return Samples(self.source, self.indices[chosen], self.labels[chosen], groups)
+
+    def group(self, i: int) -> str | None:
+        """The group of image i: its patient, animal, video; None where none were asked for."""
+        return None if self.groups is None else str(self.groups[i])
 
 
 def of_files(paths: Iterable[Path], labels: Sequence[int] | Tensor) -> Samples:
@@ -130,8 +143,12 @@ class Memory:
         pixels = self.arrays[array][first : first + 3 * height * width]
         return Image.fromarray(pixels.reshape(height, width, 3))
 
+    def content(self, index: int) -> bytes:
+        image = self.load(index)
+        return repr(image.size).encode() + image.tobytes()
+
 
 def in_memory(samples: Samples, threads: int | None = None) -> Samples:
     """The same samples, every image decoded now and kept: 3 bytes a pixel."""
     memory = Memory(decoded(samples, threads), samples.name)
-    return Samples(memory, torch.arange(len(samples)), samples.labels)
+    return replace(samples, source=memory, indices=torch.arange(len(samples)))

@@ -15,15 +15,19 @@ from timm.data import create_dataset
 from .. import images
 from ..errors import InputError, reason
 from ..extras import required
+from . import groups, parts
 from .archives import Members
-from .found import VAL_NAMES, Found, to_labels, values_of
+from .found import Found, to_labels, unknown_labels, values_of
+from .layout import is_hidden
 from .samples import Samples
 
 NAMES = "classnames.txt"  # beside the shards, one a line, as CLIP's benchmarks have them
 Part = tuple[str, int, int]  # name in the tar, first byte, bytes
 
 
-def from_shards(name: str, train_split: str, val_split: str | None, *, label_key: str) -> Found:
+def from_shards(
+    name: str, train_split: str, val_split: str | None, *, label_key: str, group: str | None = None
+) -> Found:
     """Shards in a folder, read at any place: their whole order is shuffled, unlike that of a stream.
 
     name: `wds/FOLDER`. Splits are names in the folder's _info.json, or patterns such as a-{000..012}.tar, as
@@ -42,19 +46,44 @@ def from_shards(name: str, train_split: str, val_split: str | None, *, label_key
                 "as train-{000..012}.tar"
             ) from error
 
-    first = reader(train_split)
-    splits = [train_split]
-    named = first.info.get("splits", {})
-    splits += [val_split] if val_split else [split for split in VAL_NAMES if split in named][:1]
-    found = [_samples(root, reader(split).split_info, label_key) for split in splits]
+    info = root / "_info.json"
+    listed_splits = _listed(info) if info.is_file() else []
+    asked = [one for one in (train_split, val_split) if one and one not in listed_splits]
+    patterns = [one for one in asked if "{" in one or one.endswith(".tar")]  # these, timm finds by itself
+    there = [*listed_splits, *patterns] or [train_split]
+    try:
+        chosen = parts.choose(name, there, train_split, val_split, kind="split")
+    except InputError:
+        chosen = None
+    if chosen is None:
+        reader(train_split), reader(val_split or train_split)
+        raise InputError(f"{name}: no split {train_split}; name one of its _info.json: {', '.join(there)}")
+    notes = [f"{name}: {chosen.said()}"] if len(chosen.uses) + len(chosen.aside) > 1 else []
     file = root / NAMES
     listed = tuple(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else ()
-    classes = listed or values_of(name, found[0][1])
-    parts = []
-    for source, targets in found:
-        labels = to_labels(name, targets, classes, numbered=bool(listed))
-        parts.append(Samples(source, torch.arange(len(targets)), labels))
-    return Found(parts[0], parts[1] if len(parts) == 2 else None, classes)
+    classes: tuple[str, ...] = ()
+    found: dict[str, Samples] = {}
+    for split, use in sorted(chosen.uses.items(), key=lambda one: list(parts.USES).index(one[1])):
+        source, targets = _samples(root, reader(split).split_info, label_key)
+        classes = classes or listed or values_of(name, targets)
+        try:
+            labels = to_labels(name, targets, classes, numbered=bool(listed))
+        except InputError as error:
+            if use != "test":
+                raise
+            notes.append(unknown_labels(name, split, str(error).split("; ")[0]))
+            continue
+        grouped = None if group is None else groups.by_pattern(name, group, source.names)
+        found[use] = Samples(source, torch.arange(len(targets)), labels, grouped)
+    return Found(found["train"], found.get("val"), classes, found.get("test"), tuple(notes))
+
+
+def _listed(info: Path) -> list[str]:
+    """The splits that a folder's _info.json names. Raises InputError if it cannot be read."""
+    try:
+        return list(json.loads(info.read_text(encoding="utf-8")).get("splits", {}))
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{info}: no list of splits ({reason(error)}); mend it, or remove it") from error
 
 
 def _samples(root: Path, split: Any, label_key: str) -> tuple[Members, list[Any]]:
@@ -83,7 +112,7 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Part]]]:
     for member in tar:
         folder, slash, file = member.name.rpartition("/")
         stem, dot, ext = file.partition(".")
-        if not member.isfile() or not stem or file.startswith("__"):
+        if not member.isfile() or not stem or file.startswith("__") or is_hidden(member.name):
             continue
         if (key := folder + slash + stem) != last and parts:
             yield last, parts

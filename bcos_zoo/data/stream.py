@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from .. import images
 from ..errors import InputError, reason
 from ..extras import required
-from . import seeds
+from . import parts, seeds
 from .augment import Transform
 from .batches import Batch, Item, settings
-from .found import VAL_NAMES, to_labels, values_of
+from .found import to_labels, values_of
 from .order import Order
 from .samples import Memory, Samples, fault
 
@@ -221,7 +221,8 @@ def from_stream(stream: Stream, val_split: str | None) -> tuple[Stream, Samples,
     Raises InputError if it has no validation split: a stream cannot be divided.
     """
     opened = stream.open(training=True)
-    val_split = val_split or next((name for name in VAL_NAMES if name in opened.splits), None)
+    chosen = parts.choose(stream.name, {stream.split: None, **dict.fromkeys(opened.splits)}, stream.split)
+    val_split = val_split or (chosen.named("val") if chosen else None)
     if val_split is None:
         raise InputError(f"{stream.name}: no validation split, and streams are not divided: give val_split")
     val = replace(stream, split=val_split, length=0)

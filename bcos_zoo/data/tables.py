@@ -3,105 +3,216 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..errors import InputError
-from .found import VAL_NAMES, Found, by_names
+from . import groups, parts
+from .found import Found, by_names, parted
 from .samples import Files, Samples
 
 PATHS = ("path", "image", "file", "filename")
 HELP = (
     "the columns are path, then label (one name), or labels (names with | between them), or one of 0 and 1 "
-    "for each class, and maybe split (train, val)"
+    "for each class, and maybe split (train, val, test)"
 )
+ZEROS, ONES = ("0", "0.0", "false"), ("1", "1.0", "true")
+MISSING = "nan"  # as pandas writes an empty cell of a column that was turned into text
 
 
-def from_csv(path: Path) -> Found:
+@dataclass(frozen=True)
+class Table:
+    """Rows of a CSV, stripped, by the names of its columns."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[dict[str, str]]
+    lines: list[int]  # that each row ends on
+
+    def column(self, *names: str) -> str | None:
+        """The first of these columns that is there, whatever its case."""
+        lower = {name.lower(): name for name in self.columns}
+        return next((lower[name.lower()] for name in names if name.lower() in lower), None)
+
+    def filled(self, name: str, what: str, advice: str) -> list[str]:
+        """The values of a column. Raises InputError, with the line, for an empty one."""
+        for row, line in zip(self.rows, self.lines, strict=True):
+            if row[name].lower() in ("", MISSING):
+                raise InputError(f"{self.path}, line {line}: no {what}; {advice}, or remove the line")
+        return [row[name] for row in self.rows]
+
+
+def from_csv(
+    path: Path, train_split: str = "train", val_split: str | None = None, group: str | None = None
+) -> Found:
     """The images that a CSV lists by path, relative to its folder, with a label, or with several.
 
-    Columns: `path`; then `label`, one name, or `labels`, names with | or ; between them (maybe none), or one
-    column for each class, of 0 and 1; and maybe `split`, of train and val. Raises InputError with the line
-    for anything else, and for an image that is listed twice.
+    Columns, whatever their case: `path`; then `label`, one name, or `labels`, names with | or ; between them
+    (maybe none), or one column for each class, of 0 and 1; and maybe `split`, of train, val and test. A first
+    column without a name that counts the rows, as pandas writes, is passed over; so are lines of nothing.
+    group: a column, or a pattern on the paths.
+    An image that several lines name, however they write it, is one, if they say the same of it. Raises
+    InputError with the line if they do not, and for anything else.
     """
-    rows, lines = _read(path)
-    columns = list(rows[0])
-    key = next((name for name in PATHS if name in columns), None)
+    table = _read(path)
+    key = table.column(*PATHS)
     if key is None:
-        raise InputError(f"{path}: no column {PATHS[0]}, but {', '.join(columns)}; {HELP}")
-    seen: dict[str, int] = {}
-    for row, line in zip(rows, lines, strict=True):
-        if not row[key]:
-            raise InputError(f"{path}, line {line}: no path; name an image, or remove the line")
-        if row[key] in seen:
-            raise InputError(f"{path}, line {line}: {row[key]} is in line {seen[row[key]]} too; keep one")
-        seen[row[key]] = line
-    source = Files(tuple(path.parent / row[key] for row in rows))
-    splits = _splits(path, rows, lines)
-    if "label" in columns:
-        if empty := [line for row, line in zip(rows, lines, strict=True) if not row["label"]]:
-            raise InputError(f"{path}, line {empty[0]}: no label; name a class, or remove the line")
-        return by_names(path, source, [row["label"] for row in rows], splits)
-    if "labels" in columns:
-        several = [[n for n in map(str.strip, re.split("[|;]", row["labels"])) if n] for row in rows]
-        names = tuple(sorted({name for one in several for name in one}))
-        values = [[float(name in one) for name in names] for one in several]
-    else:
-        names = tuple(name for name in columns if name not in (key, "split"))
-        values = [_zeros_and_ones(path, row, line, names) for row, line in zip(rows, lines, strict=True)]
-    if not names:
+        raise InputError(f"{path}: no column {PATHS[0]}, but {', '.join(table.columns)}; {HELP}")
+    named = table.filled(key, "path", "name an image")
+    split, label, labels = (table.column(name) for name in ("split", "label", "labels"))
+    grouped = _groups(table, named, group)
+    uses, names, notes = _uses(table, split, train_split, val_split)
+    taken = {key, split, table.column(group) if group else None}
+    ones = [name for name in table.columns if name not in taken]
+    said = [frozenset({one}) for one in table.filled(label, "label", "name a class")] if label else []
+    for row, line in zip(table.rows, table.lines, strict=True) if not label else ():
+        said.append(_several(table, row[labels], line) if labels else _ones(table, row, line, ones))
+    files = [_file(path.parent, name) for name in named]
+    told = list(zip(said, uses, [None] * len(said) if grouped is None else grouped.tolist(), strict=True))
+    kept, again = _once(table, files, named, told)
+    if again:
+        notes = [
+            *notes,
+            f"{path}: {again} lines name an image that another has named, and say the same of it",
+        ]
+    chosen = [i for i in kept if uses[i]]
+    source = Files(tuple(files[i] for i in chosen))
+    uses = [uses[i] for i in chosen]
+    grouped = None if grouped is None else grouped[chosen]
+    if label:
+        texts = [table.rows[i][label] for i in chosen]
+        return by_names(path, source, texts, uses, names=names, groups=grouped, notes=notes)
+    classes = tuple(sorted(set().union(*said)) if labels else ones)
+    if not classes:
         raise InputError(f"{path}: no labels; {HELP}")
-    everything = Samples(source, torch.arange(len(rows)), torch.tensor(values))
-    train, val = (
-        everything.select([i for i, split in enumerate(splits) if split == part]) for part in ("train", "val")
-    )
-    return Found(train, val if len(val) else None, names)
+    values = [[float(name in said[i]) for name in classes] for i in chosen]
+    everything = Samples(source, torch.arange(len(chosen)), torch.tensor(values), grouped)
+    return parted(everything, uses, classes, notes)
 
 
-def _read(path: Path) -> tuple[list[dict[str, str]], list[int]]:
-    """Rows, stripped, and the line each ends on."""
-    rows: list[dict[str, str]] = []
+def _read(path: Path) -> Table:
+    rows: list[list[str]] = []
     lines: list[int] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             head = file.readline()
             file.seek(0)
             delimiter = max(",;\t", key=head.count)
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            if twice := [name for name in columns if columns.count(name) > 1]:
-                raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
+            reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=delimiter != "\t")
+            columns = [name.strip() for name in next(reader, [])]
             for row in reader:
-                if None in row or None in row.values():
+                cells = [value.strip() for value in row]
+                if not any(cells):
+                    continue
+                if len(cells) != len(columns):
                     raise InputError(
                         f"{path}, line {reader.line_num}: another number of columns than in line 1; mend it"
                     )
-                rows.append({name.strip(): value.strip() for name, value in row.items()})
+                rows.append(cells)
                 lines.append(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read as CSV in UTF-8 ({why}); mend it") from error
     if not rows:
         raise InputError(f"{path}: no line after that of the column names; {HELP}")
-    return rows, lines
+    if columns[0] in ("", "Unnamed: 0") and [row[0] for row in rows] == [str(i) for i in range(len(rows))]:
+        columns, rows = columns[1:], [row[1:] for row in rows]  # pandas' index
+    if "" in columns:
+        raise InputError(
+            f"{path}: column {columns.index('') + 1} has no name, and does not count the lines from 0; "
+            "name it, or leave it out (pandas: to_csv(..., index=False))"
+        )
+    lower = [name.lower() for name in columns]
+    if twice := [name for name in columns if lower.count(name.lower()) > 1]:
+        raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
+    return Table(path, tuple(columns), [dict(zip(columns, row, strict=True)) for row in rows], lines)
 
 
-def _splits(path: Path, rows: list[dict[str, str]], lines: list[int]) -> list[str]:
-    splits = []
-    for row, line in zip(rows, lines, strict=True):
-        split = row.get("split", "train").lower()
-        if split not in ("train", *VAL_NAMES):
-            raise InputError(f"{path}, line {line}: split is {split!r}; it can be train or val")
-        splits.append("train" if split == "train" else "val")
-    return splits
+def _file(folder: Path, name: str) -> Path:
+    """The image of a name, which may be written as on Windows."""
+    path = folder / name
+    return folder / name.replace("\\", "/") if "\\" in name and not path.exists() else path
 
 
-def _zeros_and_ones(path: Path, row: dict[str, str], line: int, names: tuple[str, ...]) -> list[float]:
-    values = []
+def _once(
+    table: Table, files: Sequence[Path], named: Sequence[str], told: Sequence[tuple[Hashable, ...]]
+) -> tuple[list[int], int]:
+    """The rows that are the first to name an image, and how many others there are."""
+    first: dict[Hashable, int] = {}
+    for i, file in enumerate(files):
+        before = first.setdefault(_same(file), i)
+        if before != i and told[before] != told[i]:
+            other = f" as {named[before]}" if named[before] != named[i] else ""
+            raise InputError(
+                f"{table.path}, line {table.lines[i]}: {named[i]} is in line {table.lines[before]} "
+                f"too{other}, with something else said of it; keep one"
+            )
+    return sorted(first.values()), len(files) - len(first)
+
+
+def _same(file: Path) -> Hashable:
+    """What is equal for two paths of one file: its number on the disk, else the path in its plainest form."""
+    try:
+        status = file.stat()
+    except (OSError, ValueError):  # not there, which is said when it is read
+        return os.path.normcase(os.path.normpath(file))
+    return (status.st_dev, status.st_ino)
+
+
+def _groups(table: Table, named: Sequence[str], group: str | None) -> np.ndarray | None:
+    if group is None:
+        return None
+    if column := table.column(group):
+        values = table.filled(column, group, "say which group the image is of")
+        return np.array(values, dtype=object)
+    if "(" not in group:
+        raise InputError(
+            f"{table.path}: no column {group}, but {', '.join(table.columns)}; name one of them, "
+            f"or {groups.HELP}"
+        )
+    return groups.by_pattern(table.path, group, [name.replace("\\", "/") for name in named])
+
+
+def _uses(
+    table: Table, column: str | None, train_split: str, val_split: str | None
+) -> tuple[list[str], dict[str, str], list[str]]:
+    """What each row is for; the names of the parts by use; and what to say of it."""
+    if column is None:
+        if train_split != "train" or val_split is not None:
+            raise InputError(
+                f"{table.path}: no column split, whose parts train_split and val_split could name"
+            )
+        return ["train"] * len(table.rows), {}, []
+    values = [row[column] for row in table.rows]
+    asked = {name.lower() for name in (train_split, val_split or "train")}
+    for value, line in zip(values, table.lines, strict=True):
+        if parts.part_of(value) is None and value.lower() not in asked:
+            raise InputError(f"{table.path}, line {line}: split is {value!r}; it can be train, val or test")
+    chosen = parts.choose(table.path, values, train_split, val_split, kind="split", merged=True)
+    if chosen is None:
+        raise InputError(f"{table.path}: no line whose split is train; mark those to learn from")
+    names = {use: name for name, use in reversed(chosen.uses.items())}
+    notes = [f"{table.path}: {chosen.said()}"] if len(chosen.uses) + len(chosen.aside) > 1 else []
+    return [chosen.uses.get(value, "") for value in values], names, notes
+
+
+def _several(table: Table, text: str, line: int) -> frozenset[str]:
+    if text.lower() == MISSING:
+        raise InputError(
+            f"{table.path}, line {line}: labels is {text!r}; leave it empty where there are none"
+        )
+    return frozenset(name for name in map(str.strip, re.split("[|;]", text)) if name)
+
+
+def _ones(table: Table, row: dict[str, str], line: int, names: Sequence[str]) -> frozenset[str]:
+    """The names of the columns that are 1."""
     for name in names:
-        if row[name] not in ("0", "1", "0.0", "1.0"):
-            raise InputError(f"{path}, line {line}: {name} is {row[name]!r}; it can be 0 or 1 ({HELP})")
-        values.append(float(row[name]))
-    return values
+        if row[name].lower() not in (*ZEROS, *ONES):
+            raise InputError(f"{table.path}, line {line}: {name} is {row[name]!r}; it can be 0 or 1 ({HELP})")
+    return frozenset(name for name in names if row[name].lower() in ONES)

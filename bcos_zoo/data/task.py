@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from . import splits
+from . import groups, identity, splits
 from .archives import from_tar
 from .folders import from_folder
 from .found import Found
 from .named import from_hugging_face, from_torchvision
 from .samples import Samples
-from .scan import check_share, scan
+from .scan import Scan, check_share, scan
 from .shards import from_shards
 from .stream import Stream, from_stream
 from .tables import from_csv
@@ -31,10 +31,65 @@ class Task:
     """What a network is to learn."""
 
     train: Samples | Stream
-    val: Samples
+    val: Samples  # what chooses the best epoch
     class_names: tuple[str, ...]
     multilabel: bool
     unreadable: tuple[str, ...]  # 'name: why' of the images that were left out
+    test: Samples | None = None  # of the end alone: nothing is chosen by it
+    notes: tuple[str, ...] = ()  # what people should know of how the set was read
+    drawn: bool = False  # whether validation was drawn from the training images, by seed
+    found: dict[str, Samples | Stream] = field(default_factory=dict)  # the parts with the unreadable images
+    scans: dict[str, Scan] = field(default_factory=dict)  # of each part in `found`; none if unchecked
+
+    def said(self) -> str:
+        """How many images validate and wait for the end, and the classes, in words."""
+        drawn = " (held out of them)" if self.drawn else ""
+        end = f", {len(self.test)} left for the end" if self.test is not None else ""
+        names = ", ".join(self.class_names[:10]) + (", ..." if len(self.class_names) > 10 else "")
+        return f"{len(self.val)} to validate with{drawn}{end}, {len(self.class_names)} classes: {names}"
+
+    def state(self) -> dict[str, Any]:
+        """Plain data by which `as_before` knows the images again."""
+        parts = {part: {"left_out": s.left_out, "contents": s.contents} for part, s in self.scans.items()}
+        return {"set": self.fingerprint, "parts": parts}
+
+    def as_before(self, state: dict[str, Any], where: object) -> Task:
+        """The task as it was when a run began, whose `state` this is, with the same images left out.
+
+        As it is, if the state is of other names or labels, which `fingerprint` tells. Those that cannot be read since stay in it: loaders put others in their places. Raises InputError if
+        images have other content than before. where: what to call the run.
+        """
+        if state.get("set") != self.fingerprint:
+            return self
+        state = state["parts"]
+        left, changed = dict[str, Samples | Stream](), list[str]()
+        for part, samples in self.found.items():
+            left[part] = samples
+            if part not in state or isinstance(samples, Stream):
+                continue
+            before, now = state[part], self.scans.get(part)
+            if now is not None:
+                other = identity.other_content(before["contents"], now.contents).tolist()
+                changed += [samples.name(i) for i in other]
+            left[part] = _without(samples, before["left_out"])
+        if changed:
+            raise InputError(
+                f"{where} is of a run with other images: {len(changed)} have changed since it began, such as "
+                f"{changed[0]}; put them back, or start anew in another folder"
+            )
+        gone = tuple(
+            samples.name(int(i)) + ": left out when the run began"
+            for part, samples in self.found.items()
+            if part in state and isinstance(samples, Samples)
+            for i in state[part]["left_out"]
+        )
+        if not self.scans and not gone:
+            return self
+        val, test = left["val"], left.get("test")
+        assert isinstance(val, Samples) and not isinstance(test, Stream)
+        known = {line.split(": ")[0]: line for line in self.unreadable}
+        unreadable = tuple(known.get(line.split(": ")[0], line) for line in gone)
+        return replace(self, train=left["train"], val=val, test=test, unreadable=unreadable)
 
     def class_counts(self) -> Tensor:
         """(C,) training images of each class. Raises InputError for a stream, which does not know them."""
@@ -57,16 +112,9 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 of classes, labels and names of all images, without folders, which may have moved."""
-        digest = hashlib.sha256(repr(self.class_names).encode())
-        for samples in (self.train, self.val):
-            if isinstance(samples, Stream):
-                digest.update(repr(samples).encode())
-                continue
-            digest.update(samples.labels.numpy().tobytes())
-            for i in range(len(samples)):
-                digest.update(PurePath(samples.name(i)).name.encode() + b"\0")
-        return digest.hexdigest()
+        """A sha256 of classes, labels and names of all images, be they readable, without their folders."""
+        parts = {"train": self.train, "val": self.val} | ({"test": self.test} if self.test else {})
+        return identity.of_parts(self.class_names, self.found or parts)
 
 
 def open_task(
@@ -75,6 +123,7 @@ def open_task(
     val_share: float = 0.2,
     folds: int | None = None,
     fold: int = 0,
+    group: str | None = None,
     seed: int = 42,
     train_split: str = "train",
     val_split: str | None = None,
@@ -87,57 +136,114 @@ def open_task(
     threads: int | None = None,
     log: Callable[[str], object] = print,
 ) -> Task:
-    """Find the images of a source, leave out those that cannot be read, and split them if they are not.
+    """Find the images of a source, split them if they are not, and leave out those that cannot be read.
 
-    source: a folder or a .tar of class folders, maybe below train/ and val/ (valid/, validation/, test/); a
-    .csv (see `from_csv`); or, through timm, hfds/NAME of Hugging Face, torch/NAME of torchvision (kept in
-    `root`, and fetched with `download`), wds/FOLDER of webdataset, hfids/NAME or wds/ADDRESS as a stream.
+    source: a folder or a .tar of class folders, maybe below train/, val/ and test/ (or as `parts.NAMES` has
+    them); a .csv (see `from_csv`); or, through timm, hfds/NAME of Hugging Face, torch/NAME of torchvision
+    (kept in `root`, and fetched with `download`), wds/FOLDER of webdataset, hfids/NAME or wds/ADDRESS as a
+    stream. A test part is left alone, as `Task.test`, unless it is the only one beside training.
     train_split, val_split, image_key, label_key: names in such sets. val_share: held out of each class, by
     `seed`, where there is no split; folds, fold: one of so many equal parts instead.
-    check: decode every image once, in threads (one a core, unless given).
+    group: images of one group stay on one side: a column of a .csv or of Hugging Face's, or a pattern on
+    paths below the root (see `groups.by_pattern`).
+    check: decode every image once, in threads (one a core, unless given), and hash its bytes.
     bad_share: the largest share of unreadable images to go on with; above it UnreadableError.
     Raises InputError if there is no such source, for an empty class, for one class only, for too few images
-    to split, and where the classes of both splits differ.
+    or groups to split, where the classes of both splits differ, and for a group in two parts.
     """
     text, names = str(source), (train_split, val_split)
     if text.startswith(("hfids/", "wds/pipe:")) or (text.startswith("wds/") and "://" in text):
-        if folds is not None:
-            raise InputError(f"{source} is a stream, which is not divided: leave folds out")
+        if folds is not None or group is not None:
+            option = "folds" if folds is not None else "group"
+            raise InputError(f"{source} is a stream, which is not divided: leave {option} out")
         return _from_stream(Stream(text, train_split, 0, root, image_key, label_key), val_split, bad_share)
     if text.startswith("hfds/"):
-        found = from_hugging_face(text, *names, root=root, image_key=image_key, label_key=label_key)
+        found = from_hugging_face(
+            text, *names, root=root, image_key=image_key, label_key=label_key, group=group
+        )
     elif text.startswith("torch/"):
-        found = from_torchvision(text, *names, root=root, download=download)
+        found = from_torchvision(text, *names, root=root, download=download, group=group)
     elif text.startswith("wds/"):
-        found = from_shards(text, *names, label_key=label_key)
+        found = from_shards(text, *names, label_key=label_key, group=group)
     else:
-        found = _from_disk(Path(source), *names)
+        found = _from_disk(Path(source), *names, group)
+    if not len(found.train):
+        raise InputError(f"{source}: no image to learn from; give some of two classes or more")
     if len(found.class_names) < 2 and found.train.labels.ndim == 1:
         raise InputError(f"{source}: one class only, {found.class_names[0]!r}; give images of two or more")
     if folds is not None and found.val is not None:
         raise InputError(f"{source} has a validation split, so folds={folds} cannot be made: leave folds out")
-    train, val, unreadable = _checked(found, threads if check else 0, bad_share, log)
+    groups.check_apart(source, {"train": found.train, "val": found.val, "test": found.test})
+    whole = _divided(found, val_share, folds, fold, seed)
+    scans = {name: scan(one, threads) for name, one in whole.items()} if check else {}
+    unreadable = tuple(line for one in scans.values() for line in one.unreadable)
+    notes = list(found.notes)
+    if check:
+        total = sum(map(len, whole.values()))
+        log(f"{total} images decoded; {len(unreadable)} cannot be read")
+        check_share(unreadable, total, bad_share)
+        notes += _twice(whole, scans)
+    for line in notes:
+        log(line)
+    parts = {name: _without(one, scans[name].left_out) if check else one for name, one in whole.items()}
+    train, val, test = parts["train"], parts["val"], parts.get("test")
     for name, count in zip(found.class_names, _counts(train, found.class_names).tolist(), strict=True):
         if not count:
-            raise InputError(f"{source}: class {name!r} has no image to read; add some, or remove it")
-    if val is None:
-        if folds is None:
-            parts = splits.held_out(train.labels, val_share, seed=seed, class_names=found.class_names)
-        else:
-            parts = splits.fold_of(train.labels, folds, fold, seed=seed, class_names=found.class_names)
-        train, val = train.select(parts[0]), train.select(parts[1])
+            raise InputError(
+                f"{source}: class {name!r} has no image to read and learn from; add some, or remove it"
+            )
     if not len(val):
         raise InputError(f"{source}: no validation image can be read; add some")
-    return Task(train, val, found.class_names, train.labels.ndim == 2, unreadable)
+    test = test if test is not None and len(test) else None
+    return Task(
+        train, val, found.class_names, train.labels.ndim == 2, unreadable, test, tuple(notes),
+        found.val is None, dict(whole), scans,
+    )  # fmt: skip
 
 
-def _from_disk(path: Path, train_split: str, val_split: str | None) -> Found:
+def _divided(found: Found, val_share: float, folds: int | None, fold: int, seed: int) -> dict[str, Samples]:
+    """The parts of a set, validation drawn from training where it has none. All images count, be they
+    readable: so one that breaks changes no side of any other.
+    """
+    train, val = found.train, found.val
+    if val is None:
+        options: dict[str, Any] = {"seed": seed, "class_names": found.class_names, "groups": train.groups}
+        if folds is None:
+            sides = splits.held_out(train.labels, val_share, **options)
+        else:
+            sides = splits.fold_of(train.labels, folds, fold, **options)
+        train, val = train.select(sides[0]), train.select(sides[1])
+    return {"train": train, "val": val} | ({} if found.test is None else {"test": found.test})
+
+
+def _without(samples: Samples, left_out: Tensor) -> Samples:
+    if not len(left_out):
+        return samples
+    kept = torch.ones(len(samples), dtype=torch.bool)
+    kept[left_out] = False
+    return samples.select(kept.nonzero()[:, 0])
+
+
+def _twice(whole: dict[str, Samples], scans: dict[str, Scan]) -> list[str]:
+    """Warnings of images that stand, byte for byte, in the training part and in another."""
+    lines = []
+    for part in [name for name in whole if name != "train"]:
+        if len(shared := identity.shared_content(scans[part].contents, scans["train"].contents)):
+            first = whole[part].name(int(shared[0]))
+            lines.append(
+                f"warning: {len(shared)} of {len(whole[part])} images of {part} are in train too, byte for "
+                f"byte, such as {first}: their score says nothing"
+            )
+    return lines
+
+
+def _from_disk(path: Path, train_split: str, val_split: str | None, group: str | None) -> Found:
     if path.is_dir():
-        return from_folder(path, train_split, val_split)
+        return from_folder(path, train_split, val_split, group)
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
-        return from_csv(path)
+        return from_csv(path, train_split, val_split, group)
     if path.is_file() and path.suffix.lower() == ".tar":
-        return from_tar(path, train_split, val_split)
+        return from_tar(path, train_split, val_split, group)
     what = "no known kind of source" if path.exists() else "no such file or folder"
     raise InputError(f"{path}: {what}; give {SOURCES}")
 
@@ -149,22 +255,9 @@ def _from_stream(stream: Stream, val_split: str | None, bad_share: float) -> Tas
         raise InputError(f"{stream.name}: one class only; give images of two or more")
     if not len(val):
         raise InputError(f"{stream.name}: no validation image can be read; add some")
-    return Task(stream, val, stream.class_names, stream.multilabel, unreadable)
-
-
-def _checked(
-    found: Found, threads: int | None, bad_share: float, log: Callable[[str], object]
-) -> tuple[Samples, Samples | None, tuple[str, ...]]:
-    """The images that can be decoded, by 0 threads all of them unseen; and the others, listed."""
-    if threads == 0:
-        return found.train, found.val, ()
-    train, unreadable = scan(found.train, threads)
-    val, more = (None, ()) if found.val is None else scan(found.val, threads)
-    total = len(found.train) + len(found.val or ())
-    unreadable += more
-    log(f"{total} images decoded; {len(unreadable)} cannot be read")
-    check_share(unreadable, total, bad_share)
-    return train, val, unreadable
+    return Task(
+        stream, val, stream.class_names, stream.multilabel, unreadable, found={"train": stream, "val": val}
+    )
 
 
 def _counts(samples: Samples, class_names: tuple[str, ...]) -> Tensor:

@@ -49,6 +49,8 @@ class Data:
     input_size: pixels of a training crop; that of the network's card unless given. val_size: of a validation
     image, and of the finished network; input_size unless given. crop_pct: its share of the resized image.
     val_share: held out of a set without a split. folds, fold: hold out one of so many equal parts instead.
+    seed: of what is held out, whatever that of the run. group: images of one group stay on one side: a column
+    of a CSV or of Hugging Face's, or a pattern on paths, such as 'patient(\\d+)'.
     train_split, val_split, image_key, label_key: of data sets that have such names (Hugging Face's).
     root, download: where torchvision's sets are, and whether to fetch them there.
     balanced: draw all classes equally often. check: decode every image once before the first step.
@@ -62,6 +64,8 @@ class Data:
     val_share: float = 0.2
     folds: int | None = None
     fold: int = 0
+    seed: int = 42
+    group: str | None = None
     train_split: str = "train"
     val_split: str | None = None
     image_key: str = "image"

@@ -136,7 +136,8 @@ def test_an_empty_class_is_refused(plain):
 
 def test_a_class_of_broken_images_is_refused(plain):
     (plain / "emu").mkdir()
-    written(plain / "emu" / "0.png", b"")
+    for i in range(2):
+        written(plain / "emu" / f"{i}.png", b"")
     refused(plain, "class 'emu' has no image to read", bad_share=0.5)
 
 
@@ -151,7 +152,7 @@ def test_one_image_of_a_class_cannot_be_split(tmp_path):
 def test_classes_that_differ_between_splits_are_refused(tmp_path):
     class_folders(tmp_path / "train", {"cat": 3, "dog": 3})
     class_folders(tmp_path / "val", {"cat": 3, "emu": 3})
-    refused(tmp_path, "dog, emu in one of train and val only; give both the same sub-folders")
+    refused(tmp_path, "dog, emu in one of train and val only; give both the same classes")
 
 
 def test_folds_of_a_set_with_a_split_are_refused(tmp_path):
