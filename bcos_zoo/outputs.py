@@ -77,6 +77,16 @@ class Outputs:
         # The two logits of a single one are no softmax's: each is the whole log-odds.
         return wide.softmax(-1) if self.kind == "softmax" else wide.sigmoid()
 
+    def log_odds(self, logits: Tensor) -> Tensor:
+        """(..., C) log(p / (1 - p)) of the probabilities p, in float64: their order, without rounding."""
+        wide = self.class_logits(logits).double()
+        if self.kind == "sigmoid":
+            return wide
+        log = wide.log_softmax(-1)
+        odds = log - torch.log1p(-log.exp())  # all but the largest have p <= 1/2, where 1 - p is exact enough
+        value, top = wide.max(-1, keepdim=True)
+        return odds.scatter(-1, top, value - wide.scatter(-1, top, -torch.inf).logsumexp(-1, keepdim=True))
+
     def predicted(self, logits: Tensor) -> Tensor:
         """(...) index of the most probable class; of several labels (..., C) bool, those above one half."""
         logits = self.class_logits(logits)

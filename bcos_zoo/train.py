@@ -278,7 +278,7 @@ class Trainer:
         if number % run.validate_every == 0 or at.done >= self.total:
             found, _, _ = self.validate(self.current())
             row |= {"val_loss" if name == "loss" else name: value for name, value in found.items()}
-            if self.best.update(number, found[self.best.metric]) and run.keep_best:
+            if self.best.update(number, found[self.best.metric], found["loss"]) and run.keep_best:
                 at.best_weights = {k: v.cpu().clone() for k, v in self.network.state_dict().items()}
         row |= {
             "seconds": seconds,

@@ -21,7 +21,7 @@ class Accuracy:
     """Shares of right answers, in percent, and how far the probabilities are to be believed."""
 
     top1: float
-    top5: float
+    top5: float | None  # None of five classes and fewer, where it says nothing
     per_class: dict[str, float]  # top-1
     calibration_error: float  # expected, of the probabilities, in [0, 1]
     brier_score: float
@@ -101,7 +101,7 @@ def evaluate(
     probabilities = classifier.outputs.probabilities(logits)
     return Accuracy(
         top1=100 * float(hits[:, 0].double().mean()),
-        top5=100 * float(hits.any(1).double().mean()),
+        top5=100 * float(hits.any(1).double().mean()) if logits.shape[1] > 5 else None,
         per_class=per_class,
         calibration_error=metrics.expected_calibration_error(probabilities, truth),
         brier_score=metrics.brier_score(probabilities, truth),

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..extras import required
 from .checks import check_integer, check_labels, check_values, wide
 
 
@@ -19,23 +18,19 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, *, bins: i
     are, these are sigmoids, whose sum need not be 1.
     labels: (N,) class indices.
 
-    Raises InputError for other shapes and values, and if torchmetrics, which computes it, is not installed.
+    Computed in float64, by our own lines: torchmetrics rounds to float32, so that confidences just below 1
+    fall into a bin of their own beyond the last.
+    Raises InputError for other shapes and values.
     Source: Guo et al. 2017.
     """
     _check(probabilities, labels)
     check_integer("bins", bins, 1)
-    functional = required("torchmetrics.functional.classification", "torchmetrics")
-    values = wide(probabilities)
-    # A confidence of just 1 would be a bin of its own there.
-    below_one = torch.nextafter(values.new_ones(()), values.new_zeros(()))
-    error = functional.multiclass_calibration_error(
-        values.clamp(max=below_one),
-        labels.to(values.device),
-        num_classes=values.shape[1],
-        n_bins=bins,
-        norm="l1",
-    )
-    return float(error)
+    confidence, predicted = probabilities.detach().cpu().double().max(1)
+    right = (predicted == labels.cpu()).double()
+    edges = torch.arange(1, bins, dtype=torch.float64) / bins  # those between two bins
+    number = torch.bucketize(confidence, edges, right=True)
+    excess = torch.zeros(bins, dtype=torch.float64).index_add_(0, number, right - confidence)
+    return float(excess.abs().sum() / len(confidence))
 
 
 def brier_score(probabilities: Tensor, labels: Tensor) -> float:

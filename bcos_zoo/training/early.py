@@ -9,11 +9,12 @@ from ..errors import InputError
 
 
 class Best:
-    """The best value of one score, and the epoch that had it.
+    """The best value of one score, and the epoch that had it: of equal ones, that with the lower loss.
 
     metric: what the score is called. direction: "max" or "min", the good end.
-    patience: how many epochs without a better one, one after the other, end the run; None for never. Epochs
-    count, validated or not: so it means the same however often there is a validation.
+    patience: how many epochs without a better score, one after the other, end the run; None for never. Epochs
+    count, validated or not: so it means the same however often there is a validation. An equal score does not
+    begin the count anew, whatever its loss.
     """
 
     def __init__(self, metric: str, direction: str, patience: int | None = None) -> None:
@@ -24,30 +25,38 @@ class Best:
         self.metric, self.direction, self.patience = metric, direction, patience
         self.epoch: int | None = None  # the best one
         self.value = math.nan
+        self.loss = math.nan  # of the best epoch
+        self.reached: int | None = None  # the first epoch with that value
         self.last: int | None = None  # the epoch that was seen last
 
-    def update(self, epoch: int, value: float) -> bool:
+    def update(self, epoch: int, value: float, loss: float = math.nan) -> bool:
         """Take the score of an epoch; returns whether it is better than all before. nan never is.
 
-        Of equal ones the first is the best.
+        loss: of the same images. Of equal scores the one with the lower loss is the best (a number rather
+        than nan), and of equal losses the first.
         """
         self.last = epoch
-        better = not math.isnan(value) and (
-            self.epoch is None or (value > self.value if self.direction == "max" else value < self.value)
-        )
-        if better:
-            self.epoch, self.value = epoch, value
+        if math.isnan(value):
+            return False
+        higher = self.epoch is None or (value > self.value if self.direction == "max" else value < self.value)
+        equal = self.epoch is not None and value == self.value
+        lower = loss < self.loss or (math.isnan(self.loss) and not math.isnan(loss))
+        if higher:
+            self.reached = epoch
+        if better := higher or (equal and lower):
+            self.epoch, self.value, self.loss = epoch, value, loss
         return better
 
     @property
     def stop(self) -> bool:
-        """Whether `patience` epochs have gone by since the best one (since the first, where none was)."""
+        """Whether `patience` epochs have gone by since the best score (since the first, where none was)."""
         if self.patience is None or self.last is None:
             return False
-        return self.last - (self.epoch or 0) >= self.patience
+        return self.last - (self.reached or 0) >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        return {"metric": self.metric, "epoch": self.epoch, "value": self.value, "last": self.last}
+        names = ("metric", "epoch", "value", "loss", "reached", "last")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`. Raises InputError if it is of another score."""
@@ -57,3 +66,5 @@ class Best:
                 "run.monitor"
             )
         self.epoch, self.value, self.last = state["epoch"], state["value"], state["last"]
+        self.loss = state.get("loss", math.nan)  # states of before know none
+        self.reached = state.get("reached", self.epoch)

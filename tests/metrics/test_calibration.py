@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from torch import Tensor
@@ -109,8 +107,40 @@ def test_bins_are_at_least_one():
         expected_calibration_error(*drawn(), bins=0)
 
 
-def test_the_extra_is_named_where_torchmetrics_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchmetrics.functional.classification", None)
-    monkeypatch.setitem(sys.modules, "torchmetrics", None)
-    with pytest.raises(InputError, match=r"torchmetrics cannot be imported .*pip install 'bcos-zoo\[eval\]'"):
-        expected_calibration_error(*drawn())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_certain_share_the_last_bin_with_the_nearly_certain(dtype):
+    """|0.5 right - 0.975 sure| = 0.475; in bins of their own they would give 0.525."""
+    probabilities = torch.tensor([[0.95, 0.05], [1.0, 0.0]], dtype=dtype)
+    assert expected_calibration_error(probabilities, torch.tensor([0, 1])) == pytest.approx(0.475)
+    assert expected_calibration_error(probabilities, torch.tensor([0, 1]), bins=1) == pytest.approx(0.475)
+
+
+def test_confidences_are_not_rounded_to_float32():
+    """1 - 1e-9 is 1 in float32, and 0.7 - 1e-12 is above 0.7 there: it is of the bin below."""
+    probabilities = torch.tensor([[1 - 1e-9], [0.97]], dtype=torch.float64)
+    both = torch.cat([probabilities, 1 - probabilities], 1)
+    assert expected_calibration_error(both, torch.tensor([1, 0])) == pytest.approx(0.485, abs=1e-9)
+    edge = torch.tensor([[0.7 - 1e-12, 0.3], [0.7, 0.3]], dtype=torch.float64)  # two bins of ten: 0.7 and 0.3
+    assert expected_calibration_error(edge, torch.tensor([1, 0]), bins=10) == pytest.approx(0.5)
+    assert expected_calibration_error(edge, torch.tensor([1, 0]), bins=9) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("bins", [3, 10, 15, 49])
+def test_every_edge_is_of_the_bin_above_it(bins):
+    """Each confidence is an edge, and alone in its bin: the error is the mean of what each is off by."""
+    confidence = torch.tensor([max(b / bins, 1 / bins) for b in range(1, bins)], dtype=torch.float64)
+    confidence = confidence[confidence >= 0.5]
+    both = torch.stack([confidence, 1 - confidence], 1)
+    labels = torch.arange(len(confidence)) % 2
+    alone = [abs(float(c) - (label == 0)) for c, label in zip(confidence, labels.tolist(), strict=True)]
+    got = expected_calibration_error(both, labels, bins=bins)
+    assert got == pytest.approx(sum(alone) / len(alone), rel=1e-12)
+
+
+@pytest.mark.usefixtures("torchmetrics")
+def test_where_no_confidence_is_near_an_edge_torchmetrics_agrees():
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    probabilities, labels = drawn(500)
+    theirs = float(multiclass_calibration_error(probabilities, labels, num_classes=5, n_bins=15))
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(theirs, abs=1e-6)

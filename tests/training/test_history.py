@@ -117,3 +117,32 @@ def test_a_state_of_another_score_is_refused():
         Best("top1", "up")
     with pytest.raises(InputError, match="patience=0: allowed are 1 and more"):
         Best("top1", "max", 0)
+
+
+def test_of_equal_scores_the_one_with_the_lower_loss_is_kept():
+    best = Best("top1", "max", patience=3)
+    said = [(100.0, 0.0275), (100.0, 0.0063), (100.0, math.nan), (100.0, 0.0063), (99.0, 0.001)]
+    assert [best.update(epoch, *one) for epoch, one in enumerate(said, 1)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert (best.epoch, best.value, best.loss) == (2, 100.0, 0.0063)
+    assert best.stop  # the score was reached in epoch 1, and patience is with scores
+
+
+def test_a_loss_that_is_no_number_gives_way_to_one_and_a_better_score_to_none():
+    best = Best("f1", "max")
+    assert best.update(1, 50.0, math.nan) and best.update(2, 50.0, 3.0) and not best.update(3, 50.0, 4.0)
+    assert best.update(4, 51.0, 9.0) and best.epoch == 4
+    again = Best("f1", "max")
+    again.load_state_dict(json.loads(json.dumps(best.state_dict())))
+    assert again.update(5, 51.0, 8.0) and not again.update(6, 51.0, 8.5)
+
+
+def test_a_state_of_before_goes_on():
+    best = Best("f1", "max", patience=2)
+    best.load_state_dict({"metric": "f1", "epoch": 3, "value": 50.0, "last": 4})
+    assert best.update(5, 50.0, 1.0) and best.stop

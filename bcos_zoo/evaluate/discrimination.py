@@ -1,0 +1,155 @@
+"""Scores of a network's answers, class by class, with intervals: AUROC, sensitivity, accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import metrics
+from ..errors import InputError
+from ..outputs import Outputs
+
+RANKED = ("auroc", "sensitivity")  # of each class against all others
+SPECIFICITY = 0.95
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score on some images: of a class, or the mean over those classes of which it is defined.
+
+    All are shares, in [0, 1].
+    """
+
+    metric: str  # "auroc", "sensitivity", "top1", "top5" or "exact"
+    label: str | None  # the class; None of all
+    value: float | None  # None if it has no meaning on these images
+    low: float | None = None  # of the interval that was asked for
+    high: float | None = None
+    resamples: int | None = None  # in which the score was defined
+    undefined: str | None = None  # why there is no value, or of what classes the mean lacks it
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured.
+
+    metrics: of RANKED, and "accuracy". specificity: of "sensitivity". confidence: of the intervals, None for
+    none. resamples, seed: of the bootstrap.
+    Raises InputError for other values.
+    """
+
+    metrics: tuple[str, ...] = RANKED
+    specificity: float = SPECIFICITY
+    confidence: float | None = None
+    resamples: int = RESAMPLES
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.specificity <= 1:
+            raise InputError(
+                f"specificity={self.specificity}: allowed are shares from 0 to 1, such as {SPECIFICITY}"
+            )
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise InputError(
+                f"confidence={self.confidence}: allowed are shares between 0 and 1, such as 0.95"
+            )
+
+
+def discriminate(
+    outputs: Outputs, logits: Tensor, truth: Tensor, asked: Asked, groups: Sequence[Hashable] | None = None
+) -> list[Score]:
+    """The scores that are asked for: of all classes together first, then of each one, metric by metric.
+
+    logits: (M, C) or as the network gives them. truth: (M,) class indices; of several labels (M, C) of 0 and
+    1. groups: (M,) what each image belongs to, for the intervals; each to itself unless given.
+    A class is told from all others by its probability. Classes that no image shows, or every image does, have
+    no such score, and are left out of the mean; the scores say so.
+    """
+    odds = outputs.log_odds(logits).cpu()
+    shown = _shown(truth, odds.shape[1]).cpu()
+    orders = torch.stack([metrics.ranks(column) for column in odds.T], 1)
+    hits = _hits(outputs, odds, shown)
+    ranked, labels = [name for name in asked.metrics if name in RANKED], (None, *outputs.class_names)
+    names = [(name, label) for name in ranked for label in labels]
+    if "accuracy" in asked.metrics:
+        names = [(name, None) for name in hits] + names
+
+    def measure(some: NDArray[np.int64] | None = None) -> list[float]:
+        at = torch.arange(len(odds)) if some is None else torch.from_numpy(some)
+        found = [float(hit[at].mean()) for hit in hits.values()] if "accuracy" in asked.metrics else []
+        for name in ranked:
+            each = [_of_class(name, orders[at, c], shown[at, c], asked) for c in range(odds.shape[1])]
+            defined = [value for value in each if not math.isnan(value)]
+            found += [sum(defined) / len(defined) if defined else math.nan, *each]
+        return found
+
+    values = measure()
+    intervals: Sequence[metrics.Interval | None] = [None] * len(values)
+    if asked.confidence is not None:
+        intervals = metrics.bootstrap(
+            measure,
+            range(len(odds)) if groups is None else groups,
+            confidence=asked.confidence,
+            resamples=asked.resamples,
+            seed=asked.seed,
+        )
+    lacking = _lacking(outputs, shown)
+    return [
+        _score(name, label, value, interval, lacking)
+        for (name, label), value, interval in zip(names, values, intervals, strict=True)
+    ]
+
+
+def _of_class(name: str, order: Tensor, shown: Tensor, asked: Asked) -> float:
+    if name == "auroc":
+        return metrics.auroc(order, shown)
+    return metrics.sensitivity_at_specificity(order, shown, asked.specificity)
+
+
+def _shown(truth: Tensor, classes: int) -> Tensor:
+    """(M, C) bool: the classes that an image shows."""
+    return truth.bool() if truth.ndim == 2 else torch.nn.functional.one_hot(truth.long(), classes).bool()
+
+
+def _hits(outputs: Outputs, odds: Tensor, shown: Tensor) -> dict[str, Tensor]:
+    """(M,) 0 and 1: whether an answer is right."""
+    if outputs.multilabel:
+        return {"exact": ((odds > 0) == shown).all(1).double()}
+    order = odds.topk(min(5, odds.shape[1])).indices
+    right = shown.gather(1, order)
+    hits = {"top1": right[:, 0].double()}
+    return hits if odds.shape[1] <= 5 else hits | {"top5": right.any(1).double()}
+
+
+def _lacking(outputs: Outputs, shown: Tensor) -> dict[str, str]:
+    """Why a class has no score that tells it from others."""
+    count = shown.sum(0).tolist()
+    return {
+        name: "no image shows it" if not n else "every image shows it"
+        for name, n in zip(outputs.class_names, count, strict=True)
+        if n in (0, len(shown))
+    }
+
+
+def _score(
+    name: str, label: str | None, value: float, interval: metrics.Interval | None, lacking: dict[str, str]
+) -> Score:
+    why = lacking.get(label) if label is not None else None
+    if label is None and name in RANKED and lacking:
+        why = "; ".join(f"{one}: {reason}" for one, reason in list(lacking.items())[:5])
+        why += f"; and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+    if interval is None:
+        return Score(name, label, _or_none(value), undefined=why)
+    low, high = _or_none(interval.low), _or_none(interval.high)
+    return Score(name, label, _or_none(value), low, high, interval.resamples, why)
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,65 @@
+"""How far a score would differ on other images of the same kind: intervals by resampling groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .checks import check_integer
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a score lies, by so many resamples in which it was defined; nan if there was none."""
+
+    low: float
+    high: float
+    resamples: int
+
+
+def bootstrap(
+    measure: Callable[[NDArray[np.int64]], Sequence[float]],
+    groups: Sequence[Hashable],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 42,
+) -> list[Interval]:
+    """The percentile interval of each score that `measure` gives.
+
+    As many groups as there are, drawn with replacement, make a resample; an image comes as often as its
+    group. So images of one patient, which resemble each other, are in or out together: to draw them one by
+    one would say more than is known.
+    measure: scores of the images of these numbers, nan for one that has no meaning there.
+    groups: (M,) what each image belongs to; each to itself if none are known.
+    confidence: in (0, 1). resamples: how many. seed: of all draws; each resample has a stream of its own.
+
+    Raises InputError for other values, and for fewer than two groups, of which nothing can be learnt.
+    Source: Efron and Tibshirani 1993, chapters 8 (groups are the unit that is drawn) and 13 (percentiles).
+    """
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence={confidence}: allowed are shares between 0 and 1, such as 0.95")
+    check_integer("resamples", resamples, 1)
+    members: dict[Hashable, list[int]] = {}
+    for image, group in enumerate(groups):
+        members.setdefault(group, []).append(image)
+    if len(members) < 2:
+        raise InputError(f"{len(members)} group of images; an interval needs two or more")
+    each = [np.array(images, dtype=np.int64) for images in members.values()]
+    rows = []
+    for stream in np.random.SeedSequence(seed).spawn(resamples):
+        drawn = np.random.default_rng(stream).integers(len(each), size=len(each))
+        rows.append(measure(np.concatenate([each[i] for i in drawn])))
+    return [_interval(column, confidence) for column in np.array(rows, dtype=np.float64).T]
+
+
+def _interval(scores: NDArray[np.float64], confidence: float) -> Interval:
+    defined = scores[~np.isnan(scores)]
+    if not len(defined):
+        return Interval(np.nan, np.nan, 0)
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(low), float(high), len(defined))
