@@ -1,0 +1,96 @@
+"""Which part of a set is learnt from, which validates, and which waits for the end: by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+NAMES = {  # of each part, whatever their case, with or without - and _; of several that are there the first
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validate", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing", "holdout", "heldout"),
+}
+USES = {"train": "to learn from", "val": "to validate with", "test": "for the end"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The names that the parts of a set have, each with what it is for."""
+
+    uses: dict[str, str]  # name -> "train", "val" or "test"
+    aside: tuple[str, ...]  # names that are used for nothing
+
+    def named(self, use: str) -> str | None:
+        """The name of a part, the first of several; None if there is none."""
+        return next((name for name, one in self.uses.items() if one == use), None)
+
+    def said(self) -> str:
+        """One line for people: which part is for what."""
+        each = [
+            f"{', '.join(name for name, one in self.uses.items() if one == use)} {words}"
+            for use, words in USES.items()
+            if use in self.uses.values()
+        ]
+        if self.aside:
+            each.append(f"left aside: {', '.join(self.aside)}")
+        if self.named("test") is None and part_of(self.named("val") or "") == "test":
+            each.append("there is no other part to choose the best epoch by, so none is left for the end")
+        return "; ".join(each)
+
+
+def part_of(name: str) -> str | None:
+    """What a part of that name is for by custom: "train", "val" or "test"; None for any other name."""
+    plain = name.lower().replace("-", "").replace("_", "")
+    return next((use for use, names in NAMES.items() if plain in names), None)
+
+
+def choose(
+    where: object,
+    there: Iterable[str],
+    train_split: str = "train",
+    val_split: str | None = None,
+    *,
+    kind: str = "part",
+    merged: bool = False,
+) -> Parts | None:
+    """What the parts of these names are for; None if there is none to learn from, and none was asked for.
+
+    The test part is left alone unless it is the only one beside that for training: then it validates.
+    train_split, val_split: names that win over custom. merged: of several names of one use all count, as in
+    a column, not the first alone. kind: what parts are called in errors.
+    Raises InputError if one that is asked for is not there.
+    """
+    there = list(dict.fromkeys(there))
+    uses: dict[str, str] = {}
+
+    def asked(name: str, option: str, use: str) -> None:
+        found = name if name in there else next((one for one in there if one.lower() == name.lower()), None)
+        if found is None:
+            had = f" of {', '.join(there[:5])}" if there else ""
+            raise InputError(f"{where}: no {kind} {name} in it; {option} must name one{had}")
+        uses[found] = use
+
+    def usual(use: str) -> None:
+        fitting = [name for name in there if name not in uses and part_of(name) == use]
+        plain = {name: name.lower().replace("-", "").replace("_", "") for name in fitting}
+        fitting.sort(key=lambda name: (NAMES[use].index(plain[name]), name != plain[name]))
+        uses.update(dict.fromkeys(fitting if merged else fitting[:1], use))
+
+    if val_split is not None:
+        asked(val_split, "val_split", "val")
+    if train_split != "train":
+        asked(train_split, "train_split", "train")
+    else:
+        usual("train")
+    if "train" not in uses.values():
+        if val_split is not None:
+            raise InputError(f"{where}: no {kind} {train_split} in it; train_split must name one")
+        return None
+    for use in ("val", "test"):
+        if use not in uses.values():
+            usual(use)
+    if "val" not in uses.values():
+        uses = {name: "val" if use == "test" else use for name, use in uses.items()}
+    return Parts(uses, tuple(name for name in there if name not in uses))
