@@ -13,6 +13,7 @@ from .norms import (
     GroupNorm2d,
     LayerNorm,
     PositionNorm2d,
+    freeze_norms,
     make_norm2d,
     synchronise_norms,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "default_logit_bias",
     "encode",
     "fixed_gain",
+    "freeze_norms",
     "hold",
     "hooked",
     "is_linear",

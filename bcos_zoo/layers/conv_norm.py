@@ -44,7 +44,7 @@ def fixed_gain(norm: nn.Module, x: Tensor) -> Tensor | None:
     """The factor of each channel, if all that `norm` does to x is multiply by it; or else None."""
     if isinstance(x, torch.fx.Proxy) or not isinstance(norm, BatchNorm2d) or hooked(norm):
         return None
-    if norm.training or norm.centered:
+    if norm.training or norm.centered or norm.running_var is None:
         return None
     gain = norm.gain()
     return None if gain.requires_grad else gain

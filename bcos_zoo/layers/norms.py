@@ -43,25 +43,31 @@ def _per_channel(weight: Tensor) -> Tensor:
 
 
 @register_notrace_module
-class BatchNorm2d(nn.Module):
+class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm without bias, uncentred unless told otherwise. (N, K, H, W) -> the same.
 
-    centered: subtract the mean too (then it is nn.BatchNorm2d without its bias).
+    centered: subtract the mean too (then it is torch's BatchNorm2d without its bias).
     joint: one statistic for all channels together ("all norm"); weight and buffers then have one element.
     momentum: share of the new statistic in the running one; None averages over all batches.
     synchronised: an attribute, set by `synchronise_norms`: the statistics in training are those of the parts
     of a batch that all processes hold, of whatever sizes. In linear mode they are of this one's part.
+    frozen: an attribute, set by `freeze_norms`: training computes as eval mode does, and tracks nothing.
 
     In training the uncentred form takes the biased variance into its running one and never touches
     `running_mean`, as the published networks do; that buffer is there because their files hold it.
+    A pass that is computed again in the backward pass (checkpointing) is tracked once.
 
-    Raises InputError in training, if centred, for one value a channel: its variance does not exist.
+    It is torch's class so that tools which look for batch norms find it. Those that would put another norm in
+    its place read its bias, which it has not: the AttributeError says what to call instead.
+    Raises InputError in training for one value a channel: its variance does not exist.
     """
 
+    weight: nn.Parameter
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
     synchronised = False
+    frozen = False
 
     def __init__(
         self,
@@ -74,16 +80,30 @@ class BatchNorm2d(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.centered, self.joint, self.eps, self.momentum = centered, joint, eps, momentum
         size = 1 if joint else num_features
+        super().__init__(size, eps, momentum, affine=False, device=device, dtype=dtype)  # no bias
+        self.centered, self.joint, self.affine = centered, joint, True
         self.weight = nn.Parameter(torch.ones(size, device=device, dtype=dtype))
-        self.register_buffer("running_mean", torch.zeros(size, device=device, dtype=dtype))
-        self.register_buffer("running_var", torch.ones(size, device=device, dtype=dtype))
-        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long, device=device))
+        del self._parameters["bias"]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "bias":
+            raise AttributeError(
+                "a batch norm of bcos_zoo has no bias, and no norm of torch or timm can take its place; "
+                "bcos_zoo.layers.synchronise_norms(model) shares its statistics between processes, "
+                "freeze_norms(model) freezes them (docs/norms.md)"
+            )
+        return super().__getattr__(name)
+
+    def reset_parameters(self) -> None:
+        """Forget what was learnt and tracked."""
+        self.reset_running_stats()
+        if self.affine:  # not yet while torch's constructor runs
+            nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        tracks = self.running_var is not None  # torch.func takes the buffers away
+        if tracks and (self.frozen or not self.training):
             scale = self.gain()[:, None, None]
             x = x * scale.to(x.dtype)
             return add_constant(x, -_per_channel(self.running_mean) * scale) if self.centered else x
@@ -94,13 +114,11 @@ class BatchNorm2d(nn.Module):
         var, mean = torch.var_mean(wide, dims, correction=0, keepdim=True)
         if self.synchronised and not is_linear() and several_processes():
             var, mean, count = moments_of_all(var, mean, values)
-        elif self.centered and values == 1:
-            raise InputError(
-                f"got a tensor of shape {tuple(x.shape)}: in training, centred batch norm needs more "
-                "than one value a channel; use a larger batch or call eval()"
-            )
+        elif values == 1:
+            raise _one_value(x, "batch norm in training", "a channel; use a larger batch, or call eval()")
         y = _scale(wide, var, mean if self.centered else None, _per_channel(self.weight), self.eps)
-        self._track(var.flatten(), mean.flatten(), count)
+        if tracks and self.training and self.track_running_stats and not _recomputing():
+            self._track(var.flatten(), mean.flatten(), count)
         return y.to(x.dtype)
 
     def gain(self) -> Tensor:
@@ -115,11 +133,30 @@ class BatchNorm2d(nn.Module):
             share = self.num_batches_tracked.to(self.running_var.dtype).reciprocal()
         if self.centered:
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-            var = var * (count / (count - 1))  # the running variance of nn.BatchNorm2d is the unbiased one
+            var = var * (count / (count - 1))  # the running variance of torch's norm is the unbiased one
         self.running_var.lerp_(var.to(self.running_var.dtype), share)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, centered={self.centered}, joint={self.joint}, eps={self.eps}"
+
+
+def _one_value(x: Tensor, norm: str, hint: str) -> InputError:
+    return InputError(f"got a tensor of shape {tuple(x.shape)}: {norm} has one value {hint}")
+
+
+def _recomputing() -> bool:
+    """Whether the backward pass runs: what is then computed was computed, and tracked, before."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1  # as checkpoint asks
+
+
+def freeze_norms(model: nn.Module, on: bool = True) -> None:
+    """Let every batch norm of `model` keep its statistics in training, and use them there (`on`), or not.
+
+    For torch's own this is timm's `freeze_batch_norm_2d`. Weights are left as they are.
+    """
+    for module in model.modules():
+        if isinstance(module, BatchNorm2d):
+            module.frozen = on
 
 
 def synchronise_norms(model: nn.Module, on: bool = True) -> list[str]:
@@ -143,7 +180,7 @@ class GroupNorm2d(nn.Module):
 
     num_groups: 1 is layer norm over (K, H, W); equal to num_channels it is instance norm.
 
-    Raises InputError if num_groups does not divide num_channels.
+    Raises InputError if num_groups does not divide num_channels, and for one value a group.
     """
 
     def __init__(
@@ -162,9 +199,15 @@ class GroupNorm2d(nn.Module):
         self.num_groups, self.centered, self.eps = num_groups, centered, eps
         self.weight = nn.Parameter(torch.ones(num_channels, device=device, dtype=dtype))
 
+    def reset_parameters(self) -> None:
+        """Forget what was learnt."""
+        nn.init.ones_(self.weight)
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.num_groups == len(self.weight) and x.shape[-2] * x.shape[-1] == 1:
+            raise _one_value(x, "instance norm", "a channel; use a larger image, or another norm")
         if self.centered and not is_linear():
-            # Fewer passes. Not F.group_norm, which refuses a single pixel a channel in instance norm.
+            # Fewer passes. Not F.group_norm, which counts the images' values together.
             return torch.group_norm(x, self.num_groups, self.weight, None, self.eps).to(x.dtype)
         grouped = torch.unflatten(x, 1, (self.num_groups, -1))
         weight = torch.unflatten(_per_channel(self.weight), 0, (self.num_groups, -1))
@@ -176,7 +219,10 @@ class GroupNorm2d(nn.Module):
 
 @register_notrace_module
 class PositionNorm2d(nn.Module):
-    """Norm over the channels of each position, without bias. (N, K, H, W) -> the same."""
+    """Norm over the channels of each position, without bias. (N, K, H, W) -> the same.
+
+    Raises InputError for a single channel.
+    """
 
     def __init__(
         self,
@@ -188,8 +234,13 @@ class PositionNorm2d(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        _check_channels(num_channels)
         self.centered, self.eps = centered, eps
         self.weight = nn.Parameter(torch.ones(num_channels, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Forget what was learnt."""
+        nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.centered and not is_linear():
@@ -203,7 +254,10 @@ class PositionNorm2d(nn.Module):
 
 @register_notrace_module
 class LayerNorm(nn.Module):
-    """Centred layer norm of tokens without bias. (..., D) -> the same."""
+    """Centred layer norm of tokens without bias. (..., D) -> the same.
+
+    Raises InputError for a single channel.
+    """
 
     def __init__(
         self,
@@ -214,8 +268,13 @@ class LayerNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        _check_channels(dim)
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Forget what was learnt."""
+        nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if not is_linear():
@@ -226,6 +285,11 @@ class LayerNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"
+
+
+def _check_channels(channels: int) -> None:
+    if channels == 1:
+        raise InputError("a norm over one channel has no variance; use more channels, or another norm")
 
 
 def _instance_norm(channels: int, **options: Any) -> GroupNorm2d:
