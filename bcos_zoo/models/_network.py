@@ -19,6 +19,17 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers import LayerSpec, chain, is_linear
 
+
+def gains(model: nn.Module) -> set[str]:
+    """Names of the parameters that are no weights of a linear map, such as gains and layer scales."""
+    return {
+        f"{name}.{key}" if name else key
+        for name, module in model.named_modules()
+        if not isinstance(module, (nn.Conv2d, nn.Linear))
+        for key, _ in module.named_parameters(recurse=False)
+    }
+
+
 POOLS = ("avg", "max", "avgmax", "")  # those that keep the class maps' channels and stay piecewise linear
 
 
@@ -102,6 +113,10 @@ class ConvNetwork(nn.Module):
         self.num_classes = num_classes
         self._replace(self.CLASSIFIER, classifier)
         self._replace("logits", logits)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay should spare: all that are no weights of a layer."""
+        return gains(self)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each stage in the backward pass instead of keeping its activations."""

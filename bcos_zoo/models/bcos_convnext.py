@@ -25,6 +25,7 @@ class ConvNeXtBlock(nn.Module):
 
     def __init__(self, width: int, *, layer_scale: float, drop_path: float, spec: LayerSpec) -> None:
         super().__init__()
+        self.initial_scale = layer_scale
         scale = torch.full((width, 1, 1), layer_scale, device=spec.device, dtype=spec.dtype)
         self.layer_scale = nn.Parameter(scale)
         self.block = nn.Sequential(
@@ -35,6 +36,10 @@ class ConvNeXtBlock(nn.Module):
         )
         self.act = spec.activation()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def reset_parameters(self) -> None:
+        """Forget what the layer scale learnt; the layers in the block have methods of their own."""
+        nn.init.constant_(self.layer_scale, self.initial_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -108,10 +113,6 @@ class BcosConvNeXt(ConvNetwork):
         """Parameter groups by depth, for layer-wise learning rates."""
         blocks = r"^features\.(\d+)" if coarse else r"^features\.(\d+)(?:\.(\d+))?"
         return dict(stem=r"^features\.[01]\.", blocks=blocks)
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay should spare: none beside the one-dimensional ones."""
-        return set()
 
 
 _SIZES: dict[str, dict[str, Any]] = {  # Liu et al. 2022, section 3; atto: Woo et al. 2023, section 5

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers import V2, ConventionalSpec, Encoder, LayerSpec, PatchEmbed, is_linear
 from ._build import build, cards, register_model
+from ._network import gains
 
 
 class BcosSimpleViT(nn.Module):
@@ -114,8 +115,8 @@ class BcosSimpleViT(nn.Module):
         return dict(stem=r"^to_patch_embedding", blocks=blocks)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that weight decay should spare: none beside the one-dimensional ones."""
-        return set()
+        """Names of the parameters that weight decay should spare: all that are no weights of a layer."""
+        return gains(self)
 
     def _run(self, encoder: nn.Module, x: Tensor) -> Tensor:
         # Never in linear mode: on an accelerator autograd recomputes in a thread of its own, outside it.

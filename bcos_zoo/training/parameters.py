@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.utils.agc import adaptive_clip_grad
 from torch import nn
 
 from ..errors import InputError
@@ -79,7 +80,8 @@ def groups(
 
     lr: the rate that the optimiser is given. head_lr: that of the classifier, if another.
     layer_decay: factor on the rate from each of the network's levels to the one before it; the last has `lr`.
-    weight_decay: of all but one-dimensional weights (norms, biases) and those that the network names. A B-cos
+    weight_decay: of all but one-dimensional weights (norms, biases) and those that the network names: ours
+    name all that are no weights of a linear map, such as a layer scale of whatever shape. A B-cos
     layer normalises its weights in the forward pass: there decay does not change the function, only how far a
     step of the same rate turns them.
 
@@ -107,6 +109,23 @@ def _with_head(made: list[dict[str, Any]], head: set[int], scale: float) -> list
             if params := [p for p in group["params"] if (id(p) in head) == inside]:
                 split.append(group | {"params": params} | ({"lr_scale": scale} if inside else {}))
     return split
+
+
+def clip_adaptively(model: nn.Module, factor: float) -> None:
+    """timm's adaptive clipping of gradients, row by row; a gain is one row, whatever its shape.
+
+    So has it the code of the paper (Brock et al. 2021), which drops the dimensions of one element.
+    """
+    for p in model.parameters():
+        if p.grad is not None:
+            row = p.detach().squeeze() if is_one_row(p) else p
+            row.grad = p.grad.squeeze() if is_one_row(p) else p.grad
+            adaptive_clip_grad([row], factor)
+
+
+def is_one_row(p: torch.Tensor) -> bool:
+    """Whether a weight is a vector, be it of a shape such as (K, 1, 1)."""
+    return sum(size > 1 for size in p.shape) <= 1
 
 
 def layer_names(model: nn.Module) -> list[str]:

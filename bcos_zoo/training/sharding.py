@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..extras import required
 from ..layers import BcosConv2d, BcosLinear
+from .parameters import clip_adaptively, is_one_row
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 
@@ -36,7 +37,10 @@ class Whole:
 
     def clip(self, limit: float, mode: str) -> None:
         """Clip gradients, by timm's mode "norm", "value" or "agc"."""
-        dispatch_clip_grad(self.bare.parameters(), limit, mode)
+        if mode == "agc":
+            clip_adaptively(self.bare, limit)
+        else:
+            dispatch_clip_grad(self.bare.parameters(), limit, mode)
 
     def step(self, optimizer: Any) -> None:
         """Let the optimiser do its step. Raises InputError if it cannot do so with weights in shards."""
@@ -146,9 +150,10 @@ def _clip_rows(model: nn.Module, factor: float) -> None:
         values, grad = p.detach(), p.grad
         if not (isinstance(values, DTensor) and isinstance(grad, DTensor)):
             continue  # it does not learn
-        one_row = p.ndim <= 1
-        here = values.full_tensor() if one_row else values.to_local()
-        here.grad = grad.full_tensor() if one_row else grad.to_local()
+        one_row = is_one_row(p)
+        here = values.full_tensor().squeeze() if one_row else values.to_local()
+        here.grad = grad.full_tensor().squeeze() if one_row else grad.to_local()
         adaptive_clip_grad([here], factor)
         if one_row:
-            grad.copy_(distribute_tensor(here.grad, grad.device_mesh, grad.placements, src_data_rank=None))
+            whole = here.grad.view(grad.shape)
+            grad.copy_(distribute_tensor(whole, grad.device_mesh, grad.placements, src_data_rank=None))

@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 import timm
 import torch
+from conftest import by_size, smallest_of_each_family
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 
@@ -14,7 +15,7 @@ import bcos_zoo
 from bcos_zoo import InputError
 from bcos_zoo.layers import BcosConv2d, BcosLinear
 from bcos_zoo.training import parameters
-from bcos_zoo.training.parameters import freeze, groups, layer_names, set_training
+from bcos_zoo.training.parameters import clip_adaptively, freeze, groups, layer_names, set_training
 
 FAMILIES = {  # arguments that make it small, pixels of a small image, and a layer in the middle
     "bcos_resnet20": ({}, 16, "layer2.1"),
@@ -135,6 +136,39 @@ def test_the_auxiliary_head_of_an_inception_learns_where_its_features_do():
         model = timm.create_model("bcos_inception_v3", num_classes=3, aux_logits=True)
         freeze(model, f"from:{layer}")
         assert all(p.requires_grad == learns for p in model.AuxLogits.parameters())
+
+
+def weights_of_layers(model):
+    """By role, not by shape: what multiplies a patch or a token."""
+    layers = (torch.nn.Conv2d, torch.nn.Linear)
+    return {id(m.weight) for m in model.modules() if isinstance(m, layers)}
+
+
+@pytest.mark.parametrize("name", by_size([*smallest_of_each_family(), "bcos_vitc_ti_patch1_14"]))
+def test_weight_decay_takes_the_weights_of_layers_alone_whoever_makes_the_groups(name):
+    model = timm.create_model(name)
+    by_timm = create_optimizer_v2(model, opt="adamw", weight_decay=0.05, filter_bias_and_bn=True).param_groups
+    with_decay = create_optimizer_v2(model, opt="adamw", weight_decay=0.05, layer_decay=0.7).param_groups
+    for made in (by_timm, with_decay, groups(model, **PLAIN), groups(model, **PLAIN | dict(layer_decay=0.7))):
+        decayed = {id(p) for group in made if group["weight_decay"] for p in group["params"]}
+        assert decayed == weights_of_layers(model)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1, 1), (1, 8, 1, 1), (1, 1, 8)])
+def test_adaptive_clipping_takes_a_gain_of_any_shape_as_one_row(shape):
+    model = torch.nn.Module()
+    model.gain = torch.nn.Parameter(torch.linspace(1, 2, 8).reshape(shape))
+    model.layer = torch.nn.Linear(3, 2)
+    gradient = torch.linspace(-3, 5, 8)
+    model.gain.grad = gradient.reshape(shape).clone()
+    model.layer.weight.grad = torch.tensor([[1e-4, 0, 0], [3.0, 4.0, 0]])
+    clip_adaptively(model, 0.01)
+    limit = 0.01 * torch.linspace(1, 2, 8).square().sum().sqrt()  # of the whole, as Brock et al. 2021
+    expected = gradient * limit / gradient.square().sum().sqrt()
+    torch.testing.assert_close(model.gain.grad, expected.reshape(shape))
+    rows = 0.01 * model.layer.weight.detach().square().sum(1).sqrt()
+    torch.testing.assert_close(model.layer.weight.grad[1], torch.tensor([0.6, 0.8, 0]) * rows[1])
+    assert model.layer.weight.grad[0].tolist() == pytest.approx([1e-4, 0, 0])
 
 
 @pytest.mark.parametrize("train", ["full", "head", "from"])
