@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from dataclasses import asdict
@@ -90,6 +91,28 @@ def find_checkpoint(name: str) -> manifest.Checkpoint:
         f"name one of its other forms: {others}" if others else "`bcos-zoo list --pretrained` shows what has"
     )
     raise UnknownModelError(f"{name} has no pretrained weights; {hint}")
+
+
+def best_embedded() -> str:
+    """The checkpoint that is taken where none is named: it comes with bcos_zoo, and needs no network.
+
+    Of those with classes and an exact explanation the one that sees the most pixels, then the one that is
+    right the most often. Raises UnknownModelError if none comes with this bcos_zoo.
+    """
+    ours = [
+        one
+        for one in manifest.checkpoints()
+        if one.file and isinstance(one.file.where, manifest.Packaged) and one.file.where.path.is_file()
+        if one.classes.labels and one.explanation
+    ]
+    if not ours:
+        raise UnknownModelError("no checkpoint comes with this bcos_zoo; name one with --model")
+
+    def rank(one: manifest.Checkpoint) -> tuple[int, float]:
+        top1 = [metric.value for metric in one.metrics if metric.name == "top1"]
+        return math.prod(one.preprocessing.input_size[1:]), max(top1, default=0.0)
+
+    return max(ours, key=rank).name
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from commands import SMALL, of_the_small_one
 from PIL import Image
 
 import bcos_zoo
@@ -25,7 +26,7 @@ def run(capsys):
     """Run the command; returns (exit code, stdout, stderr)."""
 
     def call(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        code = cli.run(of_the_small_one([str(argument) for argument in arguments]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -112,7 +113,7 @@ def test_a_contrast_is_explained_as_the_difference_of_two_logits(run, photograph
     assert code == 0
     assert json.loads(out)["images"][0]["targets"] == ["dog - cat"]
     assert run("explain", photograph, *flags, "--format", "npz")[0] == 0
-    logits = {p.index: p.logit for p in bcos_zoo.load(cli.DEFAULT_MODEL).predict(photograph, 10)}
+    logits = {p.index: p.logit for p in bcos_zoo.load(SMALL).predict(photograph, 10)}
     with np.load(tmp_path / "photo.explained.npz") as arrays:
         total = arrays["contributions"].sum() + arrays["bias"].sum()
     assert total == pytest.approx(logits[5] - logits[3], abs=1e-4)
@@ -201,7 +202,7 @@ def test_a_name_that_is_no_text_is_printed_as_it_is(photograph, tmp_path):
     name.write_bytes(photograph.read_bytes())
     broken = tmp_path / os.fsdecode(b"broken\xe9.png")
     broken.write_bytes(b"no image")
-    command = [sys.executable, "-m", "bcos_zoo", "predict", str(name), str(broken)]
+    command = [sys.executable, "-m", "bcos_zoo", "predict", "--model", SMALL, str(name), str(broken)]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, env=environment)
     assert done.returncode == 2

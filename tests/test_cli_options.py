@@ -3,12 +3,14 @@
 import inspect
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
+from commands import SMALL, of_the_small_one
 from PIL import Image
 
-from bcos_zoo import bundle, cli, evaluate, pipeline
+from bcos_zoo import UnknownModelError, bundle, cli, evaluate, manifest, pipeline, zoo
 from bcos_zoo.cli import choices, evaluation, explanations, training
 from bcos_zoo.posthoc import EXPLAINERS
 
@@ -49,7 +51,7 @@ def folder(tmp_path):
 
 
 def answers(capsys, *arguments) -> tuple[int, dict]:
-    code = cli.run([str(argument) for argument in arguments])
+    code = cli.run(of_the_small_one([str(argument) for argument in arguments]))
     return code, json.loads(capsys.readouterr().out)
 
 
@@ -87,3 +89,42 @@ def test_a_device_named_twice_is_refused(folder, capsys):
     given = ["--device", "cpu", "--set", "run.device=auto"]
     assert cli.run(["finetune", str(folder), *given]) == 2
     assert "say the same" in capsys.readouterr().err
+
+
+def test_where_none_is_named_the_best_that_comes_along_is_taken(folder, capsys):
+    """The one of 224 pixels, not the one of 32; stderr says what it can say at all."""
+    assert cli.run(["predict", str(folder / "0.png"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["model"] == "bcos_resnet18_w32.imagenette" == zoo.best_embedded()
+    assert err.count("\n") == 1 and "bcos_resnet18_w32.imagenette" in err
+    assert "10 classes (tench, English springer, " in err and "parachute)" in err
+    assert cli.run(["predict", str(folder / "0.png"), "--model", SMALL]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_manifest_says_which_is_the_best(monkeypatch):
+    """Pixels first, then accuracy; only what comes along, sees classes and explains itself."""
+
+    def record(name, side, top1, **more):
+        file = manifest.get("bcos_resnet20.cifar10").files
+        pre = replace(manifest.get(SMALL).preprocessing, input_size=(3, side, side))
+        scores = (manifest.Metric("top1", top1, "x", "measured", None),)
+        made = replace(manifest.get(SMALL), name=name, preprocessing=pre, metrics=scores, files=file)
+        return replace(made, **more)
+
+    far = (replace(manifest.get(SMALL).files[0], where=manifest.Url("https://host/x.pth")),)
+    gone = (replace(manifest.get(SMALL).files[0], where=manifest.Packaged("checkpoints/gone.safetensors")),)
+    known = [
+        record("a.small", 32, 99.0),
+        record("a.good", 224, 80.0),
+        record("a.better", 224, 81.0),
+        record("a.far", 448, 99.0, files=far),
+        record("a.gone", 448, 99.0, files=gone),
+        record("a.embedding", 448, 99.0, classes=manifest.Classes(10, None)),
+        record("a.conventional", 448, 99.0, explanation=None),
+    ]
+    monkeypatch.setattr(manifest, "checkpoints", lambda: tuple(known))
+    assert zoo.best_embedded() == "a.better"
+    monkeypatch.setattr(manifest, "checkpoints", lambda: tuple(known[3:]))
+    with pytest.raises(UnknownModelError, match="--model"):
+        zoo.best_embedded()

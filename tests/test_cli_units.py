@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import SMALL, of_the_small_one
 from pictures import coloured
 from PIL import Image
 
@@ -26,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return bcos_zoo.load(cli.DEFAULT_MODEL)
+    return bcos_zoo.load(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def run(capsys: Any) -> Run:
     """Run the command; returns (exit code, stdout, stderr)."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        code = cli.run([str(argument) for argument in arguments])
+        code = cli.run(of_the_small_one([str(argument) for argument in arguments]))
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from commands import SMALL
 from PIL import Image
 from sure import class_folders
 from typer.testing import CliRunner
@@ -186,7 +187,8 @@ def test_infinite_scores_are_summarised_written_and_drawn(tmp_path: Path) -> Non
 
 
 def test_the_command_writes_tables_and_a_plot(data: Path, tmp_path: Path) -> None:
-    command = ["evaluate", str(data), "--metric", "localisation", "--grid", "2", "--samples", "2"]
+    command = ["evaluate", str(data), "--model", SMALL]
+    command += ["--metric", "localisation", "--grid", "2", "--samples", "2"]
     command += [
         "--explainer",
         "inherent",
@@ -219,7 +221,8 @@ runpy.run_module("bcos_zoo", run_name="__main__")
 def test_two_processes_make_one_table(data: Path, tmp_path: Path) -> None:
     (script := tmp_path / "late.py").write_text(LATE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(script), "evaluate", str(data), "--metric", "localisation", "--grid", "2"]
+    command += [str(script), "evaluate", str(data), "--model", SMALL]
+    command += ["--metric", "localisation", "--grid", "2"]
     command += ["--samples", "3", "--explainer", "inherent", "-o", str(tmp_path)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

@@ -11,9 +11,8 @@ import typer
 from .. import __version__
 from ..errors import BcosZooError
 from . import evaluation, explanations, networks, training, weights
-from .console import DEFAULT_MODEL
 
-__all__ = ["DEFAULT_MODEL", "app", "main", "run"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 app.command("list")(networks.list_)

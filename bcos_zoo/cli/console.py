@@ -18,9 +18,15 @@ from .choices import DEVICES
 if TYPE_CHECKING:
     from ..classifier import Classifier
 
-DEFAULT_MODEL = "bcos_resnet20.cifar10"  # the best embedded checkpoint
+SHOWN = 20  # classes at most whose names are all said
 
-Model = Annotated[str, typer.Option("--model", help="A checkpoint, hf-hub:org/name or local-dir:PATH.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="A checkpoint, hf-hub:org/name, a folder; if not given, the best one that comes with bcos_zoo.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help=f"Where to compute: {DEVICES}.")]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, help="Images at once: more is faster and takes more memory.")
@@ -30,12 +36,21 @@ Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of t
 Folder = Annotated[Path, typer.Option("-o", help="Folder for what is written.")]
 
 
-def load(model: str, device: str) -> Classifier:
-    """The classifier of that name on the device of that name; the device is looked at first."""
-    from .. import classifier, devices
+def load(model: str | None, device: str) -> tuple[str, Classifier]:
+    """The name of a classifier, and itself on the device of that name, which is looked at first.
+
+    Where none is named, stderr says which one is taken, and what it knows.
+    """
+    from .. import classifier, devices, zoo
 
     place = devices.choose(device)
-    return classifier.load(model).to(place)
+    name = zoo.best_embedded() if model is None else model
+    loaded = classifier.load(name).to(place)
+    if model is None:
+        names = loaded.class_names
+        known = ", ".join(names if len(names) <= SHOWN else (*names[:5], "..."))
+        typer.echo(f"no --model given: {name} sees {len(names)} classes ({known}) in every image", err=True)
+    return name, loaded
 
 
 def print_json(document: Any) -> None:

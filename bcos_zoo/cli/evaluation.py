@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .choices import EXPLAINERS, METRICS
-from .console import DEFAULT_MODEL, BatchSize, Device, Json, Model, load, print_json
+from .console import BatchSize, Device, Json, Model, load, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +20,7 @@ def evaluate_(
         Path,
         typer.Argument(help="Folder with a sub-folder of images for each class, unless boxes name them."),
     ],
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     device: Device = "auto",
     batch_size: BatchSize = 250,
     as_json: Json = False,
@@ -68,8 +68,8 @@ def evaluate_(
         fewer=evaluate.parse_counts(fewer or []), smooth=smooth, seed=seed, stride=stride, boxes=boxes,
         masks=masks,
     )  # fmt: skip
-    classifier = load(model, device)
-    document: dict[str, Any] = {"model": model, "data": str(data)}
+    name, classifier = load(model, device)
+    document: dict[str, Any] = {"model": name, "data": str(data)}
     summary: list[dict[str, Any]] = []
     if explained:
         progress = Progress(console=Console(stderr=True))
@@ -82,7 +82,7 @@ def evaluate_(
         return print_json(document | (asdict(accuracy) if accuracy else {}))
     if accuracy is not None:
         typer.echo(
-            f"{model} on {accuracy.images} images: top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} %, "
+            f"{name} on {accuracy.images} images: top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} %, "
             f"calibration error {accuracy.calibration_error:.3f}, Brier score {accuracy.brier_score:.3f}"
         )
     if explained:

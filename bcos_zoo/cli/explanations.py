@@ -11,7 +11,6 @@ import typer
 from ..errors import InputError
 from .choices import FORMATS, PICTURES, TOLERANCE
 from .console import (
-    DEFAULT_MODEL,
     BatchSize,
     Device,
     Folder,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 def predict(
     paths: Images,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many classes.")] = 5,
     device: Device = "auto",
     batch_size: BatchSize = 32,
@@ -43,7 +42,7 @@ def predict(
     from ..outputs import shown
 
     sources = images.find_images(paths)
-    classifier = load(model, device)
+    name, classifier = load(model, device)
     documents, errors = [], []
     for path, answer in pipeline.predict_files(classifier, sources, top_k, batch_size=batch_size):
         if isinstance(answer, InputError):
@@ -54,14 +53,14 @@ def predict(
             best = ", ".join(f"{prediction.label} {shown(prediction.probability)}" for prediction in answer)
             typer.echo(f"{path}: {best} ({classifier.outputs.kind})")
     if as_json:
-        said = {"model": model, "outputs": classifier.outputs.kind}
+        said = {"model": name, "outputs": classifier.outputs.kind}
         print_json(said | {"images": documents, "errors": [str(error) for error in errors]})
     report(errors)
 
 
 def explain(
     paths: Images,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     target: Annotated[
         list[str] | None, typer.Option("--target", help="Class label or index; give it again for more.")
     ] = None,
@@ -92,7 +91,7 @@ def explain(
     if explained and (contrast or target):
         raise InputError(f"{explained} is explained in place of a class; leave out --target and --contrast")
     sources = images.find_images(paths)
-    classifier = load(model, device)
+    name, classifier = load(model, device)
     pair = (
         (parse_target(classifier, contrast[0]), parse_target(classifier, contrast[1])) if contrast else None
     )
@@ -100,7 +99,7 @@ def explain(
     targets = [parse_target(classifier, one) for one in target] if target else None
     documents, errors = [], []
     answers = pipeline.explain_files(
-        classifier, sources, targets, folder, order, model=model, batch_size=batch_size
+        classifier, sources, targets, folder, order, model=name, batch_size=batch_size
     )
     for path, answer in answers:
         if isinstance(answer, InputError):
@@ -110,7 +109,7 @@ def explain(
         if not as_json:
             typer.echo(f"{path}: {_said(answer, explained, classifier.outputs)} -> {answer.picture}")
     if as_json:
-        said = {"model": model, "outputs": classifier.outputs.kind}
+        said = {"model": name, "outputs": classifier.outputs.kind}
         print_json(said | {"images": documents, "errors": [str(error) for error in errors]})
     report(errors)
 
@@ -138,7 +137,7 @@ def units(
     paths: Images,
     layer: Annotated[str, typer.Option("--layer", help="Such as layer3.1.conv2.")],
     unit: Annotated[int, typer.Option("--unit", help="A channel of what the layer gives, from 0.")],
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 9,
     folder: Folder = Path("."),
     device: Device = "auto",
@@ -149,8 +148,9 @@ def units(
     from .. import pipeline
     from ..units import Unit
 
+    name, classifier = load(model, device)
     sheet = pipeline.draw_unit(
-        load(model, device), paths, Unit(layer, unit), folder, count=count, batch_size=batch_size
+        classifier, paths, Unit(layer, unit), folder, count=count, batch_size=batch_size
     )
     picture = None if sheet.picture is None else str(sheet.picture)
     if as_json:
@@ -158,7 +158,7 @@ def units(
         errors = [str(error) for error in sheet.errors]
         print_json(
             {
-                "model": model,
+                "model": name,
                 "layer": layer,
                 "unit": unit,
                 "picture": picture,

@@ -13,7 +13,7 @@ import typer
 
 from ..errors import InputError
 from .choices import DEVICES
-from .console import DEFAULT_MODEL, Folder, Json, print_json
+from .console import Folder, Json, print_json
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -52,7 +52,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, 
 
 def finetune(
     data: Source,
-    model: Annotated[str, typer.Option("--model", help="The network to begin with.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="The network to begin with; if not given, the best that comes with bcos_zoo."
+        ),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("-o", help="The run folder; runs/DATA-MODEL if not given.")
     ] = None,
@@ -68,10 +73,12 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Turn a network into a classifier of your own images."""
+    from .. import zoo
     from ..training import defaults, recipe
     from ..training.records import RECIPE
 
     changes = _all_changes(changes, group, device, batch_size)
+    model = model or zoo.best_embedded()
     run = folder or Path("runs") / f"{Path(data).stem}-{Path(model).name}"
     if resume:
         wanted = recipe.read(run / RECIPE, changes)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import SMALL
 from PIL import Image
 from sure import sure_images, wide_photograph
 from typer.testing import CliRunner
@@ -168,7 +169,16 @@ def test_without_any_object_there_is_no_game(classifier: Classifier, data: Path,
 
 def test_the_command_writes_tables_and_a_plot(data: Path, tmp_path: Path) -> None:
     command = ["evaluate", str(data / "data"), "--metric", "energy", "--samples", "3", "-o", str(tmp_path)]
-    command += ["--explainer", "inherent", "--explainer", "grad", "--boxes", str(data / "boxes.csv")]
+    command += [
+        "--model",
+        SMALL,
+        "--explainer",
+        "inherent",
+        "--explainer",
+        "grad",
+        "--boxes",
+        str(data / "boxes.csv"),
+    ]
     printed = CliRunner().invoke(cli.app, [*command, "--json"])
     document = json.loads(printed.stdout)
     assert {line["explainer"]: line["maps"] for line in document["summary"]} == {"inherent": 3, "grad": 3}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from commands import SMALL
 from sure import class_folders
 from torch.nn.functional import pad
 
@@ -123,7 +124,7 @@ def test_a_stride_without_grids_is_refused() -> None:
 
 def test_the_command_takes_a_stride(data: Path, tmp_path: Path, capsys: Any) -> None:
     command = ["evaluate", str(data), "--metric", "localisation", "--grid", "2", "--samples", "1"]
-    command += ["--explainer", "inherent", "--stride", "16", "-o", str(tmp_path), "--json"]
+    command += ["--model", SMALL, "--explainer", "inherent", "--stride", "16", "-o", str(tmp_path), "--json"]
     assert cli.run(command) == 0
     [line] = json.loads(capsys.readouterr().out)["summary"]
     assert (line["maps"], line["chance"]) == (4, 0.25)
