@@ -11,4 +11,5 @@ METRICS = (
     *("localisation", "energy", "deletion", "deletion-least", "insertion", "insertion-least"),
     *("sparseness", "stability", "completeness"),
 )
+PREDICTIONS = ("accuracy", "auroc", "sensitivity")
 TOLERANCE = 1e-3  # of `verify`

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .choices import EXPLAINERS, METRICS
+from ..errors import InputError
+from .choices import EXPLAINERS, METRICS, PREDICTIONS
 from .console import BatchSize, Device, Json, Model, load, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..evaluate import Asked, Score
+
 
 def evaluate_(
     data: Annotated[
         Path,
-        typer.Argument(help="Folder with a sub-folder of images for each class, unless boxes name them."),
+        typer.Argument(
+            help="Folder with a sub-folder of images for each class, unless boxes name them; of predictions "
+            "a CSV too."
+        ),
     ],
     model: Model = None,
     device: Device = "auto",
@@ -26,7 +31,23 @@ def evaluate_(
     as_json: Json = False,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help=f"accuracy, or of explanations: {', '.join(METRICS)}."),
+        typer.Option("--metric", help=f"{', '.join(PREDICTIONS)}; or of explanations: {', '.join(METRICS)}."),
+    ] = None,
+    specificity: Annotated[
+        float | None, typer.Option("--specificity", help="Of sensitivity; 0.95 if not given.")
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option("--confidence", help="Of intervals by bootstrap, such as 0.95.")
+    ] = None,
+    resamples: Annotated[
+        int | None, typer.Option("--resamples", min=1, help="Of the bootstrap; 1000 if not given.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            help="What the bootstrap draws, such as patients: a column of the CSV, or a pattern on paths.",
+        ),
     ] = None,
     explainer: Annotated[
         list[str] | None, typer.Option("--explainer", help=f"{', '.join(EXPLAINERS)}; all if not given.")
@@ -62,7 +83,10 @@ def evaluate_(
     from ..training import machine
 
     wanted = metric or ["accuracy"]
-    explained = tuple(one for one in wanted if one != "accuracy")
+    explained = tuple(one for one in wanted if one not in PREDICTIONS)
+    predicted = tuple(one for one in wanted if one in PREDICTIONS)
+    pattern = None if data.is_file() else group  # of a table, the column is no class
+    asked = _asked(predicted, specificity, confidence, resamples, pattern, seed)
     settings = evaluate.Settings(
         explainers=tuple(explainer or EXPLAINERS), metrics=explained, grid=grid, samples=samples,
         fewer=evaluate.parse_counts(fewer or []), smooth=smooth, seed=seed, stride=stride, boxes=boxes,
@@ -77,16 +101,63 @@ def evaluate_(
         document |= {"folder": str(folder), "summary": evaluate.for_json(summary)}
     if not machine.is_main():  # one table is enough
         return None
-    accuracy = evaluate.evaluate(classifier, data, batch_size=batch_size) if "accuracy" in wanted else None
+    if predicted:
+        found = evaluate.measure(classifier, data, asked, group=group, batch_size=batch_size)
+        document |= found.document()
+        if not as_json:
+            for line in found.lines(name):
+                typer.echo(line)
     if as_json:
-        return print_json(document | (asdict(accuracy) if accuracy else {}))
-    if accuracy is not None:
-        typer.echo(
-            f"{name} on {accuracy.images} images: top-1 {accuracy.top1:.2f} %, top-5 {accuracy.top5:.2f} %, "
-            f"calibration error {accuracy.calibration_error:.3f}, Brier score {accuracy.brier_score:.3f}"
-        )
+        return print_json(document)
+    if predicted and found.scores:
+        Console().print(_scores(found.scores, asked))
     if explained:
         Console().print(_table(summary))
+
+
+def _asked(
+    predicted: tuple[str, ...],
+    specificity: float | None,
+    confidence: float | None,
+    resamples: int | None,
+    group: str | None,
+    seed: int,
+) -> Asked:
+    """What is asked of predictions. Raises InputError for options that would change nothing."""
+    from ..evaluate import RESAMPLES, SPECIFICITY, Asked
+
+    given = {"--resamples": resamples, "--group": group}
+    if specificity is not None and "sensitivity" not in predicted:
+        raise InputError("--specificity is of sensitivity; add --metric sensitivity, or leave it out")
+    if confidence is not None and not predicted:
+        raise InputError(f"--confidence is of {', '.join(PREDICTIONS)}; add one with --metric")
+    if useless := [name for name, value in given.items() if value is not None and confidence is None]:
+        raise InputError(f"{useless[0]} is of intervals; add --confidence 0.95, or leave it out")
+    return Asked(
+        predicted,
+        SPECIFICITY if specificity is None else specificity,
+        confidence,
+        RESAMPLES if resamples is None else resamples,
+        seed,
+    )
+
+
+def _scores(scores: list[Score], asked: Asked) -> Table:
+    """A row for the mean over classes, and one for each class."""
+    from rich.table import Table
+    from rich.text import Text
+
+    interval = [] if asked.confidence is None else [f"{100 * asked.confidence:g} % interval"]
+    table = Table("metric", "class", "score", *interval, "", box=None)
+    for one in scores:
+        name = one.metric
+        if name == "sensitivity":
+            name += f" at specificity {asked.specificity:g}"
+        value = "undefined" if one.value is None else f"{one.value:.3f}"
+        span = "" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"
+        cells = [name, "all" if one.label is None else one.label, value, *([span] if interval else [])]
+        table.add_row(*map(Text, cells), Text(one.undefined or ""))
+    return table
 
 
 def _table(summary: list[dict[str, Any]]) -> Table:

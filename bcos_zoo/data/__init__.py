@@ -1,15 +1,16 @@
 """Sets of labelled images: found, split, checked, ordered, augmented and loaded."""
 
-from . import seeds
+from . import groups, seeds
 from .augment import Augment, make_mixup, train_transform
 from .batches import Batch
 from .folders import list_folder
 from .loader import Augmented, train_loader, val_loader
 from .order import Order
-from .samples import Samples
+from .samples import Samples, of_files
 from .scan import UnreadableError
 from .seeds import seeded
 from .stream import Stream
+from .tables import from_csv
 from .task import Task, open_task
 
 __all__ = [
@@ -21,8 +22,11 @@ __all__ = [
     "Stream",
     "Task",
     "UnreadableError",
+    "from_csv",
+    "groups",
     "list_folder",
     "make_mixup",
+    "of_files",
     "open_task",
     "seeds",
     "seeded",

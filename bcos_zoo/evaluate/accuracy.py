@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from .. import data, manifest, metrics
 from ..classifier import Classifier
 from ..errors import InputError
+from ..outputs import Outputs
 
 BATCH_SIZE = 250  # images at once, unless told otherwise
 
@@ -28,15 +29,15 @@ class Accuracy:
     images: int
 
 
-class _Files(Dataset[tuple[Tensor, int]]):
-    def __init__(self, paths: list[Path], labels: list[int], classifier: Classifier) -> None:
-        self.paths, self.labels, self.classifier = paths, labels, classifier
+class _Images(Dataset[tuple[Tensor, Tensor]]):
+    def __init__(self, samples: data.Samples, classifier: Classifier) -> None:
+        self.samples, self.classifier = samples, classifier
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.classifier.preprocess(self.paths[index])[0], self.labels[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.classifier.preprocess(self.samples.load(index))[0], self.samples.labels[index]
 
 
 def labelled_files(classifier: Classifier, root: str | Path) -> tuple[list[Path], list[int]]:
@@ -46,11 +47,11 @@ def labelled_files(classifier: Classifier, root: str | Path) -> tuple[list[Path]
     Raises InputError for any other.
     """
     paths, labels, folders = data.list_folder(root)
-    index = [_index(classifier.class_names, folder, root) for folder in folders]
+    index = [class_index(classifier.class_names, folder, root) for folder in folders]
     return paths, [index[label] for label in labels]
 
 
-def _index(class_names: tuple[str, ...], folder: str, root: str | Path) -> int:
+def class_index(class_names: tuple[str, ...], folder: str, root: str | Path) -> int:
     """The class that a folder is called after. Raises InputError if it is none."""
     called = [i for i, name in enumerate(class_names) if name == folder]
     if len(called) > 1:
@@ -69,7 +70,6 @@ def _index(class_names: tuple[str, ...], folder: str, root: str | Path) -> int:
     raise InputError(f"{root}: {folder} is no class of this network; name the sub-folders after its classes")
 
 
-@torch.inference_mode()
 def logits_of(
     classifier: Classifier,
     paths: list[Path],
@@ -79,7 +79,16 @@ def logits_of(
     workers: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """(M, C) logits and (M,) labels of image files. Raises InputError if one cannot be read."""
-    loader = DataLoader(_Files(paths, labels, classifier), batch_size=batch_size, num_workers=workers)
+    samples = data.of_files(paths, labels)
+    return logits_of_samples(classifier, samples, batch_size=batch_size, workers=workers)
+
+
+@torch.inference_mode()
+def logits_of_samples(
+    classifier: Classifier, samples: data.Samples, *, batch_size: int = BATCH_SIZE, workers: int = 0
+) -> tuple[Tensor, Tensor]:
+    """(M, C) logits of labelled images, and their labels. Raises InputError if one cannot be read."""
+    loader = DataLoader(_Images(samples, classifier), batch_size=batch_size, num_workers=workers)
     parts = [(classifier.logits(x).cpu(), y) for x, y in loader]
     return torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
 
@@ -93,19 +102,24 @@ def evaluate(
     """
     paths, labels = labelled_files(classifier, root)
     logits, truth = logits_of(classifier, paths, labels, batch_size=batch_size, workers=workers)
+    return accuracy_of(classifier.outputs, logits, truth)
+
+
+def accuracy_of(outputs: Outputs, logits: Tensor, truth: Tensor) -> Accuracy:
+    """Accuracy and calibration of answers. logits: (M, C). truth: (M,) class indices."""
     hits = logits.topk(min(5, logits.shape[1])).indices == truth[:, None]
     per_class = {
-        _name(classifier.class_names, label): 100 * float(hits[truth == label, 0].float().mean())
-        for label in sorted(set(labels))
+        _name(outputs.class_names, label): 100 * float(hits[truth == label, 0].double().mean())
+        for label in sorted(set(truth.tolist()))
     }
-    probabilities = classifier.outputs.probabilities(logits)
+    probabilities = outputs.probabilities(logits)
     return Accuracy(
         top1=100 * float(hits[:, 0].double().mean()),
         top5=100 * float(hits.any(1).double().mean()) if logits.shape[1] > 5 else None,
         per_class=per_class,
         calibration_error=metrics.expected_calibration_error(probabilities, truth),
         brier_score=metrics.brier_score(probabilities, truth),
-        images=len(paths),
+        images=len(truth),
     )
 
 

@@ -63,7 +63,11 @@ class Asked:
 
 
 def discriminate(
-    outputs: Outputs, logits: Tensor, truth: Tensor, asked: Asked, groups: Sequence[Hashable] | None = None
+    outputs: Outputs,
+    logits: Tensor,
+    truth: Tensor,
+    asked: Asked,
+    groups: Sequence[Hashable] | None = None,
 ) -> list[Score]:
     """The scores that are asked for: of all classes together first, then of each one, metric by metric.
 

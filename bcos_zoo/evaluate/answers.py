@@ -1,0 +1,152 @@
+"""What a network answers to labelled images, of a folder or a CSV, and how good that is."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..classifier import Classifier
+from ..data import Samples, from_csv, groups, of_files
+from ..errors import InputError
+from ..outputs import Outputs
+from .accuracy import BATCH_SIZE, Accuracy, accuracy_of, class_index, labelled_files, logits_of_samples
+from .discrimination import RANKED, Asked, Score, discriminate
+
+
+@dataclass(frozen=True)
+class Answers:
+    """M images, with what they show and what a network says of them."""
+
+    outputs: Outputs
+    logits: Tensor  # (M, C)
+    truth: Tensor  # (M,) class indices; of several labels (M, C) zeros and ones
+    groups: Sequence[Hashable]  # (M,) what each belongs to; its own number, if no groups are known
+    part: str | None = None  # of the source, if it has parts: "test", "val" or "train"
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was asked of a network's answers."""
+
+    answers: Answers
+    asked: Asked
+    accuracy: Accuracy | None  # None unless asked for, and of several labels
+    scores: list[Score] = field(default_factory=list)  # of each class, and with intervals
+
+    def document(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        found = {} if self.accuracy is None else asdict(self.accuracy)
+        found |= {"images": len(self.answers), "part": self.answers.part}
+        found["outputs"] = self.answers.outputs.kind
+        if self.scores:
+            asked = asdict(self.asked)
+            if self.asked.confidence is None:
+                asked = {key: asked[key] for key in ("metrics", "specificity")}
+            groups = len(set(self.answers.groups))
+            found |= {"asked": asked, "groups": groups, "scores": [asdict(one) for one in self.scores]}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def lines(self, model: str) -> list[str]:
+        """In words: the accuracy, and what the intervals are of."""
+        part = f" of {self.answers.part}" if self.answers.part else ""
+        where = f"{model} on {len(self.answers)} images{part}"
+        lines = []
+        if (one := self.accuracy) is not None:
+            top5 = "" if one.top5 is None else f"top-5 {one.top5:.2f} %, "
+            lines.append(
+                f"{where}: top-1 {one.top1:.2f} %, {top5}"
+                f"calibration error {one.calibration_error:.3f}, Brier score {one.brier_score:.3f}"
+            )
+        if self.asked.confidence is not None:
+            groups = len(set(self.answers.groups))
+            drawn = f"{groups} groups" if groups < len(self.answers) else "single images"
+            lines.append(f"{where}: intervals by {self.asked.resamples} bootstrap resamples of {drawn}")
+        return lines
+
+
+def measure(
+    classifier: Classifier,
+    source: str | Path,
+    asked: Asked,
+    *,
+    group: str | None = None,
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
+) -> Measured:
+    """Run a network on labelled images, as `answer` does, and measure what is asked. Raises as `answer`."""
+    found = answer(classifier, source, group=group, batch_size=batch_size, workers=workers)
+    outputs, several = found.outputs, found.truth.ndim == 2
+    accuracy = None
+    if "accuracy" in asked.metrics and not several:
+        accuracy = accuracy_of(outputs, found.logits, found.truth)
+    scores: list[Score] = []
+    wanted = asked.metrics
+    if accuracy is not None and asked.confidence is None:  # it says all of it
+        wanted = tuple(name for name in wanted if name in RANKED)
+    if wanted:
+        scores = discriminate(
+            outputs, found.logits, found.truth, replace(asked, metrics=wanted), found.groups
+        )
+    return Measured(found, asked, accuracy, scores)
+
+
+def answer(
+    classifier: Classifier,
+    source: str | Path,
+    *,
+    group: str | None = None,
+    batch_size: int = BATCH_SIZE,
+    workers: int = 0,
+) -> Answers:
+    """Run a network on the images of `root/<class>/<image>`, or of a CSV (see `bcos_zoo.data.from_csv`).
+
+    Of a CSV with parts the test part, else that of validation, else all of it. Classes are those of the
+    network, by name; of a CSV with several labels it may lack some.
+    group: what the images of one patient, animal or video share: a column of the CSV, or a pattern on paths
+    below the root (see `bcos_zoo.data.groups.by_pattern`).
+    Raises InputError for classes that the network does not have, several labels where it tells one an image,
+    and an image that cannot be read.
+    """
+    source = Path(source)
+    samples, part = _of_table(classifier, source, group) if source.is_file() else (None, None)
+    if samples is None:
+        samples = _of_folder(classifier, source, group)
+    logits, truth = logits_of_samples(classifier, samples, batch_size=batch_size, workers=workers)
+    known: Sequence[Hashable] = range(len(samples)) if samples.groups is None else samples.groups.tolist()
+    return Answers(classifier.outputs, logits, truth, known, part)
+
+
+def _of_folder(classifier: Classifier, root: Path, group: str | None) -> Samples:
+    paths, labels = labelled_files(classifier, root)
+    samples = of_files(paths, labels)
+    if group is None:
+        return samples
+    names = [path.relative_to(root).as_posix() for path in paths]
+    return Samples(samples.source, samples.indices, samples.labels, groups.by_pattern(root, group, names))
+
+
+def _of_table(classifier: Classifier, path: Path, group: str | None) -> tuple[Samples, str | None]:
+    found = from_csv(path, group=group)
+    parts = {"test": found.test, "val": found.val, "train": found.train}
+    part, samples = next((name, one) for name, one in parts.items() if one is not None)
+    index = torch.tensor([class_index(classifier.class_names, name, path) for name in found.class_names])
+    labels = samples.labels
+    if labels.ndim == 1:
+        labels = index[labels]
+    elif not classifier.outputs.multilabel:
+        raise InputError(
+            f"{path}: several labels an image, but this network tells one; give a column label, or a network "
+            "that was trained with several"
+        )
+    else:
+        labels = torch.zeros(len(labels), len(classifier.class_names)).index_copy(1, index, labels.float())
+    told = part if found.val is not None or found.test is not None else None
+    return Samples(samples.source, samples.indices, labels, samples.groups), told
