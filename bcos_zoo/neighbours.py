@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from .errors import InputError
 from .explain import explain_output
 from .inputs import class_logits, unwrapped
-from .layers import Encode, encode, is_linear
-from .layers.heads import check_channels, standardize
+from .layers import Encode, encode
+from .layers._fast import channels_last
+from .layers.heads import Standardize, check_channels
 from .layers.linear_mode import record_encoded
 from .targets import Targets
 
@@ -218,19 +219,19 @@ def detached_copy(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, memo)
 
 
-class _Encoded(nn.Module):
+class _Encoded(Standardize):
     """Stands where a network's `Encode` stood, for images that come encoded. (N, 2K, H, W) -> the same."""
 
     def __init__(self, of: Encode) -> None:
         super().__init__()
-        self.channels, self.mean, self.std = 2 * of.in_chans, of.mean, of.std
+        self.channels = 2 * of.in_chans
+        self.hold_statistics(of.mean, of.std)
+        if of.factor is not None:
+            self.to(of.factor)
 
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.channels, hint="this is the network from the encoded image on")
-        x = record_encoded(x, x, self)
-        if x.device.type == "cpu" and (is_linear() or not torch.is_grad_enabled()):
-            x = x.contiguous(memory_format=torch.channels_last)  # as `Encode` does
-        return standardize(x, self.mean, self.std)
+        return self.standardize(channels_last(record_encoded(x, x, self)))
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

@@ -1,11 +1,12 @@
 """The building blocks of B-cos networks, usable in networks of one's own."""
 
+from ._fast import chain, conv_gain, conv_norm, project
+from ._switch import fast_ways
 from .activations import GatedGELU, make_activation
 from .attention import Attention, attend
 from .bcos import BcosConv2d, BcosLinear
-from .conv_norm import chain, conv_gain, conv_norm, fixed_gain, hooked
 from .functional import default_logit_bias, encode, v1_scale
-from .heads import Encode, LogitLayer, Normalize
+from .heads import Encode, Head, LogitLayer, Normalize
 from .linear_mode import add_constant, hold, is_linear, linear_mode, parameter, recording
 from .norms import (
     NORM_NAMES,
@@ -32,6 +33,7 @@ __all__ = [
     "Encoder",
     "GatedGELU",
     "GroupNorm2d",
+    "Head",
     "LayerNorm",
     "LayerSpec",
     "LogitLayer",
@@ -46,15 +48,15 @@ __all__ = [
     "conv_norm",
     "default_logit_bias",
     "encode",
-    "fixed_gain",
+    "fast_ways",
     "freeze_norms",
     "hold",
-    "hooked",
     "is_linear",
     "linear_mode",
     "make_activation",
     "make_norm2d",
     "parameter",
+    "project",
     "recording",
     "sincos_positions",
     "synchronise_norms",

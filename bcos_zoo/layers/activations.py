@@ -6,14 +6,14 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ._switch import layer
 from .linear_mode import hold, is_linear
 
 
-@register_notrace_module
+@layer
 class GatedGELU(nn.Module):
     """GELU(x) = x Phi(x), with the gate Phi(x) held in linear mode. Hendrycks & Gimpel 2016."""
 

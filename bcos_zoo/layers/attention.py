@@ -6,21 +6,21 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
-from .functional import linear
-from .linear_mode import hold, is_linear, parameter
+from . import _fast
+from ._switch import layer
+from .linear_mode import hold, is_linear
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(D)) v, with the softmax held in linear mode. All (N, heads, L, D)."""
-    if not is_linear():
+    if not is_linear() and _fast.attends():
         return F.scaled_dot_product_attention(q, k, v)
-    return hold(lambda: torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)) @ v
+    return hold(lambda: torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1)) @ v
 
 
-@register_notrace_module
+@layer
 class Attention(nn.Module):
     """Multi-head self-attention, its norm ahead of it. (N, L, D) -> (N, L, D).
 
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         self.norm, self.to_qkv, self.to_out = norm, to_qkv, to_out
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = linear(self.norm(x), parameter(self.to_qkv.weight))
+        qkv = _fast.project(self.to_qkv, self.norm(x))
         q, k, v = torch.unflatten(qkv, -1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         y: Tensor = self.to_out(attend(q, k, v).transpose(1, 2).flatten(2))
         return y

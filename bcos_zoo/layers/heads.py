@@ -3,18 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from timm.layers import register_notrace_module
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ._fast import chain, channels_last
+from ._switch import layer
 from .functional import default_logit_bias, encode
-from .linear_mode import add_constant, is_linear, record_encoded
+from .linear_mode import add_constant, record_encoded
 
 
-@register_notrace_module
-class Encode(nn.Module):
+class Standardize(nn.Module):
+    """(x - mean) / std of each channel; nothing where both are empty.
+
+    The tensors that it takes are buffers that no state dict holds. They are made anew from the numbers
+    whenever the module changes its device or dtype, so that no rounding of a former one stays, and none that
+    comes from the meta device is empty.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    factor: Tensor | None
+    offset: Tensor | None
+
+    def hold_statistics(
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """mean, std: one each a channel, or both empty."""
+        self.mean, self.std = mean, std
+        like = torch.empty(0, device=device, dtype=dtype)
+        factor, offset = self._made(like) if std else (None, None)
+        self.register_buffer("factor", factor, persistent=False)
+        self.register_buffer("offset", offset, persistent=False)
+
+    def _made(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(K, 1, 1) each: what multiplies a channel, and what is then added. like: gives dtype and device."""
+        options: Any = dict(dtype=like.dtype, device=like.device)
+        factor = torch.tensor(self.std, **options)[:, None, None].reciprocal()
+        return factor, -torch.tensor(self.mean, **options)[:, None, None] * factor
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if self.factor is not None:
+            self.factor, self.offset = self._made(self.factor)
+        return self
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """(..., K, H, W) -> the same."""
+        if self.factor is None or self.offset is None:
+            return x
+        factor, offset = self.factor, self.offset
+        if factor.device != x.device or factor.dtype != x.dtype:  # as in a network of the meta device that
+            factor, offset = self._made(x)  # had weights assigned
+        return add_constant(x * factor, offset)
+
+
+@layer
+class Encode(Standardize):
     """Append inverted colours: the input of the linear map. Then normalise it, in B-cosified networks.
 
     (N, in_chans, H, W) in [0, 1] -> (N, 2 in_chans, H, W).
@@ -25,51 +77,53 @@ class Encode(nn.Module):
     """
 
     def __init__(
-        self, in_chans: int = 3, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+        self,
+        in_chans: int = 3,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.in_chans = in_chans
         mean, std = check_statistics(in_chans, mean, std)
-        self.mean, self.std = (*mean, *(1 - m for m in mean)), (*std, *std)
+        self.hold_statistics((*mean, *(1 - m for m in mean)), (*std, *std), device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.in_chans, hint="the network adds the inverted colours itself")
-        given = x
-        if x.device.type == "cpu" and (is_linear() or not torch.is_grad_enabled()):
-            # Channels last: the convolutions and patch norms that follow are faster so and keep the layout.
-            x = x.contiguous(memory_format=torch.channels_last)
-        return standardize(record_encoded(encode(x), given, self), self.mean, self.std)
+        return self.standardize(record_encoded(encode(channels_last(x)), x, self))
 
     def extra_repr(self) -> str:
         return f"in_chans={self.in_chans}, mean={self.mean}, std={self.std}"
 
 
-@register_notrace_module
-class Normalize(nn.Module):
+@layer
+class Normalize(Standardize):
     """The first layer of a conventional network: (x - mean) / std. (N, in_chans, H, W) in [0, 1] -> the same.
 
     mean, std: of each channel. Raises InputError as `Encode` does.
     """
 
-    def __init__(self, in_chans: int, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        in_chans: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         self.in_chans = in_chans
-        self.mean, self.std = check_statistics(in_chans, mean, std)
+        self.hold_statistics(*check_statistics(in_chans, mean, std), device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.in_chans, hint="this network sees no inverted colours")
-        return standardize(x, self.mean, self.std)
+        return self.standardize(x)
 
     def extra_repr(self) -> str:
         return f"in_chans={self.in_chans}, mean={self.mean}, std={self.std}"
-
-
-def standardize(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(x - mean) / std of each channel; nothing where both are empty."""
-    if not std:
-        return x
-    scale = torch.tensor(std, device=x.device, dtype=x.dtype)[:, None, None].reciprocal()
-    return add_constant(x * scale, -torch.tensor(mean, device=x.device, dtype=x.dtype)[:, None, None] * scale)
 
 
 def check_channels(x: Tensor, in_chans: int, *, hint: str) -> None:
@@ -97,7 +151,17 @@ def check_statistics(
     return tuple(mean), tuple(std)
 
 
-@register_notrace_module
+class Head(nn.Sequential):
+    """What stands between the features and the logits; dropout ahead of the last of them, the classifier."""
+
+    def forward(self, x: Tensor, drop_rate: float = 0.0) -> Tensor:
+        *first, classifier = self
+        x = F.dropout(chain(first, x), p=drop_rate, training=self.training)
+        y: Tensor = classifier(x)
+        return y
+
+
+@layer
 class LogitLayer(nn.Module):
     """x / temperature + bias, with one constant bias for all classes.
 

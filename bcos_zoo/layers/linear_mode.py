@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ._switch import transformed
 
 DIFFERENT_PASSES = (
     "the network took different ways in two passes over the same images, so its factors cannot be played "
@@ -109,7 +110,7 @@ def hold(factor: Callable[[], Tensor]) -> Tensor:
         return factor()
     if tape.factors is None:
         with torch.no_grad():
-            return factor()
+            return factor().detach()  # forward-mode differentiation does not heed no_grad
     if tape.recording:
         tape.factors.append(factor())
         return tape.factors[-1]
@@ -134,8 +135,10 @@ def add_constant(x: Tensor, constant: Tensor | float) -> Tensor:
     tape = _tape.get()
     if tape is None:
         return x + constant
-    added = torch.as_tensor(constant, dtype=x.dtype, device=x.device).expand_as(x)
-    if not added.requires_grad:  # one that depends on weights does, unless parameters are frozen
+    if not isinstance(constant, Tensor):
+        constant = torch.full((), constant, dtype=x.dtype, device=x.device)
+    added = constant.expand_as(x)
+    if not (added.requires_grad or transformed()):  # one that depends on weights does, unless they are frozen
         added = added.requires_grad_()
     tape.constants.append(added)
     return x + added
@@ -149,7 +152,7 @@ def record_encoded(encoded: Tensor, image: Tensor, by: nn.Module) -> Tensor:
     tape = _tape.get()
     if tape is None:
         return encoded
-    if not encoded.requires_grad:
+    if not (encoded.requires_grad or transformed()):
         encoded = encoded.requires_grad_()
     itself = tape.given is not None and image is tape.given[0] and image._version == tape.given[1]
     tape.encodings.append(Encoding(encoded, by, itself))

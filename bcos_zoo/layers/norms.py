@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ._switch import layer
 from .functional import at_least_float32
 from .linear_mode import add_constant, hold, is_linear, parameter
 from .processes import moments_of_all, several_processes
@@ -42,7 +42,7 @@ def _per_channel(weight: Tensor) -> Tensor:
     return parameter(weight)[:, None, None]
 
 
-@register_notrace_module
+@layer
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm without bias, uncentred unless told otherwise. (N, K, H, W) -> the same.
 
@@ -125,6 +125,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         """(K,) or (1,): the factor that eval mode puts on each channel, in float32 at least."""
         return parameter(self.weight) * (at_least_float32(self.running_var) + self.eps).rsqrt()
 
+    def fixed_gain(self) -> Tensor | None:
+        """`gain`, where this norm does no more than multiply by it: in eval mode, uncentred; or else None."""
+        fixed = self.running_var is not None and (self.frozen or not self.training) and not self.centered
+        return self.gain() if fixed else None
+
     @torch.no_grad()
     def _track(self, var: Tensor, mean: Tensor, count: int | Tensor) -> None:
         self.num_batches_tracked.add_(1)
@@ -174,7 +179,7 @@ def synchronise_norms(model: nn.Module, on: bool = True) -> list[str]:
     return others
 
 
-@register_notrace_module
+@layer
 class GroupNorm2d(nn.Module):
     """Group norm without bias: statistics over a group's channels and all pixels. (N, K, H, W) -> the same.
 
@@ -217,7 +222,7 @@ class GroupNorm2d(nn.Module):
         return f"{self.weight.numel()}, {self.num_groups}, centered={self.centered}, eps={self.eps}"
 
 
-@register_notrace_module
+@layer
 class PositionNorm2d(nn.Module):
     """Norm over the channels of each position, without bias. (N, K, H, W) -> the same.
 
@@ -252,7 +257,7 @@ class PositionNorm2d(nn.Module):
         return f"{self.weight.numel()}, centered={self.centered}, eps={self.eps}"
 
 
-@register_notrace_module
+@layer
 class LayerNorm(nn.Module):
     """Centred layer norm of tokens without bias. (..., D) -> the same.
 

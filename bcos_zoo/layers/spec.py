@@ -96,7 +96,7 @@ class LayerSpec:
 
     def encode(self, in_chans: int) -> nn.Module:
         """The first layer of the network, as `Encode`."""
-        return Encode(in_chans, mean=self.mean, std=self.std)
+        return Encode(in_chans, mean=self.mean, std=self.std, device=self.device, dtype=self.dtype)
 
     def encoded_channels(self, in_chans: int) -> int:
         """How many channels it gives, of an image of in_chans."""
@@ -155,7 +155,7 @@ class ConventionalSpec:
 
     def encode(self, in_chans: int) -> nn.Module:
         """The first layer of the network: it normalises, and adds no inverted colours."""
-        return Normalize(in_chans, mean=self.mean, std=self.std)
+        return Normalize(in_chans, mean=self.mean, std=self.std, device=self.device, dtype=self.dtype)
 
     def encoded_channels(self, in_chans: int) -> int:
         """How many channels it gives, of an image of in_chans."""

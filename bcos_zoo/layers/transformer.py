@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from timm.layers import DropPath, register_notrace_module
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ._fast import chain
+from ._switch import layer
 from .attention import Attention
-from .conv_norm import chain
 from .linear_mode import add_constant
 from .positions import sincos_positions
 from .spec import ConventionalSpec, LayerSpec
@@ -46,16 +47,11 @@ class Encoder(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x
-        x = self.drop_path(self.attn(x))
-        x += shortcut
-        shortcut = x
-        x = self.drop_path(self.ff(x))
-        x += shortcut
-        return x
+        x = self.drop_path(self.attn(x)) + x
+        return self.drop_path(self.ff(x)) + x
 
 
-@register_notrace_module
+@layer
 class PatchEmbed(nn.Module):
     """Pixels, or the maps of a convolutional stem, to tokens, their positions added.
 

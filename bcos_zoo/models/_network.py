@@ -17,7 +17,9 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers import LayerSpec, chain, is_linear
+from ..layers import Head, LayerSpec, chain, is_linear
+from ..layers._fast import as_given
+from ..layers._switch import untouched
 
 
 def gains(model: nn.Module) -> set[str]:
@@ -133,13 +135,19 @@ class ConvNetwork(nn.Module):
 
     def _features(self, x: Tensor, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         """The map of level `last`, and those of the levels in `take`."""
-        x = self.encode(x)
-        taken = []
+        given, x = x, self.encode(x)
+        taken: list[Tensor] = []
+        body = getattr(
+            self, "features", None
+        )  # holds all modules of all levels, in the families that have it
+        whole = not take and last == len(self._levels) - 1 and not self.grad_checkpointing
+        if body is not None and whole and not untouched(body):
+            return as_given(body(x), given), taken
         for index, names in enumerate(self._levels[: last + 1]):
             x = self._run(self._modules_named(names), x)
             if index in take:
-                taken.append(x)
-        return x, taken
+                taken.append(as_given(x, given))
+        return as_given(x, given), taken
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) in [0, 1] -> (N, num_features, H', W')."""
@@ -187,6 +195,9 @@ class ConvNetwork(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features to logits, or to pooled features if `pre_logits`. The classifier precedes the pooling."""
+        head = self.get_submodule(self.CLASSIFIER.rpartition(".")[0])
+        if isinstance(head, Head) and not pre_logits:
+            return self.logits(self.global_pool(head(x, self.drop_rate)))
         x = chain(self._modules_named(self.HEAD), x)
         x = F.dropout(x, p=self.drop_rate, training=self.training)
         if pre_logits:

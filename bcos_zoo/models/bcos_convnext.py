@@ -15,9 +15,25 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers import V2, LayerSpec, conv_gain, conv_norm
+from ..layers import V2, Head, LayerSpec, conv_gain, conv_norm, parameter
+from ..layers._switch import known, untouched
 from ._build import build, cards, register_model
 from ._network import ConvNetwork
+
+
+@known
+class ConvNeXtPath(nn.Sequential):
+    """Four layers, and an activation ahead of the last, which has no number. Keeps the shape."""
+
+    act: nn.Module
+
+    def widen(self, x: Tensor) -> Tensor:
+        """All but the last layer. (N, width, H, W) -> (N, 4 width, H, W)."""
+        return self.act(self[2](conv_norm(self[0], self[1], x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self[3](self.widen(x))
+        return y
 
 
 class ConvNeXtBlock(nn.Module):
@@ -28,13 +44,13 @@ class ConvNeXtBlock(nn.Module):
         self.initial_scale = layer_scale
         scale = torch.full((width, 1, 1), layer_scale, device=spec.device, dtype=spec.dtype)
         self.layer_scale = nn.Parameter(scale)
-        self.block = nn.Sequential(
+        self.block = ConvNeXtPath(
             spec.conv(width, width, 7, padding=3, groups=width),
             spec.norm2d(width),
             spec.conv(width, 4 * width, 1),
             spec.conv(4 * width, width, 1),
         )
-        self.act = spec.activation()
+        self.block.act = spec.activation()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def reset_parameters(self) -> None:
@@ -42,11 +58,11 @@ class ConvNeXtBlock(nn.Module):
         nn.init.constant_(self.layer_scale, self.initial_scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x
-        x = self.act(self.block[2](conv_norm(self.block[0], self.block[1], x)))
-        x = self.drop_path(conv_gain(self.block[3], self.layer_scale, x))
-        x += shortcut
-        return x
+        gain = self.layer_scale
+        if not untouched(self.block):
+            return self.drop_path(self.block(x) * parameter(gain)) + x
+        y = self.block.widen(x)
+        return conv_gain(self.block[3], gain, y, path=self.drop_path, shortcut=x)
 
 
 class BcosConvNeXt(ConvNetwork):
@@ -97,7 +113,7 @@ class BcosConvNeXt(ConvNetwork):
             index += depth
             names.append(self._append(nn.Sequential(*blocks)))
             self._level(*names, channels=width, reduction=4 * 2**stage)
-        self.classifier = nn.Sequential(spec.norm2d(widths[-1]), nn.Identity())
+        self.classifier = Head(spec.norm2d(widths[-1]), nn.Identity())
         self._finish(num_classes, global_pool)
 
     def _append(self, module: nn.Module) -> str:

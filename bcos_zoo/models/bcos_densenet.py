@@ -8,7 +8,6 @@ published v2 files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +17,14 @@ from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers import V2, LayerSpec, chain, conv_norm, fixed_gain, hold, hooked, is_linear
-from ..layers.functional import at_least_float32, full_precision
+from ..layers import V2, LayerSpec, chain, conv_norm, is_linear
+from ..layers._fast import dense_features
+from ..layers._switch import known
 from ._build import build, cards, register_model
 from ._network import ConvNetwork
 
 
+@known
 class DenseLayer(nn.Module):
     """Norm, 1x1 convolution, norm, 3x3 convolution. (N, in_chs, H, W) -> (N, growth, H, W), new features."""
 
@@ -38,24 +39,12 @@ class DenseLayer(nn.Module):
         self.drop_rate = drop_rate
         self.grad_checkpointing = False
 
-    def input_gain(self, x: Tensor) -> Tensor | None:
-        """The factors of norm1, if conv1 can take them into its weights; or else None."""
-        if not isinstance(self.act, nn.Identity) or hooked(self) or hooked(self.conv1):
-            return None
-        return fixed_gain(self.norm1, x)
-
     def _bottleneck(self, *features: Tensor) -> Tensor:
         x = self.act(self.norm1(torch.cat(features, 1)))
         return self.act(conv_norm(self.conv1, self.norm2, x))
 
-    def forward(
-        self, features: list[Tensor], gain: Tensor | None = None, energy: Tensor | None = None
-    ) -> Tensor:
-        """gain, energy: `input_gain`, and the sum of squares (N, 1, H, W) of the features times it."""
-        if gain is not None and energy is not None:
-            x = torch.cat(features, 1)
-            x = conv_norm(self.conv1, self.norm2, x, input_gain=gain, energy=energy)
-        elif self.grad_checkpointing and not is_linear() and any(x.requires_grad for x in features):
+    def forward(self, features: list[Tensor]) -> Tensor:
+        if self.grad_checkpointing and not is_linear() and any(x.requires_grad for x in features):
             x = checkpoint(self._bottleneck, *features)  # it is the concatenations that cost memory
         else:
             x = self._bottleneck(*features)
@@ -75,39 +64,12 @@ class DenseBlock(nn.ModuleDict):
 
     def forward(self, x: Tensor) -> Tensor:
         layers: list[Any] = list(self.values())
-        features = [x]
-        gains = [layer.input_gain(x) for layer in layers]
-        # For a single image the passes spared are shorter than the calls that spare them.
-        if any(gain is None for gain in gains) or len(x) == 1:
+        features = dense_features(layers, x)
+        if features is None:
+            features = [x]
             for layer in layers:
                 features.append(layer(features))
-        else:
-            self._run_folded(layers, features, gains)
         return torch.cat(features, 1)
-
-    @staticmethod
-    def _run_folded(layers: list[Any], features: list[Tensor], gains: list[Tensor]) -> None:
-        """Append what each layer adds, without a pass for its first norm.
-
-        The sum of squares that a layer divides by is of all features, weighted with its norm's factors. Each
-        new features' share in those of all layers to come is one small matrix product.
-        """
-        start, energies = 0, features[0].new_zeros(())
-        squares = nn.utils.rnn.pad_sequence(gains, batch_first=True).square()[:, :, None, None]
-        for index, layer in enumerate(layers):
-            new = features[-1]
-            end = start + new.shape[1]
-            share = hold(partial(_energy_shares, new, squares[index:, start:end]))
-            energies = share if index == 0 else energies[:, 1:] + share
-            features.append(layer(features, gains[index], energies[:, :1]))
-            start = end
-
-
-def _energy_shares(x: Tensor, squares: Tensor) -> Tensor:
-    """Weighted sums of squares over the channels, one a row of weights. (N, K, H, W) -> (N, L, H, W)."""
-    x = at_least_float32(x).square()
-    with full_precision(x):
-        return F.conv2d(x, squares.to(x.dtype))
 
 
 class Transition(nn.Module):
@@ -158,12 +120,13 @@ class BcosDenseNet(ConvNetwork):
         self._begin(spec, in_chans, 0.0)
         self.features = features = nn.Sequential()
         in_chs, large = spec.encoded_channels(in_chans), stem == "imagenet"
-        self.act, names = spec.activation(), []
+        names: list[str] = []
         if large:
             features.add_module("conv0", spec.conv(in_chs, stem_width, 7, stride=2, padding=3))
             features.add_module("norm0", spec.norm2d(stem_width))
+            features.add_module("act0", spec.activation())
             features.add_module("pool0", nn.AvgPool2d(3, 2, 1))
-            stem_names = ("features.conv0", "features.norm0", "act")
+            stem_names = ("features.conv0", "features.norm0", "features.act0")
             self._level(*stem_names, channels=stem_width, reduction=2, name="features.norm0")
             names = ["features.pool0"]
         else:
@@ -177,7 +140,8 @@ class BcosDenseNet(ConvNetwork):
             in_chs += depth * growth
             if index == len(layers):
                 features.add_module("norm5", spec.norm2d(in_chs))
-                names += ["features.norm5", "act"]
+                features.add_module("act5", spec.activation())
+                names += ["features.norm5", "features.act5"]
                 self._level(*names, channels=in_chs, reduction=reduction, name="features.norm5")
                 break
             self._level(*names, channels=in_chs, reduction=reduction)

@@ -44,10 +44,7 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else chain(self.downsample, x)
         x = self.act(conv_norm(self.conv1, self.bn1, x))
-        x = self.drop_path(conv_norm(self.conv2, self.bn2, x))
-        x += shortcut
-        x = self.act(x)
-        return x
+        return self.act(conv_norm(self.conv2, self.bn2, x, path=self.drop_path, shortcut=shortcut))
 
 
 class Bottleneck(nn.Module):
@@ -78,10 +75,7 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else chain(self.downsample, x)
         x = self.act(conv_norm(self.conv1, self.bn1, x))
         x = self.act(conv_norm(self.conv2, self.bn2, x))
-        x = self.drop_path(conv_norm(self.conv3, self.bn3, x))
-        x += shortcut
-        x = self.act(x)
-        return x
+        return self.act(conv_norm(self.conv3, self.bn3, x, path=self.drop_path, shortcut=shortcut))
 
 
 def _shortcut(in_chs: int, out_chs: int, stride: int, spec: LayerSpec) -> nn.Sequential | None:

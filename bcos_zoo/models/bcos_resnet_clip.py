@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers import V2, LayerSpec, attend, chain, conv_norm, hold, parameter
+from ..layers import V2, BcosLinear, LayerSpec, attend, chain, conv_norm, hold, project
+from ..layers._switch import layer
 from ._build import build, cards, register_model
 from ._network import ConvNetwork
 
@@ -46,9 +47,16 @@ class Bottleneck(nn.Module):
         shortcut = x if self.downsample is None else chain(self.downsample, x)
         x = self.act(conv_norm(self.conv1, self.bn1, x))
         x = self.avgpool(self.act(conv_norm(self.conv2, self.bn2, x)))
-        x = conv_norm(self.conv3, self.bn3, x)
-        x += shortcut
-        return self.act(x)
+        return self.act(conv_norm(self.conv3, self.bn3, x, shortcut=shortcut))
+
+
+@layer
+class Projection(BcosLinear):
+    """The output projection: a plain linear layer, as published, or with `each` a B-cos one."""
+
+    def forward(self, x: Tensor, each: bool = False) -> Tensor:
+        y: Tensor = super().forward(x) if each else project(self.linear, x)
+        return y
 
 
 class AttentionPool2d(nn.Module):
@@ -75,12 +83,11 @@ class AttentionPool2d(nn.Module):
         return attend(q, k, v).transpose(1, 2).flatten(1)
 
     def _heads(self, projection: nn.Linear, tokens: Tensor) -> Tensor:
-        projected = F.linear(tokens, parameter(projection.weight))
-        return torch.unflatten(projected, -1, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(project(projection, tokens), -1, (self.heads, -1)).transpose(1, 2)
 
     def each(self, x: Tensor) -> Tensor:
         """(N, K, H, W) -> (N, dim, H, W): the unit-length embedding of each position."""
-        tokens = self.c_proj(F.linear(x.permute(0, 2, 3, 1), parameter(self.v_proj.weight)))
+        tokens = self.c_proj(project(self.v_proj, x.permute(0, 2, 3, 1)), each=True)
         norm = hold(lambda: torch.linalg.vector_norm(tokens, dim=-1, keepdim=True))
         return (tokens / norm).permute(0, 3, 1, 2)
 
@@ -154,7 +161,12 @@ class BcosResNetCLIP(ConvNetwork):
         ):  # it was pruned
             attnpool = AttentionPool2d(self.head_hidden_size, self.attnpool.heads, spec)
             self.attnpool = attnpool.train(self.training)
-        projection = spec.linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
+        projection: nn.Module = nn.Identity()
+        if num_classes:
+            projection = Projection(
+                self.head_hidden_size, num_classes, b=spec.b, max_out=spec.max_out, scale=spec.scale,
+                normalize=spec.normalize, device=spec.device, dtype=spec.dtype,
+            )  # fmt: skip
         self.num_classes = num_classes
         self._replace(self.CLASSIFIER, projection)
         self._replace("logits", spec.logits(num_classes) if num_classes else nn.Identity())
@@ -171,8 +183,7 @@ class BcosResNetCLIP(ConvNetwork):
         x = F.dropout(self.attnpool(x), p=self.drop_rate, training=self.training)
         if pre_logits or self.num_classes == 0:
             return x
-        projection: Any = self.get_classifier()
-        return self.logits(F.linear(x, parameter(projection.linear.weight)))
+        return self.logits(self.get_classifier()(x))
 
 
 _CARD = dict(input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=1.0, interpolation="bicubic")

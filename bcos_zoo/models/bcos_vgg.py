@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..layers import V2, LayerSpec
+from ..layers import V2, Head, LayerSpec
 from ._build import build, cards, register_model
 from ._network import ConvNetwork
 
@@ -53,7 +53,7 @@ class BcosVGG(ConvNetwork):
             self._level(*names, channels=in_chs, reduction=2**stage)
             names = self._append(nn.AvgPool2d(2))
         self._level(*names, channels=in_chs, reduction=2 ** len(depths))
-        self.classifier = nn.Sequential(
+        self.classifier = Head(
             spec.conv(in_chs, hidden, 7, padding=3), spec.conv(hidden, hidden, 1), nn.Identity()
         )
         self._finish(num_classes, global_pool, hidden=hidden)
@@ -62,11 +62,6 @@ class BcosVGG(ConvNetwork):
         start = len(self.features)
         self.features.extend(layers)
         return [f"features.{i}" for i in range(start, len(self.features))]
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features to logits, or to pooled features (N, hidden) if `pre_logits`."""
-        # Not channels last: the head's 7x7 weights would be reordered in every pass, and they are large.
-        return super().forward_head(x.contiguous(), pre_logits)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Parameter groups by depth, for layer-wise learning rates."""

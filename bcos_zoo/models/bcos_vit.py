@@ -19,7 +19,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers import V2, ConventionalSpec, Encoder, LayerSpec, PatchEmbed, is_linear
+from ..layers import V2, ConventionalSpec, Encoder, Head, LayerSpec, PatchEmbed, is_linear
 from ._build import build, cards, register_model
 from ._network import gains
 
@@ -78,7 +78,7 @@ class BcosSimpleViT(nn.Module):
             dict(num_chs=dim, reduction=stride, module=f"transformer.encoder_{i}") for i in range(depth)
         ]
         self.num_features = self.head_hidden_size = self.embed_dim = dim
-        self.linear_head: Any = nn.Sequential(OrderedDict(norm=spec.token_norm(dim), linear=nn.Identity()))
+        self.linear_head: Any = Head(OrderedDict(norm=spec.token_norm(dim), linear=nn.Identity()))
         self.reset_classifier(num_classes, global_pool)
 
     def get_classifier(self) -> nn.Module:
@@ -126,6 +126,8 @@ class BcosSimpleViT(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_chans, H, W) in [0, 1] -> (N, L, num_features), tokens row by row."""
         x = self.to_patch_embedding(self.encode(x)).flatten(1, 2)
+        if not self.grad_checkpointing:
+            return self.transformer(x)
         for encoder in self.transformer:
             x = self._run(encoder, x)
         return x
@@ -172,13 +174,14 @@ class BcosSimpleViT(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens to logits, or to what the classifier sees, pooled, if `pre_logits`."""
         pool = self.global_pool == "avg"
-        norm, classifier = self.linear_head.norm, self.linear_head.linear
-        if pre_logits or not self.pool_last:
-            x = norm(x).mean(1) if pool and self.pool_last else norm(x.mean(1) if pool else x)
-            x = F.dropout(x, p=self.drop_rate, training=self.training)
-            return x if pre_logits else self.logits(classifier(x))
-        x = classifier(F.dropout(norm(x), p=self.drop_rate, training=self.training))
-        return self.logits(x.mean(1) if pool else x)
+        if pool and not self.pool_last:
+            x = x.mean(1)
+        if pre_logits:
+            x = self.linear_head.norm(x)
+            x = x.mean(1) if pool and self.pool_last else x
+            return F.dropout(x, p=self.drop_rate, training=self.training)
+        x = self.linear_head(x, self.drop_rate)
+        return self.logits(x.mean(1) if pool and self.pool_last else x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -1,0 +1,364 @@
+"""Every shortcut for speed. `functional` has the plain formulas, and `_switch` says who may take them.
+
+Where somebody could notice, each module is called, one after the other, and the plain formulas run. What a
+shortcut writes over, it made itself, and nobody else has seen it.
+
+Each says beside it what it gains: the share of the time of a pass that is saved with it, on one core, as
+`benchmarks/fast_ways.py` measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import functional as BF
+from ._switch import bare, free, on, switched_off, transformed, untouched
+from .linear_mode import hold, is_linear, parameter
+
+if TYPE_CHECKING:
+    from .bcos import BcosConv2d, BcosLinear
+
+CACHED = 600_000  # values: so many at a time, what is in between stays in a processor's cache
+PIXELS = 128  # tokens: so many are worth going through a convolution
+SEPARATED = 5  # pixels: windows of that size are summed along columns, then along rows
+FEW = 4  # a row of weights so many times longer than what it gives is most of the work
+
+
+def _absent(module: nn.Module | None) -> bool:
+    return module is None or (type(module) is nn.Identity and untouched(module))
+
+
+def skipped(module: nn.Module, x: Tensor) -> bool:
+    """Whether the plain way of a B-cos layer takes the weight of `module` without a call of it.
+
+    It saves a pass, and in half precision it must, where it can: rows that are not yet of unit norm overflow.
+    """
+    return bare(module) and (BF.narrow(x) or not switched_off())
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x in channels last on the CPU: the convolutions and patch norms to come are faster so, and keep it.
+
+    Whatever the gradient mode, so that a layout that works in one works in all.
+    """
+    if on("layout") and x.device.type == "cpu" and free(x):
+        return x.contiguous(memory_format=torch.channels_last)
+    return x
+
+
+def as_given(y: Tensor, x: Tensor) -> Tensor:
+    """The map y of a network in the layout that was given to it with x."""
+    if on("layout") and free(y) and x.is_contiguous():
+        return y.contiguous()
+    return y
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """`F.linear(x, weight)`. (..., K), (O, K) -> (..., O). Many tokens as pixels of a 1x1 convolution.
+
+    The products of oneDNN are faster than those that `F.linear` calls. Only where no gradient is wanted.
+    """
+    tokens = x.numel() // max(x.shape[-1], 1)
+    plain = not on("tokens") or torch.is_grad_enabled() or x.dtype != torch.float32
+    if plain or x.device.type != "cpu" or tokens < PIXELS or not torch._C._has_mkldnn:
+        return F.linear(x, weight)
+    pixels = x.reshape(1, tokens, 1, -1).permute(0, 3, 1, 2)  # channels last
+    return F.conv2d(pixels, weight[:, :, None, None]).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
+def project(module: nn.Module, x: Tensor) -> Tensor:
+    """`module(x)`, of a plain linear layer or what stands in its place. (..., K) -> (..., O)."""
+    if bare(module) and not switched_off():
+        plain: Any = module
+        weight = parameter(plain.weight)
+        return linear(x, weight) if free(x) else F.linear(x, weight)
+    y: Tensor = module(x)
+    return y
+
+
+def attends() -> bool:
+    """Whether to take torch's own attention, without (L, L) weights. Transforms have no rule for it."""
+    return on("attention") and (torch.compiler.is_compiling() or not transformed())
+
+
+def _max_out(y: Tensor, m: int, dim: int) -> Tensor:
+    """`functional.max_out`; where no gradient is wanted, the places of the maxima are not kept."""
+    if m == 1 or y.requires_grad or not on("max_out"):
+        return BF.max_out(y, m, dim)
+    dim = dim % y.ndim
+    return torch.unflatten(y, dim, (-1, m)).amax(dim + 1)
+
+
+def _factor(y: Tensor, norm: Tensor, b: float) -> Tensor:
+    """`functional.bcos_scale`, |cos| written over cos where no gradient is wanted."""
+    if not on("in_place") or y.requires_grad and torch.is_grad_enabled():
+        return BF.bcos_scale(y, norm, b)
+    size = (y * norm.reciprocal()).abs_()
+    return (size if b == 2 else size.add_(BF.COS_EPS).pow_(b - 1)).to(y.dtype)
+
+
+def _scale(y: Tensor, norm: Callable[[], Tensor], b: float) -> Tensor:
+    """y * bcos_scale(y, norm, b), where no gradient is wanted written over y, part by part."""
+    if is_linear():
+        return y * hold(lambda: _factor(y, norm(), b))
+    length = norm()
+    if y.requires_grad or length.requires_grad or not on("in_place"):
+        return y * BF.bcos_scale(y, length, b)
+    step = max(1, CACHED // max(y[:1].numel(), 1))
+    batched = y.ndim > 2 and len(length) == len(y) > step
+    if y.device.type != "cpu" or not batched:
+        return y.mul_(_factor(y, length, b))
+    for some, their_length in zip(torch.split(y, step), torch.split(length, step), strict=True):
+        some.mul_(_factor(some, their_length, b))
+    return y
+
+
+def _energy(x: Tensor, groups: int = 1) -> Tensor:
+    """`functional.channel_energy`, where no gradient is wanted without memory for the batch's squares."""
+    plain = not on("energy") or x.numel() == 0 or groups == x.shape[-3]
+    if plain or (x.requires_grad and torch.is_grad_enabled()):
+        return BF.channel_energy(x, groups)
+    grouped = torch.unflatten(x, -3, (groups, -1))
+    if x.device.type == "cpu" and x.stride(-3) != 1 and x.ndim == 4:
+        # Reducing over distant channels is slow there; the squares of one image at a time stay in the cache.
+        return torch.stack([BF.at_least_float32(image).square().sum(-3) for image in grouped])
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(grouped, dim=-3, dtype=dtype)
+    return norm.square_()
+
+
+def _window_sum(
+    x: Tensor,
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> Tensor:
+    """`functional.window_sum`; of large windows along columns, then rows, by convolutions with ones."""
+    large = min(kernel_size) >= SEPARATED and dilation == (1, 1) and x.dtype == torch.float32
+    if not large or x.shape[-3] == 1 or x.ndim != 4 or not on("separate"):
+        return BF.window_sum(x, kernel_size, stride, padding, dilation)
+    channels = x.shape[1]
+    down, across = (x.new_ones(channels, 1, *size) for size in ((kernel_size[0], 1), (1, kernel_size[1])))
+    with BF.full_precision(x):
+        x = F.conv2d(x, down, None, (stride[0], 1), (padding[0], 0), groups=channels)
+        return F.conv2d(x, across, None, (1, stride[1]), (0, padding[1]), groups=channels)
+
+
+def _rows(
+    apply: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, factors: Tensor | None,
+    outputs: int, dim: int,
+) -> Tensor:  # fmt: skip
+    """apply(x, weight), each row times its factor: before, or where it is less work, what the row gave after.
+
+    outputs: how many values a row gives. dim: of the rows in what is given.
+    In half precision always before, for a long row could overflow.
+    """
+    if factors is None:
+        return apply(x, weight)
+    before = BF.narrow(x) or not on("rows")
+    if before or outputs >= weight.numel() // len(weight):
+        rows = factors.view(-1, *[1] * (weight.ndim - 1))
+        return apply(x, (BF.at_least_float32(weight) * rows).to(weight.dtype))
+    y = apply(x, weight)
+    columns = factors.to(y.dtype).view(-1, *[1] * (-1 - dim))
+    return y * columns if y.requires_grad or columns.requires_grad else y.mul_(columns)
+
+
+def _convolve(conv: nn.Conv2d, positions: int, x: Tensor, weight: Tensor) -> Tensor:
+    """The convolution, with another weight. positions: about how many values a row of the weight gives."""
+    dense, few = torch.channels_last, FEW * positions < weight.numel() // len(weight)
+    if not few or x.ndim != 4 or x.device.type != "cpu" or not on("few"):
+        return conv._conv_forward(x, weight, None)
+    if not x.is_contiguous(memory_format=dense):
+        return conv._conv_forward(x, weight, None)
+    # The convolution in channels last would first reorder its weights, and they are most of the work.
+    if weight.shape[2:] == conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1:
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
+    return conv._conv_forward(x.contiguous(), weight, None).contiguous(memory_format=dense)
+
+
+def _divide(y: Tensor, scale: float) -> Tensor:
+    if scale == 1:
+        return y
+    return y / scale if y.requires_grad or not on("in_place") else y.div_(scale)
+
+
+def convolution(
+    conv: BcosConv2d,
+    x: Tensor,
+    gain: Tensor | None = None,
+    *,
+    shortcut: Tensor | None = None,
+    input_gain: Tensor | None = None,
+    energy: Tensor | None = None,
+) -> Tensor:
+    """`conv(x)`, for a `free` x and a `bare` inner convolution, and what else can be had in the same passes.
+
+    gain: (out_channels,) or (1,), multiplies the output; only if b is 1 or 2, and without MaxOut.
+    shortcut: is added to that. input_gain: (in_channels,), multiplies x; only without groups and for kernels
+    of one pixel, and with energy: (N, 1, H, W), the sum of squares of x so multiplied.
+    """
+    inner: Any = conv.linear
+    weight = parameter(inner.weight)
+    factors = None if gain is None else BF.row_factors(gain, conv.b)
+    if conv.normalize:
+        factors = BF.unit_factors(weight) if factors is None else BF.unit_factors(weight) * factors
+    if input_gain is not None:
+        weight = weight * input_gain.to(weight.dtype)[:, None, None]
+    positions = x.numel() // max(x.shape[-3] * inner.stride[0] * inner.stride[1], 1)
+    y = _rows(partial(_convolve, inner, positions), x, weight, factors, positions, dim=-3)
+    y = _max_out(y, conv.max_out, dim=-3)
+    if conv.b != 1:
+
+        def norm() -> Tensor:
+            if energy is not None:
+                return (energy + BF.PATCH_EPS).sqrt()
+            return conv.patch_norm(x, _energy, _window_sum)
+
+        if inner.groups in (1, conv.out_channels):
+            y = _scale(y, norm, conv.b)
+        else:
+            grouped = torch.unflatten(y, -3, (inner.groups, -1))
+            y = _scale(grouped, lambda: norm().unsqueeze(-3), conv.b).flatten(-4, -3)
+    y = _divide(y, conv.scale)
+    if shortcut is None:
+        return y
+    return y.add_(shortcut) if on("in_place") and y.dtype == shortcut.dtype else y + shortcut
+
+
+def fully_connected(module: BcosLinear, x: Tensor) -> Tensor:
+    """`module(x)`, for a `free` x and a `bare` inner layer."""
+    inner: Any = module.linear
+    weight = parameter(inner.weight)
+    factors = BF.unit_factors(weight) if module.normalize else None
+    y = _rows(linear, x, weight, factors, x.numel() // max(x.shape[-1], 1), dim=-1)
+    y = _max_out(y, module.max_out, dim=-1)
+    if module.b != 1:
+        y = _scale(y, lambda: BF.token_norm(x), module.b)
+    return _divide(y, module.scale)
+
+
+def _folds(conv: nn.Module, x: Tensor) -> bool:
+    """Whether `convolution` may take the place of a B-cos layer's call, with a factor in its weights."""
+    if not on("fold") or not free(x) or not hasattr(conv, "patch_norm"):
+        return False
+    plain: Any = conv
+    return untouched(conv) and bare(plain.linear) and plain.b in (1, 2) and plain.max_out == 1
+
+
+def _gain(norm: nn.Module) -> Tensor | None:
+    """The factor of each channel, if all that `norm` does is multiply by it; or else None."""
+    if not hasattr(norm, "fixed_gain") or not untouched(norm):
+        return None
+    plain: Any = norm
+    gain: Tensor | None = plain.fixed_gain()
+    return None if gain is None or gain.requires_grad else gain
+
+
+def conv_norm(
+    conv: nn.Module,
+    norm: nn.Module,
+    x: Tensor,
+    *,
+    path: nn.Module | None = None,
+    shortcut: Tensor | None = None,
+) -> Tensor:
+    """`path(norm(conv(x))) + shortcut`, without a pass for a norm that multiplies channels by fixed factors.
+
+    Uncentred batch norm in eval mode does, and a B-cos convolution with b of 1 or 2 takes the factor into its
+    weights, exactly. Not where a gradient reaches the norm.
+    """
+    if _folds(conv, x) and (shortcut is None or _absent(path)):
+        gain = _gain(norm)
+        if gain is not None or _absent(norm):
+            folded: Any = conv
+            return convolution(folded, x, gain, shortcut=shortcut)
+    y: Tensor = norm(conv(x))
+    if path is not None:
+        y = path(y)
+    return y if shortcut is None else y + shortcut
+
+
+def conv_gain(
+    conv: nn.Module, gain: Tensor, x: Tensor, *, path: nn.Module | None = None, shortcut: Tensor | None = None
+) -> Tensor:
+    """`path(conv(x) * gain) + shortcut`, as `conv_norm` does it. gain: (out_channels, 1, 1)."""
+    gain = parameter(gain)
+    if not gain.requires_grad and (shortcut is None or _absent(path)) and _folds(conv, x):
+        folded: Any = conv
+        return convolution(folded, x, gain.flatten(), shortcut=shortcut)
+    y: Tensor = conv(x) * gain
+    if path is not None:
+        y = path(y)
+    return y if shortcut is None else y + shortcut
+
+
+def chain(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """The modules one after the other, each B-cos convolution and a norm behind it by `conv_norm`.
+
+    A plain `nn.Sequential` is called as one where somebody could notice.
+    """
+    if isinstance(modules, nn.Sequential) and not (free(x) and untouched(modules)):
+        whole: Tensor = modules(x)
+        return whole
+    waiting: nn.Module | None = None
+    for module in modules:
+        if waiting is not None and hasattr(module, "fixed_gain"):
+            x, waiting = conv_norm(waiting, module, x), None
+            continue
+        if waiting is not None:
+            x = waiting(x)
+        if hasattr(module, "patch_norm"):
+            waiting = module
+        else:
+            x, waiting = module(x), None
+    return x if waiting is None else waiting(x)
+
+
+def dense_features(layers: Sequence[Any], x: Tensor) -> list[Tensor] | None:
+    """What DenseNet's layers make of x, one after the other, without a pass for the first norm of each.
+
+    The sum of squares that a layer divides by is of all features, weighted with its norm's factors. Each new
+    features' share in those of all layers to come is one small matrix product.
+    layers: DenseLayers. None where they cannot be folded, or where for a single image it takes longer.
+    """
+    if not on("dense") or not free(x) or len(x) == 1:
+        return None
+    gains = []
+    for one in layers:
+        gain = _gain(one.norm1)
+        if gain is None or not (untouched(one) and _absent(one.act)):
+            return None
+        if not (untouched(one.conv1) and bare(one.conv1.linear)) or one.grad_checkpointing:
+            return None
+        gains.append(gain.expand(one.conv1.in_channels))  # all norm has one factor for all
+    features, start, energies = [x], 0, x.new_zeros(())
+    squares = nn.utils.rnn.pad_sequence(gains, batch_first=True).square()[:, :, None, None]
+    for index, (one, gain) in enumerate(zip(layers, gains, strict=True)):
+        new = features[-1]
+        end = start + new.shape[1]
+        share = hold(partial(_energy_shares, new, squares[index:, start:end]))
+        energies = share if index == 0 else energies[:, 1:] + share
+        options = dict(input_gain=gain, energy=energies[:, :1])
+        joined, gain2 = torch.cat(features, 1), _gain(one.norm2)
+        if gain2 is not None and _folds(one.conv1, x):
+            y = convolution(one.conv1, joined, gain2, **options)
+        else:
+            y = one.norm2(convolution(one.conv1, joined, **options))
+        features.append(F.dropout(one.conv2(y), p=one.drop_rate, training=one.training))
+        start = end
+    return features
+
+
+def _energy_shares(x: Tensor, squares: Tensor) -> Tensor:
+    """Weighted sums of squares over the channels, one a row of weights. (N, K, H, W) -> (N, L, H, W)."""
+    x = BF.at_least_float32(x).square()
+    with BF.full_precision(x):
+        return F.conv2d(x, squares.to(x.dtype))

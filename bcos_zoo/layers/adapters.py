@@ -1,0 +1,93 @@
+"""What stands in the place of a layer's weights: parametrisations, quantised layers, adapters such as LoRA.
+
+A B-cos layer divides by the norms of the rows that its linear map has, whatever makes that map.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .functional import full_precision, unit_factors
+from .linear_mode import parameter
+
+PATCHES = 1024  # shown at once
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def adapted(module: nn.Module, kind: type[Layer]) -> Layer:
+    """The layer of that kind that `module` adapts: the first inside it.
+
+    Raises InputError if there is none.
+    """
+    for inner in module.modules():
+        if isinstance(inner, kind):
+            return inner
+    raise InputError(
+        f"{type(module).__name__} stands in the place of a {kind.__name__} and holds none; "
+        "an adapter must hold the layer that it adapts"
+    )
+
+
+def row_factors(module: nn.Module, x: Tensor, conv: nn.Conv2d | None = None) -> Tensor:
+    """(O,): one over the norm of each row of the linear map that `module` has just applied to x.
+
+    conv: the geometry, where the module is a convolution. Where its forward is torch's own, its weight has
+    the rows, parametrised or not. Else they are read off what it makes of unit patches, with their gradient.
+    """
+    if type(module).forward in (nn.Conv2d.forward, nn.Linear.forward) and "forward" not in vars(module):
+        plain: Any = module
+        return unit_factors(parameter(plain.weight)).to(x.dtype)
+    plain = _unwatched(module)
+    with full_precision(x):
+        rows = []
+        for patches in _unit_patches(module, x, conv):
+            shown = plain(patches) - plain(torch.zeros_like(patches[:1]))
+            rows.append(shown if conv is None else shown[(..., *_corner(conv))])
+        factors = unit_factors(torch.cat(rows).T)
+    return parameter(factors).to(x.dtype)
+
+
+def _unwatched(module: nn.Module) -> Any:
+    """The same parameters in a copy of the modules around them, in eval mode and without hooks.
+
+    So dropout is off, and whoever looks at the adapter sees images alone, and no unit patches.
+    """
+    copied = module.__new__(type(module))
+    copied.__dict__.update(module.__dict__, training=False)
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        copied.__dict__[hooks] = OrderedDict()
+    copied.__dict__["_modules"] = {
+        name: None if inner is None else _unwatched(inner) for name, inner in module._modules.items()
+    }
+    return copied
+
+
+def _corner(conv: nn.Conv2d) -> tuple[int, int]:
+    """The first output position whose window holds no padding."""
+    rows, columns = conv._reversed_padding_repeated_twice[2], conv._reversed_padding_repeated_twice[0]
+    return -(-rows // conv.stride[0]), -(-columns // conv.stride[1])
+
+
+def _unit_patches(module: nn.Module, x: Tensor, conv: nn.Conv2d | None) -> Iterator[Tensor]:
+    """One at each place of a patch, some at a time: (M, K), or images (M, K, H, W) for a convolution."""
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), x.dtype)
+    options: dict[str, Any] = dict(dtype=dtype, device=x.device)
+    if conv is None:
+        yield from torch.split(torch.eye(x.shape[-1], **options), PATCHES)
+        return
+    sides, taps, pads = [], [], conv._reversed_padding_repeated_twice
+    for i, first in enumerate(_corner(conv)):
+        before = pads[2 - 2 * i]
+        taps.append(first * conv.stride[i] - before + conv.dilation[i] * torch.arange(conv.kernel_size[i]))
+        sides.append(int(taps[i][-1]) + 1 + max(pads))  # what is padded around lies beyond the window
+    places = torch.cartesian_prod(torch.arange(x.shape[-3]), *taps)
+    for some in torch.split(places, PATCHES):
+        patches = torch.zeros(len(some), x.shape[-3], *sides, **options)
+        patches[torch.arange(len(some)), some[:, 0], some[:, 1], some[:, 2]] = 1
+        yield patches
