@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from dataclasses import replace
 
 import torch
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, closest
 from .explain import explain_output
 from .explanation import Explanation
-from .inputs import check_eval, check_images, unwrapped
+from .inputs import check_eval, checked_images, unwrapped
 from .layers import BcosLinear, LayerNorm, PatchEmbed
+from .precision import full_float32
 
 
 def explain_unit(
@@ -23,6 +24,7 @@ def explain_unit(
     unit: int,
     *,
     position: int | tuple[int, int] | None = None,
+    call: int | None = None,
     dtype: torch.dtype | None = None,
     max_batch: int | None = None,
     create_graph: bool = False,
@@ -31,67 +33,61 @@ def explain_unit(
 
     layer: a name in `model.named_modules()`, such as "layer3.1.conv2"; what that module gives is explained.
     unit: a channel of its output. position: (row, column) in its map, or the index of a token; None for the
-    mean over all.
+    mean over all. call: which one, from 0 on, if the network calls the layer several times in a pass.
     Returns an `Explanation` of one target, whose `logits` are the activations (N, 1).
     All else as in `explain`. Raises InputError for a layer, unit or position that is not there.
     """
-    check_images(x)
-    _check_layer(unwrapped(model), layer)
+    x = checked_images(x)
+    check_layer(unwrapped(model), layer)
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
-        return _activation(network, images, layer, unit, position)
+        return _activation(network, images, layer, unit, position, call)
 
     explanation = explain_output(
         forward, model, x, 0, dtype=dtype, max_batch=max_batch, create_graph=create_graph
     )
-    where = "" if position is None else f" at {position}"
-    return replace(explanation, labels=((f"{layer}[{unit}]{where}",),) * len(x))
+    where = ("" if call is None else f" call {call}") + ("" if position is None else f" at {position}")
+    labels = ((f"{layer}[{unit}]{where}",),) * len(x)
+    return replace(explanation, labels=labels, output="activation")
 
 
 def activations(
-    model: nn.Module, x: Tensor, layer: str, unit: int, *, position: int | tuple[int, int] | None = None
+    model: nn.Module,
+    x: Tensor,
+    layer: str,
+    unit: int,
+    *,
+    position: int | tuple[int, int] | None = None,
+    call: int | None = None,
 ) -> Tensor:
     """(N,): what `explain_unit` would explain. Raises InputError as it does."""
     network = unwrapped(model)
     check_eval(network)
-    check_images(x)
-    _check_layer(network, layer)
+    x = checked_images(x)
+    check_layer(network, layer)
     own = next(network.parameters(), x)
-    with torch.no_grad():
-        return _activation(network, x.to(own.device, own.dtype), layer, unit, position)[:, 0]
+    with torch.no_grad(), full_float32():
+        return _activation(network, x.to(own.device, own.dtype), layer, unit, position, call)[:, 0]
 
 
-def _check_layer(network: nn.Module, layer: str) -> None:
+def check_layer(network: nn.Module, layer: str) -> None:
+    """Raise InputError if no module of that name is in the network."""
     known = [name for name, _ in network.named_modules() if name]
     if layer not in known:
-        close = difflib.get_close_matches(layer, known)
-        raise InputError(
-            f"no layer named {layer!r}; closest: {', '.join(close) or 'none'}. named_modules() has all"
-        )
+        near = closest(layer, known)
+        raise InputError(f"no layer named {layer!r}; closest: {near}. named_modules() has all")
 
 
 def _activation(
-    network: nn.Module, images: Tensor, layer: str, unit: int, position: int | tuple[int, int] | None
+    network: nn.Module,
+    images: Tensor,
+    layer: str,
+    unit: int,
+    position: int | tuple[int, int] | None,
+    call: int | None,
 ) -> Tensor:
     """(N, 1): one unit of a layer, at one position or averaged over all."""
-    given: list[object] = []
-    this_thread = threading.get_ident()
-
-    def keep(module: nn.Module, inputs: object, output: object) -> None:
-        if threading.get_ident() == this_thread:  # others may be running the same network
-            given.append(output)
-
-    handle = network.get_submodule(layer).register_forward_hook(keep)
-    try:
-        network(images)
-    finally:
-        handle.remove()
-    if len(given) != 1 or not isinstance(given[0], Tensor) or given[0].ndim < 2:
-        raise InputError(
-            f"{layer} gave {len(given)} outputs in one pass, and not one tensor of units; name a layer that "
-            "is called once and gives (N, K), (N, K, H, W) or (N, L, D)"
-        )
-    units = given[0]
+    units = _chosen(_outputs(network, images, layer), layer, call)
     if units.ndim == 4 and not _units_last(network.get_submodule(layer)):
         units = units.movedim(1, -1)
     if not 0 <= unit < units.shape[-1]:
@@ -107,6 +103,43 @@ def _activation(
     return chosen[(slice(None), *at)][:, None]
 
 
+def _outputs(network: nn.Module, images: Tensor, layer: str) -> list[object]:
+    """What a layer gives in a pass, at each call, before anything that follows can write on it."""
+    given: list[object] = []
+    this_thread = threading.get_ident()
+
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        if threading.get_ident() == this_thread:  # others may be running the same network
+            given.append(output.clone() if isinstance(output, Tensor) else output)
+
+    handle = network.get_submodule(layer).register_forward_hook(keep)
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    return given
+
+
+def _chosen(given: list[object], layer: str, call: int | None) -> Tensor:
+    """The one output that is meant. Raises InputError if it is not clear which, or no tensor of units."""
+    if not given:
+        raise InputError(f"{layer} is not called in a pass; name the layer that holds it, or one inside it")
+    most = len(given) - 1
+    if call is None and most:
+        raise InputError(f"{layer} is called {len(given)} times in a pass; say call=0 to {most}")
+    if call is not None and not 0 <= call <= most:
+        raise InputError(f"call={call} is none of {layer} in a pass; allowed are 0 to {most}")
+    units = given[call or 0]
+    if not isinstance(units, Tensor):
+        raise InputError(f"{layer} gives a {type(units).__name__}; name a layer that gives one tensor")
+    if not 2 <= units.ndim <= 4:
+        raise InputError(
+            f"{layer} gives {tuple(units.shape)}; name a layer that gives (N, K), (N, K, H, W) or (N, L, D)"
+        )
+    return units
+
+
 def _units_last(module: nn.Module) -> bool:
     """Whether a module's four-dimensional output is (N, H, W, D)."""
-    return isinstance(module, (PatchEmbed, BcosLinear, nn.Linear, LayerNorm))
+    last = (PatchEmbed, BcosLinear, nn.Linear, LayerNorm, nn.LayerNorm)
+    return isinstance(module, last) and not isinstance(module, LayerNorm2d)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,12 +20,14 @@ from .activations import explain_unit
 from .errors import InputError, WeightsError
 from .explain import ExplanationHead
 from .explanation import Explanation
+from .inputs import class_logits, described, unwrapped
 from .outputs import Outputs
 from .sources import Source, Sources
 from .targets import Targets, check_shape
 
 BATCH_SIZE = 32  # images at once, unless told otherwise
 EXPLAINED = 8  # the same, of explanations, which hold what all layers give
+SHOWN = 10  # class names in a notebook
 VIEW = 320  # pixels: the least size of what a person is shown
 
 
@@ -41,7 +44,8 @@ class Prediction:
 class Classifier:
     """Model, preprocessing, class names and explanation head as one object, from files to answers.
 
-    model: a network in eval mode, with a timm card. class_names: one for each class, of a network trained
+    model: a network in eval mode, with a timm card; of one from torch.compile, or wrapped for several
+    devices, the network inside. class_names: one for each class, of a network trained
     with binary cross-entropy; `Outputs` of any other. Two names for a single logit: the second is what it
     speaks for, and its negative is the logit of the first.
     smooth, percentile: what pictures of its explanations are made with.
@@ -62,9 +66,15 @@ class Classifier:
         percentile: float = 99.5,
     ) -> None:
         self.outputs = Outputs.of(class_names)
-        own: Any = model
+        own: Any = unwrapped(model)
+        self.model = model = own
+        lacking = [name for name in ("num_classes", "in_chans", "pretrained_cfg") if not hasattr(model, name)]
+        if lacking:
+            raise InputError(
+                f"{type(model).__name__} has no {', '.join(lacking)}, which say how files become its images: "
+                "set them as timm's networks have them, or give tensors to bcos_zoo.explain(model, x)"
+            )
         self.outputs.check_width(own.num_classes)
-        self.model = model
         self.class_names = self.outputs.class_names
         config = resolve_model_data_config(model)
         rgb = {key: config[key] for key in ("mean", "std")}
@@ -77,6 +87,19 @@ class Classifier:
             **config | rgb | {"input_size": (channels, zoom * height, zoom * width)}, is_training=False
         )
         self.head = ExplanationHead(model, class_names=self.outputs, smooth=smooth, percentile=percentile)
+
+    def __repr__(self) -> str:
+        height, width = self.input_size
+        return f"Classifier({described(self.model)}, {height}x{width} pixels, {self.outputs.kind} outputs)"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        names = ", ".join(self.class_names[:SHOWN]) + (", ..." if len(self.class_names) > SHOWN else "")
+        rows = {"network": described(self.model), "parameters": f"{parameters:,}", "classes": names}
+        rows |= {"pixels": "x".join(map(str, self.input_size)), "probabilities": self.outputs.kind}
+        cells = "".join(f"<tr><th>{k}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
+        return f"<table>{cells}</table>"
 
     def preprocess(self, source: Sources) -> Tensor:
         """(N, K, H, W) in [0, 1] of one image or several; tensors as they are.
@@ -143,7 +166,7 @@ class Classifier:
         A tensor (N, K, H, W) goes to the model as it is, unchecked.
         """
         x = source if isinstance(source, Tensor) and source.ndim == 4 else self.preprocess(source)
-        return self.outputs.class_logits(self.model(devices.moved(x, self.model)))
+        return self.outputs.class_logits(class_logits(self.model, devices.moved(x, self.model)))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Classifier:
         """Move the model, in place, to a device as `bcos_zoo.devices.choose` takes it, or to a precision.

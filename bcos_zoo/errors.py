@@ -10,8 +10,10 @@ Every message is one line: what came, what is allowed, what to do.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+from collections.abc import Iterable
 
 
 class BcosZooError(Exception):
@@ -28,6 +30,23 @@ class UnknownModelError(BcosZooError, ValueError):
 
 class WeightsError(BcosZooError, RuntimeError):
     """A checkpoint that is missing, damaged, or of another network."""
+
+
+def closest(name: str, known: Iterable[str], n: int = 3) -> str:
+    """The known names most like `name`, best first, for a message; "none" if none is.
+
+    Case, spaces, hyphens and underscores make no difference; a name that holds the other comes in too.
+    """
+    plain = {known_name: _plain(known_name) for known_name in known}
+    wanted = _plain(name)
+    ratio = {key: difflib.SequenceMatcher(None, wanted, text).ratio() for key, text in plain.items()}
+    holds = [key for key, text in plain.items() if min(len(wanted), len(text)) > 2 and (wanted in text)]
+    near = sorted({*holds, *(key for key in plain if ratio[key] >= 0.6)}, key=lambda key: -ratio[key])
+    return ", ".join(near[:n]) or "none"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def redact(text: str, *secrets: str | bool | None) -> str:

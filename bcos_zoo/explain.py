@@ -16,7 +16,7 @@ from . import encodings
 from .encodings import per_image
 from .errors import InputError
 from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
-from .inputs import card_names, check_eval, check_images, class_logits, unwrapped
+from .inputs import check_eval, checked_images, class_logits, described, names_of, unwrapped
 from .layers import encode, linear_mode, recording
 from .layers.functional import at_least_float32
 from .layers.linear_mode import DIFFERENT_PASSES, Tape
@@ -44,9 +44,11 @@ def explain(
 ) -> Explanation:
     """Explain a batch of images exactly, from one forward pass. Neither `x` nor the model is changed.
 
-    model: a network of `bcos_zoo.layers` in eval mode that gives logits (N, C); one from torch.compile, or
-    wrapped for several devices, is explained as the network inside.
-    x: (N, K, H, W) in [0, 1], not normalised, on any device.
+    model: a network of `bcos_zoo.layers` in eval mode that gives logits (N, C); of a tuple or dict those
+    called `logits`, or the only such tensor. One from torch.compile, or wrapped for several devices, is
+    explained as the network inside, and so is a Classifier's. Where it flips, crops, shifts, pads or resizes
+    the image before it encodes it, or encodes it several times, all refers to the image as given here.
+    x: (N, K, H, W) in [0, 1], not normalised, on any device; or an array, or a list of images (K, H, W).
     targets: None for each image's predicted class; an index or label for all images; a list of them for T
     targets an image; a tensor (N,) with one index an image, or (N, T).
     output: what of a class is explained, and what `logits` then holds: "logit"; "relative", the logit less
@@ -62,27 +64,25 @@ def explain(
     create_graph: leave the explanation in the graph of the weights, and of x if it asks for a gradient, to
     train with it. It costs one more forward pass; the model must be of the dtype of the computation.
 
-    Raises InputError for a model in training mode or without a linear map, and for images, targets or options
-    that do not fit. Warns if a part of a logit remains unexplained, because the model has parts that are not
-    linear.
+    Raises InputError for a model in training mode or without a linear map, for one that encodes what is no
+    linear map of the image, and for images, targets or options that do not fit. Warns if a part of a logit
+    remains unexplained, because the model has parts that are not linear.
     Source: Boehle et al. 2022, section 3.3.
     """
-    outputs = class_names if isinstance(class_names, Outputs) else None
+    known = names_of(model) if class_names is None else class_names
+    outputs = known if isinstance(known, Outputs) else None
     made = linear_form(output, outputs)
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
         logits = class_logits(network, images)
         return made(logits if outputs is None else outputs.class_logits(logits))
 
-    check_images(x)
-    names: Sequence[str] | None
-    if isinstance(class_names, Outputs):
-        names = class_names.class_names
-    else:
-        names = class_names if class_names is not None else card_names(unwrapped(model))
-    return explain_output(
+    x = checked_images(x)
+    names: Sequence[str] | None = known.class_names if isinstance(known, Outputs) else known
+    explanation = explain_output(
         forward, model, x, targets, names=names, dtype=dtype, max_batch=max_batch, create_graph=create_graph
     )
+    return replace(explanation, output=output)
 
 
 def explain_output(
@@ -293,6 +293,8 @@ class ExplanationHead(nn.Module):
     smooth, percentile: what the pictures of its explanations are made with; class_names: as in `explain`.
     """
 
+    is_explanation_head = True  # by which `unwrapped` knows it
+
     def __init__(
         self,
         model: nn.Module,
@@ -302,7 +304,7 @@ class ExplanationHead(nn.Module):
         percentile: float = DEFAULT_PERCENTILE,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model = unwrapped(model)
         self.class_names = class_names
         self.smooth, self.percentile = smooth, percentile
 
@@ -310,5 +312,5 @@ class ExplanationHead(nn.Module):
         explanation = explain(self.model, x, targets, output=output, class_names=self.class_names)
         return replace(explanation, smooth=self.smooth, percentile=self.percentile)
 
-    def extra_repr(self) -> str:
-        return f"smooth={self.smooth}, percentile={self.percentile}"
+    def __repr__(self) -> str:
+        return f"ExplanationHead({described(self.model)}, smooth={self.smooth}, percentile={self.percentile})"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +17,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import saved
 from .errors import InputError
 from .files import replacing
 from .layers.functional import at_least_float32
-from .targets import Target
+from .targets import Target, labelled
 
 DEFAULT_SMOOTH = 15  # pixels; the published pictures, made at 224 px
 DEFAULT_PERCENTILE = 99.5
 TINY = 1e-12
+SHOWN = 6  # images and targets in a notebook
+TILE = 160  # pixels: about the size of each there
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """N images explained for T targets each. All is in logits and refers to the encoded channels [x, 1-x].
 
@@ -38,6 +45,60 @@ class Explanation:
     labels: tuple[tuple[str, ...], ...] | None = None  # names of the targets, per image
     smooth: int = DEFAULT_SMOOTH  # what `rgba` smooths by unless told otherwise
     percentile: float = DEFAULT_PERCENTILE
+    output: str = "logit"  # what `logits` holds, as `explain` names it; or "activation", "contrast"
+
+    def __repr__(self) -> str:
+        n, targets = self.targets.shape
+        height, width = self.contributions.shape[-2:]
+        values = self.logits.detach().gather(1, self.targets)
+        said = [
+            f"{name} {value:.3g}"
+            for name, value in zip(self._names(0)[:SHOWN], values[0].tolist(), strict=False)
+        ]
+        more = ", ..." if targets > SHOWN or n > 1 else ""
+        return (
+            f"Explanation({n} x {targets} of {height}x{width} pixels, {self.output}: "
+            f"{', '.join(said)}{more}; {str(self.weights.dtype).removeprefix('torch.')})"
+        )
+
+    def _names(self, image: int) -> list[str]:
+        """Of the targets of an image: labels, or else numbers of classes."""
+        return [str(t) for t in (self.labels or self.targets.tolist())[image]]
+
+    def _repr_png_(self) -> bytes | None:
+        """The first images in colour on white, a row each, for notebooks."""
+        if self.weights.shape[2] not in (2, 6):
+            return None
+        from PIL import Image  # here: numbers do not depend on pictures
+
+        colours = replace(
+            self,
+            weights=self.weights[:SHOWN, :SHOWN].detach(),
+            contributions=self.contributions[:SHOWN, :SHOWN].detach(),
+        ).rgba()
+        rgb = (colours[:, :, :3] * colours[:, :, 3:] + 1 - colours[:, :, 3:]).nan_to_num(1)
+        rows = torch.cat([torch.cat(list(row), -1) for row in rgb.float().cpu()], -2)
+        pixels = rows.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        picture, zoom = Image.fromarray(pixels), max(1, round(TILE / max(self.weights.shape[-2:])))
+        buffer = io.BytesIO()
+        picture.resize((zoom * picture.width, zoom * picture.height), Image.Resampling.NEAREST).save(
+            buffer, "PNG"
+        )
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        """The same picture below the labels and their values, for notebooks."""
+        values = self.logits.detach().gather(1, self.targets)[:SHOWN, :SHOWN].tolist()
+        rows = [
+            "; ".join(f"{name} {value:.3g}" for name, value in zip(self._names(n), row, strict=False))
+            for n, row in enumerate(values)
+        ]
+        text = "<br>".join(html.escape(row) for row in [repr(self), *rows])
+        png = self._repr_png_()
+        if png is None:
+            return f"<div>{text}</div>"
+        data = base64.b64encode(png).decode()
+        return f'<div>{text}<br><img alt="explanation" src="data:image/png;base64,{data}"></div>'
 
     @staticmethod
     def cat(parts: Sequence[Explanation]) -> Explanation:
@@ -138,6 +199,7 @@ class Explanation:
             contributions=difference(self.contributions),
             bias=difference(self.bias),
             labels=((f"{a} - {b}",),) * len(self.logits),
+            output="contrast",
         )
 
     def _position(self, target: Target) -> Tensor:
@@ -152,14 +214,15 @@ class Explanation:
     def _index(self, label: str) -> int:
         """The class of a label, -1 if no target has it."""
         rows = zip(self.labels or (), self.targets.tolist(), strict=False)
-        classes = {i for names, row in rows for name, i in zip(names, row, strict=True) if name == label}
+        classes = {row[place] for names, row in rows for place in labelled(label, names)}
         if len(classes) > 1:
             raise InputError(f"{label!r} is the name of the classes {sorted(classes)}; give the index of one")
         return classes.pop() if classes else -1
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write all arrays to an `.npz` file, whole or not at all, and return its path.
+        """Write all of it to an `.npz` file, whole or not at all, and return its path; `load` reads it.
 
+        Half precision, which numpy lacks in part, is written as float32, and read as what it was.
         Raises InputError for another ending, OSError if the place cannot be written.
         """
         path = Path(path)
@@ -168,14 +231,29 @@ class Explanation:
                 f"{path}: an explanation's arrays are saved as .npz; pictures are made by bcos_zoo.render"
             )
         arrays: dict[str, Any] = {
-            name: at_least_float32(getattr(self, name).detach()).cpu().numpy()
-            for name in ("logits", "targets", "weights", "contributions", "bias")
+            name: at_least_float32(getattr(self, name).detach()).cpu().numpy() for name in saved.AXES
         }
         if self.labels is not None:
             arrays["labels"] = np.array(self.labels)
+        settings = {name: getattr(self, name) for name in saved.SETTINGS}
+        dtypes = {name: str(getattr(self, name).dtype).removeprefix("torch.") for name in saved.AXES}
+        arrays["settings"] = np.array(json.dumps(settings | {"dtypes": dtypes}))
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
         return path
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Explanation:
+        """What `save` wrote, to the bit, or the explanation in a bundle of `bcos-zoo explain`, on the CPU.
+
+        Nothing in the file is run. Whether a bundle's claims hold is what `bcos-zoo verify` says.
+        Raises InputError for a file that is missing, damaged, or of anything else.
+        """
+        arrays, labels, settings, dtypes = saved.read(Path(path))
+        tensors: dict[str, Any] = {
+            name: torch.from_numpy(array).to(getattr(torch, dtypes[name])) for name, array in arrays.items()
+        }
+        return Explanation(**tensors, labels=labels, **settings)
 
 
 def opaque_length(lengths: Tensor, percentile: float) -> Tensor:

@@ -12,14 +12,13 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from timm.data import ImageNetInfo
 
-from .errors import InputError, UnknownModelError, WeightsError, reason
+from .errors import InputError, UnknownModelError, WeightsError, closest, reason
 
 PACKAGE = Path(__file__).resolve().parent
 FILENAME = "weights_manifest.json"
@@ -217,9 +216,9 @@ def get(name: str) -> Checkpoint:
     """The checkpoint of that full name, `architecture.tag`. Raises UnknownModelError, naming the closest."""
     known = load()
     if name not in known:
-        close = [c for c in known if c.startswith(f"{name}.")] or get_close_matches(name, known)
+        own = [c for c in known if c.startswith(f"{name}.")]
         raise UnknownModelError(
-            f"no checkpoint named {name!r}; closest: {', '.join(close) or 'none'}. "
+            f"no checkpoint named {name!r}; closest: {', '.join(own) or closest(name, known)}. "
             "`bcos-zoo list --pretrained` shows all"
         )
     return known[name]

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .activations import check_layer
 from .errors import InputError
 from .explain import explain_output
 from .inputs import class_logits, unwrapped
@@ -287,7 +288,7 @@ class _Tap(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.layer(x)
-        passed: Tensor = self.map(self.to_map(y))
+        passed: Tensor = self.map(self.to_map(y)).clone()  # what follows may write on it
         return passed if y.ndim == 4 else passed.flatten(2).transpose(1, 2)
 
 
@@ -297,8 +298,7 @@ def tap(network: nn.Module, name: str, to_map: TokensToMap) -> nn.Module:
     It changes the network: give a copy, such as `from_encoded` makes. Raises InputError if there is no layer
     of that name in named_modules().
     """
-    if not name or name not in dict(network.named_modules()):
-        raise InputError(f"no layer named {name!r}; named_modules() has all")
+    check_layer(network, name)
     tapped = _Tap(network.get_submodule(name), to_map)
     _replace(network, name, tapped)
     return tapped.map

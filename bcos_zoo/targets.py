@@ -8,7 +8,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, closest
 
 Target = int | str
 Targets = Target | Sequence[Target] | Tensor | None
@@ -62,10 +62,9 @@ def _index(target: Target, class_names: Sequence[str] | None) -> int:
             raise InputError(
                 f"target {target!r} is a label, but this model has no class names; give the class index"
             )
-        indices = [index for index, name in enumerate(class_names) if name == target]
+        indices = labelled(target, class_names)
         if not indices:
-            shown = ", ".join(class_names) if len(class_names) <= 20 else f"{', '.join(class_names[:5])}, ..."
-            raise InputError(f"no class named {target!r}; this model knows {shown}")
+            raise InputError(f"no class named {target!r}; {_known(target, class_names)}")
         if len(indices) > 1:
             raise InputError(f"{target!r} is the name of the classes {indices}; give the index of one")
         return indices[0]
@@ -75,3 +74,17 @@ def _index(target: Target, class_names: Sequence[str] | None) -> int:
             "a list of them, or a tensor of indices"
         )
     return int(target)
+
+
+def labelled(label: str, names: Sequence[str]) -> list[int]:
+    """Where a label stands in `names`: as it is written, and only if it is nowhere, in other case."""
+    exact = [index for index, name in enumerate(names) if name == label]
+    return exact or [index for index, name in enumerate(names) if name.casefold() == label.casefold()]
+
+
+def _known(label: str, names: Sequence[str]) -> str:
+    if (near := closest(label, dict.fromkeys(names))) != "none":
+        return f"did you mean {near}?"
+    if len(names) <= 20:
+        return f"this model knows {', '.join(names)}"
+    return f"this model knows {len(names)} classes, such as {', '.join(names[:3])}; nothing is close to it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -15,7 +14,7 @@ from timm.models import split_model_name_tag
 from torch import nn
 
 from . import checksums, configs, manifest, state_dicts
-from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
+from .errors import BcosZooError, InputError, UnknownModelError, WeightsError, closest
 from .models._build import SOURCES, own_names
 
 PREFIX = "bcos_"
@@ -34,10 +33,8 @@ def check_name(name: str) -> None:
     architecture, tag = split_model_name_tag(name)
     architectures = list_models()
     if architecture not in architectures:
-        close = difflib.get_close_matches(architecture, architectures, n=3)
-        raise UnknownModelError(
-            f"no model named {name!r}; closest: {', '.join(close) or 'none'}. `bcos-zoo list` shows all"
-        )
+        near = closest(architecture, architectures)
+        raise UnknownModelError(f"no model named {name!r}; closest: {near}. `bcos-zoo list` shows all")
     tags = [checkpoint.tag for checkpoint in manifest.checkpoints(architecture)]
     if tag and tag not in tags:
         known = ", ".join(f"{architecture}.{known}" for known in tags)

@@ -13,7 +13,7 @@ ORDER = [
     {"errors"},
     {"extras", "devices"},
     {"metrics"},
-    {"layers", "manifest", "images", "files"},
+    {"layers", "manifest", "images", "files", "saved"},
     {"outputs"},
     {"checksums", "state_dicts", "configs", "sources"},
     {"download"},

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, closest
 from ..posthoc import EXPLAINERS
 
 # Along which pixels go or come, the most important first, or the least.
@@ -41,7 +41,10 @@ class Settings:
             ("metric", self.metrics, METRICS),
         ):
             if unknown := [value for value in values if value not in known]:
-                raise InputError(f"no {name} named {', '.join(unknown)}; known: {', '.join(known)}")
+                near = closest(unknown[0], known)
+                raise InputError(
+                    f"no {name} named {', '.join(unknown)}; known: {', '.join(known)}; closest: {near}"
+                )
         if min(self.samples, *self.fewer.values(), 1) < 1:
             raise InputError("the number of samples must be 1 or more for each explainer")
         given = [name for name in ("boxes", "masks") if getattr(self, name) is not None]

@@ -127,10 +127,22 @@ class Normalize(Standardize):
 
 
 def check_channels(x: Tensor, in_chans: int, *, hint: str) -> None:
-    """Raise InputError unless x is (N, in_chans, H, W)."""
+    """Raise InputError unless x is (N, in_chans, H, W), of floats."""
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"got a {type(x).__name__}; a network takes a tensor (N, {in_chans}, H, W) in [0, 1]: "
+            "bcos_zoo.load(...) takes files, pictures and arrays"
+        )
     if x.ndim != 4 or x.shape[1] != in_chans:
-        hint = f"; pass the plain image: {hint}" if x.ndim == 4 and x.shape[1] == 2 * in_chans else ""
+        if x.ndim == 4 and x.shape[1] == 2 * in_chans:
+            hint = f"; pass the plain image: {hint}"
+        elif x.ndim == 4 and x.shape[-1] == in_chans:
+            hint = "; channels come second: x.permute(0, 3, 1, 2)"
+        else:
+            hint = "; add the batch axis with x[None]" if x.ndim == 3 and len(x) == in_chans else ""
         raise InputError(f"got a tensor of shape {tuple(x.shape)}; allowed is (N, {in_chans}, H, W){hint}")
+    if not x.is_floating_point():
+        raise InputError(f"got {x.dtype} images; allowed are floats in [0, 1]: divide 8-bit values by 255")
 
 
 def check_statistics(

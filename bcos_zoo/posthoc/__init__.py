@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..inputs import check_eval, check_images, unwrapped
+from ..errors import InputError, closest
+from ..inputs import check_eval, checked_images, unwrapped
 from ..layers import is_linear
+from ..precision import full_float32
 from ..targets import Targets
 from .gradients import (
     deeplift,
@@ -87,7 +88,8 @@ def attribute(
     `linear_mode`, and if the package that the method comes from is not installed.
     """
     if method not in _METHODS:
-        raise InputError(f"no method named {method!r}; known: {', '.join(EXPLAINERS)}")
+        near = closest(str(method), EXPLAINERS)
+        raise InputError(f"no method named {method!r}; known: {', '.join(EXPLAINERS)}; closest: {near}")
     run = _METHODS[method]
     known = [name for name in inspect.signature(run).parameters if name not in GIVEN]
     if unknown := settings.keys() - set(known):
@@ -100,7 +102,7 @@ def attribute(
         raise InputError("post-hoc methods see the network as it is; call attribute() outside linear_mode")
     model = unwrapped(model)
     check_eval(model)
-    check_images(x)
+    x = checked_images(x)
     several = targets.ndim == 2 if isinstance(targets, Tensor) else isinstance(targets, Sequence)
     if run is inherent:  # it is of the given image, whatever the network encodes
         maps = inherent(model, x, targets, batch)
@@ -110,6 +112,7 @@ def attribute(
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
+        full_float32(),
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         warnings.catch_warnings(),
     ):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import encodings
 from ..errors import InputError
 from ..extras import required
+from ..inputs import class_logits, logits_in
 from ..layers import Encode, encode
 from ..layers.heads import check_channels
 from ..neighbours import detached_copy, from_encoded
@@ -54,6 +55,10 @@ class Job:
 def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int) -> Job:
     """The job. Raises InputError for images, targets and models that do not fit together."""
     network = from_encoded(model)
+    # Whatever else it gives: methods look at logits.
+    network.register_forward_hook(
+        lambda module, inputs, output: logits_in(output, len(inputs[0]), to="attribute")
+    )
     own = next((p for p in network.parameters() if p.is_floating_point()), x)
     x = x.detach().clone().to(own.device, torch.promote_types(own.dtype, torch.float32))
     stem = next((module for module in model.modules() if isinstance(module, Encode)), None)
@@ -66,8 +71,6 @@ def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int
     with torch.no_grad():
         chunks = torch.split(encoded if targets is None else encoded[:1], batch)
         logits = torch.cat([network(chunk) for chunk in chunks])
-    if logits.ndim != 2:
-        raise InputError(f"the model gives {tuple(logits.shape)}; to attribute it must give logits (N, C)")
     picked = resolve_targets(targets, logits.expand(len(x), -1), None)
     return Job(model, network, x, encoded, picked, batch, seed)
 
@@ -78,7 +81,7 @@ def _check_same(whole: nn.Module, network: nn.Module, x: Tensor) -> None:
     It does not where the image is changed before it is encoded in a way that encoded images cannot follow.
     """
     with torch.no_grad():
-        expected = whole(x.clone())
+        expected = class_logits(whole, x.clone())
         try:
             gap = (network(encode(x)) - expected).abs().max()
             same = bool(gap <= torch.finfo(x.dtype).eps ** 0.5 * expected.abs().max())

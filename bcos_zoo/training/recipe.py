@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..data import Augment
-from ..errors import InputError
+from ..errors import InputError, closest
 from ..extras import required
 from .losses import Loss
 
@@ -258,8 +257,8 @@ def _fault(error: Mapping[str, Any]) -> str:
         known = list(parts)
         if len(error["loc"]) > 1:
             known = [one.name for one in fields(TABLES[table])]
-        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+        close = closest(str(error["loc"][-1]), known, n=1)
+        hint = f"known: {', '.join(known)}" if close == "none" else f"did you mean {close}?"
         return f"unknown key {name}; {hint}"
     message = error["msg"].removeprefix("Value error, ")
     return message if error["type"] == "value_error" else f"{name}={error['input']!r:.60}: {message}"
