@@ -13,7 +13,6 @@ import math
 import os
 import platform
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from .explain import explain
 from .explanation import Explanation
 from .files import replacing
 from .layers.functional import at_least_float32
+from .saved import DAMAGE, SETTINGS
 
 FORMAT, VERSION = "bcos_zoo explanation bundle", 1
 ENDINGS = (".zip", ".npz")
@@ -43,7 +43,6 @@ TOLERANCE = 1e-3  # of the largest absolute value of an array: float32 on anothe
 GAP = 1e-3  # of the sum of the absolute contributions, as `bcos_zoo.explain` warns at
 MOST_BYTES = 1 << 30  # of all arrays together
 MOST_METADATA = 1 << 20
-_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, RuntimeError)  # that readers raise
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of all that is in a bundle
 
 
@@ -130,6 +129,7 @@ def _describe(classifier: Classifier, image: Path, explanation: Explanation, mod
         "model": {"name": model, "weights_sha256": state_dicts.sha256(classifier.model.state_dict())},
         "preprocessing": _preprocessing(classifier),
         "dtype": _dtype(explanation),
+        "explanation": {name: getattr(explanation, name) for name in SETTINGS},  # for Explanation.load
         "targets": picked,
         "labels": [classifier.class_names[i] for i in picked],
         "logits": [explanation.logits[0, i].item() for i in picked],
@@ -182,7 +182,7 @@ def read(path: str | os.PathLike[str]) -> Bundle:
         raise InputError(f"{path}: no such file; give a bundle that `bcos-zoo explain` wrote") from error
     except BcosZooError:
         raise
-    except (*_DAMAGE, OSError) as error:
+    except DAMAGE as error:
         raise InputError(
             f"{path} is no bundle, or is damaged ({reason(error)}); "
             "`bcos-zoo explain IMAGE --format bundle` writes one"
