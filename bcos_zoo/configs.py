@@ -34,7 +34,8 @@ class Training:
     recipe: str | None = None
     epoch: int | None = None  # of how many the weights are
     multilabel: bool = False  # whether an image may show several classes
-    scores: Mapping[str, float] = field(default_factory=dict)  # percent, on the images held out
+    scores: Mapping[str, float] = field(default_factory=dict)  # percent, on the validation images
+    test: Mapping[str, float] = field(default_factory=dict)  # percent, on test images, which chose nothing
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,10 @@ def _training(ours: Mapping[str, Any], refuse: Callable[[str], WeightsError]) ->
     known = {one.name for one in fields(Training)}
     given = {key: value for key, value in said.items() if key in known} if isinstance(said, dict) else {}
     texts = [given.get(key) for key in ("base", "data", "recipe")]
-    scores = given.get("scores", {})
+    both = [given.get(key, {}) for key in ("scores", "test")]
     fits = isinstance(said, dict) and all(text is None or isinstance(text, str) for text in texts)
     fits = fits and isinstance(given.get("epoch", 0), (int, NoneType))
-    if (
-        not fits
-        or not isinstance(scores, dict)
-        or not all(isinstance(v, (int, float)) for v in scores.values())
-    ):
+    fits = fits and all(isinstance(scores, dict) for scores in both)
+    if not fits or not all(isinstance(v, (int, float)) for scores in both for v in scores.values()):
         raise refuse(f"has training={said!r:.80}: base, data and recipe are texts, scores are numbers")
     return Training(**given)

@@ -54,6 +54,12 @@ class Network:
     reason: str | None  # why there is no picture
 
     @property
+    def shown(self) -> str:
+        """What the photograph is."""
+        own = self.training is not None and not self.credit
+        return "A validation image" if own else "A photograph"
+
+    @property
     def model(self) -> Any:
         return self.classifier.model
 
@@ -212,7 +218,7 @@ def write(network: Network, folder: Path, repo: str | None = None) -> None:
         title = f"{best.label}, {classifier.outputs.said(best.probability)}"
         gap = network.explanation.completeness().abs().max()
         caption = (
-            f"A photograph{network.credit}, what its pixels contribute, and W(x) in colour: {title}. "
+            f"{network.shown}{network.credit}, what its pixels contribute, and W(x) in colour: {title}. "
             f"Contributions and bias sum to the logit up to {gap:.1g}."
         )
         view = classifier.view(network.photograph)

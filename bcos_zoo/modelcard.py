@@ -49,8 +49,12 @@ class Facts:
             return self.record.metrics
         if not (run := self.training):
             return ()
-        held_out = f"held-out images of {run.data or 'unknown data'}"
-        return tuple(Metric(name, value, held_out, "measured", None) for name, value in run.scores.items())
+        parts = {"validation": run.scores, "test": run.test}
+        return tuple(
+            Metric(name, value, f"{part} images of {run.data or 'unknown data'}", "measured", None)
+            for part, scores in parts.items()
+            for name, value in scores.items()
+        )
 
 
 def licence(facts: Facts) -> str | None:
@@ -210,6 +214,9 @@ def _scores(facts: Facts) -> Iterator[str]:
     for metric in metrics:
         by = f"`{metric.command}`" if metric.command else "its training run" if run else "its authors"
         yield f"| {_name(metric)} | {metric.value:.6g} | {metric.dataset} | {metric.kind} | {by} |"
+    if run and not facts.record:
+        chose = "\nValidation images may have chosen the epoch, so that their scores are a little too good"
+        yield f"{chose}{'; test images chose nothing' if run.test else ''}."
     yield ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from .data import Batch, Order, Task, make_mixup, seeds, train_loader, train_transform, val_loader
+from .data import Batch, Order, Samples, Task, make_mixup, seeds, train_loader, train_transform, val_loader
 from .data.scan import check_share
 from .errors import InputError
 from .extras import required
@@ -117,11 +117,18 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         save()
     network = trainer.kept()
     found, logits, targets = trainer.validate(network)
+    tested = trainer.test(network)  # once, when nothing is left to choose
+    if tested is not None:
+        accelerator.log({f"test_{name}": value for name, value in tested.items()}, step=trainer.kept_epoch)
     accelerator.end_training()
     if records is not None:
-        records.end(at.rows, network, trainer.kept_epoch, found, logits, targets)
+        for part, of in {"validation": found, "test": tested}.items():
+            if of is not None:
+                said = " ".join(f"{name} {value:.5g}" for name, value in of.items())
+                log(f"{part}, network of epoch {trainer.kept_epoch}: {said}")
+        records.end(at.rows, network, trainer.kept_epoch, found, logits, targets, tested)
     unreadable = len(trainer.task.unreadable) + len(at.failed)
-    return Result(folder, int(at.rows[-1]["epoch"]), trainer.kept_epoch, found, unreadable)
+    return Result(folder, int(at.rows[-1]["epoch"]), trainer.kept_epoch, found, unreadable, tested)
 
 
 @dataclass(frozen=True)
@@ -131,8 +138,9 @@ class Result:
     folder: Path
     epochs: int  # trained, before and after resuming
     best_epoch: int  # the one whose network was kept
-    scores: dict[str, float]  # of that network, on the validation images
+    scores: dict[str, float]  # of that network, on the validation images, which may have chosen it
     unreadable: int  # images left out, or replaced while training
+    test: dict[str, float] | None = None  # on the test images, which chose nothing; None without a test part
 
 
 class Trainer:
@@ -170,10 +178,7 @@ class Trainer:
             task.train, train_transform(card, recipe.augment), self.order,
             seed=run.seed, workers=data.workers, cache=data.cache,
         )  # fmt: skip
-        self.val_loader = val_loader(
-            task.val, networks.val_transform(self.network), max(run.batch_size // processes, 1),
-            rank=rank, processes=processes, workers=data.workers, cache=data.cache,
-        )  # fmt: skip
+        self.val_loader = self._in_order(task.val, cache=data.cache)
         weighted = recipe.loss.class_weights != "none"
         counts = task.class_counts() if weighted else None
         self.criterion = make_loss(recipe.loss, logits, task.multilabel, counts)
@@ -258,7 +263,7 @@ class Trainer:
         """Count images that could not be read. Raises UnreadableError if they are too many."""
         if images:
             self.at.fail(images)
-            total = len(self.task.train) + len(self.task.val)
+            total = len(self.task.train) + len(self.task.val) + len(self.task.test or ())
             check_share(tuple(self.at.failed), total, self.recipe.data.bad_share)
 
     def close_epoch(self, seconds: float, steps: int) -> Row:
@@ -309,11 +314,31 @@ class Trainer:
             self.network.load_state_dict(self.weights.state_dict())
         return self.network.eval()
 
-    @torch.no_grad()
+    def _in_order(self, samples: Samples, *, cache: bool) -> Iterable[Batch]:
+        """Each image once, those of this process."""
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        return val_loader(
+            samples, networks.val_transform(self.network), max(self.recipe.run.batch_size // processes, 1),
+            rank=rank, processes=processes, workers=self.recipe.data.workers, cache=cache,
+        )  # fmt: skip
+
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor, Tensor]:
         """Scores of a network on the validation images, its logits (M, C), and their targets."""
+        return self._measure(network, self.val_loader)
+
+    def test(self, network: nn.Module) -> dict[str, float] | None:
+        """Scores of a network on the test images; None if there is no such part."""
+        if self.task.test is None:
+            return None
+        found, _, _ = self._measure(network, self._in_order(self.task.test, cache=False))
+        return found
+
+    @torch.no_grad()
+    def _measure(
+        self, network: nn.Module, batches: Iterable[Batch]
+    ) -> tuple[dict[str, float], Tensor, Tensor]:
         mine: list[tuple[Tensor, Tensor]] = []
-        for x, y, failed in self.val_loader:
+        for x, y, failed in batches:
             self._fail(failed)
             with self.accelerator.autocast():
                 logits = network(x.to(self.accelerator.device, memory_format=self.format))

@@ -2,7 +2,7 @@
 
 python benchmarks/finetune.py [--only MODE ...] [--set TABLE.KEY=VALUE ...]
 The embedded CIFAR-10 network on scikit-learn's digits: all of them, and ten images a class. Prints a table
-of held-out accuracy in percent, and seconds, of the epoch that is best on these images: the one that is kept.
+of validation accuracy in percent, and seconds, of the epoch that is best on these images, which is kept.
 """
 
 from __future__ import annotations

@@ -268,3 +268,42 @@ def test_weights_cannot_be_shared_out_by_one_process_or_in_half_precision(task, 
 def test_a_tracker_that_is_not_installed_is_not_passed_over(task, tmp_path):
     with pytest.raises(InputError, match="run.trackers: .*swanlab"):
         train.train(make(run__trackers=["tensorboard", "swanlab"]), task, tmp_path, log=quiet)
+
+
+def test_a_test_part_is_measured_once_by_the_kept_network_and_changes_nothing(task, tmp_path, monkeypatch):
+    root = paint(tmp_path / "colours", {"train": 16, "val": 8, "test": 12})
+    for i, path in enumerate(sorted((root / "test").rglob("*.png"))):
+        if i % 3 == 0:  # pictures of the other colour
+            Image.fromarray(np.asarray(Image.open(path))[..., ::-1]).save(path)
+    whole, lines = open_task(root, log=quiet), []
+    assert whole.test is not None and len(whole.test) == 24
+    calls = []
+    measure = train.Trainer.test
+    monkeypatch.setattr(train.Trainer, "test", lambda self, net: (calls.append(1), measure(self, net))[1])
+    result = train.train(make(run__epochs=3), whole, tmp_path / "run", log=lines.append)
+    assert len(calls) == 1
+    classifier = bcos_zoo.load(tmp_path / "run")
+    answers = [classifier.predict(whole.test.load(i))[0].index for i in range(24)]
+    right = sum(a == b for a, b in zip(answers, whole.test.labels.tolist(), strict=True))
+    assert result.test is not None and result.test["top1"] == pytest.approx(100 * right / 24)
+    assert result.test["top1"] < 80 < result.scores["top1"]
+    written = json.loads((tmp_path / "run" / "test.json").read_text())
+    assert written["top1"] == result.test["top1"] and written["images"] == 24
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "validation images of" in card and "test images of" in card and "held-out" not in card
+    assert any(line.startswith("test, network of epoch") for line in lines)
+    train.train(make(run__epochs=3), task, tmp_path / "without", log=quiet)
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "without"))
+    assert not (tmp_path / "without" / "test.json").exists()
+
+
+def test_the_card_shows_an_image_of_the_users_own_that_was_not_learnt_from(task, tmp_path, monkeypatch):
+    from bcos_zoo import hub_folder
+
+    given, prepare = [], hub_folder.prepare
+    monkeypatch.setattr(hub_folder, "prepare", lambda *a, **k: (given.append(a[1]), prepare(*a, **k))[1])
+    train.train(make(run__epochs=1), task, tmp_path, log=quiet)
+    own = [np.asarray(task.val.load(i)) for i in range(len(task.val))]
+    assert given and all(any(np.array_equal(np.asarray(one), val) for val in own) for one in given)
+    card = (tmp_path / "README.md").read_text()
+    assert "A validation image, what its pixels contribute" in card and "van der Walt" not in card

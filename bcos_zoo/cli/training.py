@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -165,8 +165,12 @@ def _run(
         return None
     if as_json:
         return print_json(asdict(result) | {"folder": str(result.folder)})
-    scores = ", ".join(f"{name} {value:.4g}" for name, value in result.scores.items())
-    return typer.echo(f"{result.folder}: network of epoch {result.best_epoch} of {result.epochs}: {scores}")
+    said = f"validation {_said(result.scores)}" + (f"; test {_said(result.test)}" if result.test else "")
+    return typer.echo(f"{result.folder}: network of epoch {result.best_epoch} of {result.epochs}: {said}")
+
+
+def _said(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
 
 
 def _log(line: str) -> None:

@@ -26,7 +26,7 @@ def draw(run: str | os.PathLike[str], rows: Sequence[Row], *, best: int | None =
     where it cannot be written.
     """
     groups = [("loss", [name for name in LOSSES if any(_known(row, name) for row in rows)])]
-    groups += [("percent of the held-out images", score_names(rows))]
+    groups += [("percent of the validation images", score_names(rows))]
     groups = [(label, names) for label, names in groups if any(_known(r, n) for r in rows for n in names)]
     if not groups:
         return None

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,9 @@ def write(run: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, columns(rows), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    plain = [{key: _or_null(value) for key, value in row.items()} for row in rows]
     with writing(document), replacing(document) as temporary:
-        temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps([plain(row) for row in rows], indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read(run: str | os.PathLike[str]) -> list[Row]:
@@ -66,6 +66,11 @@ def read(run: str | os.PathLike[str]) -> list[Row]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "epoch" in row for row in rows):
         raise WeightsError(f"{path} holds no list of epochs; delete it, a run writes it anew")
     return rows
+
+
+def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON has it, with null for what is not finite."""
+    return {key: _or_null(value) for key, value in row.items()}
 
 
 def _or_null(value: Any) -> Any:

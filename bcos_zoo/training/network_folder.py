@@ -51,7 +51,7 @@ class NetworkFolder:
     """`model.safetensors`, `config.json`, `README.md` and `explanation.png` in a run's folder.
 
     class_names: as a `Classifier` takes them. training: what the card says of the run. sample: the photograph
-    that the card explains; a cat unless given.
+    that the card explains, of a validation image; a cat unless given.
     A network of this zoo is then loaded by `bcos_zoo.load(run)` and `timm.create_model("local-dir:RUN",
     pretrained=True)`, one of timm's own by the latter alone.
     """
@@ -81,7 +81,7 @@ class NetworkFolder:
         """
         network = unwrapped(model)
         if self._shapes is None or self._shapes != _shapes(network):
-            self._write(network, replace(self.training, epoch=None, scores={}), ended=False)
+            self._write(network, replace(self.training, epoch=None, scores={}, test={}), ended=False)
             self._shapes = _shapes(network)
             return
         _check_weights(network)
@@ -89,16 +89,21 @@ class NetworkFolder:
             _save_weights(network.state_dict(), self.run / WEIGHTS)
 
     def finish(
-        self, model: Any, *, epoch: int | None = None, scores: Mapping[str, float] | None = None
+        self,
+        model: Any,
+        *,
+        epoch: int | None = None,
+        scores: Mapping[str, float] | None = None,
+        test: Mapping[str, float] | None = None,
     ) -> None:
         """Write all files of the finished network, which its weights are of, and load it again.
 
-        epoch: of how many its weights are. scores: on the images held out, in percent.
+        epoch: of how many its weights are. scores: on the validation images, in percent. test: on the test
+        images, if there are any.
         Raises as `update` does.
         """
-        known = {name: value for name, value in (scores or {}).items() if math.isfinite(value)}
-        known = {name: value for name, value in known.items() if not name.endswith("loss")}  # no percentage
-        self._write(unwrapped(model), replace(self.training, epoch=epoch, scores=known), ended=True)
+        said = replace(self.training, epoch=epoch, scores=_percentages(scores), test=_percentages(test))
+        self._write(unwrapped(model), said, ended=True)
 
     def _write(self, model: Any, training: Training, *, ended: bool) -> None:
         # The network's own word is the checkpoint's full name; it has none if it began in a folder.
@@ -106,7 +111,8 @@ class NetworkFolder:
         with writing(self.run), _staged(self.run) as staged:
             if _is_ours(model):
                 classifier = classifier_of(model, self.outputs)
-                network = hub_folder.prepare(classifier, self.sample, training=training, ended=ended)
+                sample = self.sample if model.in_chans in (1, 3) else None  # others are no photographs'
+                network = hub_folder.prepare(classifier, sample, training=training, ended=ended)
                 hub_folder.write(network, staged)
             else:
                 _write_conventional(model, self.outputs, training, staged)
@@ -129,7 +135,7 @@ def write_network(
     """Write a finished network in one call, as `NetworkFolder.finish`; returns the folder."""
     said = training or Training()
     NetworkFolder(folder, class_names, training=said, sample=sample).finish(
-        model, epoch=said.epoch, scores=said.scores
+        model, epoch=said.epoch, scores=said.scores, test=said.test
     )
     return Path(folder)
 
@@ -162,6 +168,12 @@ def _staged(run: Path) -> Iterator[Path]:
         yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _percentages(scores: Mapping[str, float] | None) -> dict[str, float]:
+    """Those that a card can say: finite, and no loss."""
+    known = (scores or {}).items()
+    return {name: value for name, value in known if math.isfinite(value) and not name.endswith("loss")}
 
 
 def _is_ours(model: Any) -> bool:
@@ -221,7 +233,12 @@ def _conventional_card(model: Any, outputs: Outputs, training: Training) -> Mode
     shown = class_names if len(class_names) <= 20 else (*class_names[:5], "...")
     began = f"from the weights of `{training.base}`" if training.base else "from nothing"
     recipe = f" by the recipe `{training.recipe}`" if training.recipe else ""
-    scores = [f"- {score}: {value:.6g} % of the held-out images" for score, value in training.scores.items()]
+    parts = {"validation": training.scores, "test": training.test}
+    scores = [
+        f"- {score}: {value:.6g} % of the {part} images"
+        for part, found in parts.items()
+        for score, value in found.items()
+    ]
     lines = [
         f"# {name}\n",
         "A conventional image classifier of timm's: it has no exact explanation.\n",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 from ..configs import Training
-from ..data import Task
+from ..data import Samples, Task
+from ..errors import InputError
 from ..files import replacing
 from ..outputs import Outputs
 from . import confusion, curves, history, recipe
@@ -20,9 +23,9 @@ from .network_folder import NetworkFolder, classifier_of
 from .recipe import Recipe
 from .runs import writing
 from .scores import confusion as counted
-from .snapshots import Snapshots, why_none
+from .snapshots import Snapshots, choose, why_none
 
-RECIPE, UNREADABLE = "recipe.toml", "unreadable.txt"
+RECIPE, UNREADABLE, TEST = "recipe.toml", "unreadable.txt", "test.json"
 UPDATE = 60.0  # seconds, at least, between two writings of the network
 
 
@@ -37,7 +40,7 @@ class Records:
         self.unreadable(())
         base = wanted.model.name if wanted.model.pretrained else None
         said = Training(base=base, data=source, recipe=RECIPE, multilabel=task.multilabel)
-        self.network = NetworkFolder(folder, outputs, training=said)
+        self.network = NetworkFolder(folder, outputs, training=said, sample=_one_of(task.val))
         self.updated = -math.inf  # when the network in the folder was written
         count = wanted.run.snapshots
         self.snapshots = Snapshots.of(folder, task.val, task.class_names, count) if count else None
@@ -66,9 +69,10 @@ class Records:
         scores: Mapping[str, float],
         logits: Tensor,
         targets: Tensor,
+        test: Mapping[str, float] | None = None,
     ) -> None:
         """At the end. network: the one that is kept. epoch, scores, logits (M, C), targets: what it is of,
-        and what it gives for the validation images.
+        and what it gives for the validation images. test: its scores on the test images, if there are any.
         """
         history.write(self.folder, rows)
         curves.draw(self.folder, rows, best=epoch)
@@ -77,7 +81,11 @@ class Records:
             confusion.write_several(self.folder, logits, targets, names)
         else:
             confusion.write(self.folder, counted(logits, targets), names)
-        self.network.finish(network, epoch=epoch, scores=scores)
+        self.network.finish(network, epoch=epoch, scores=scores, test=test)
+        if test is not None:
+            assert self.task.test is not None  # what the scores are of
+            said = {"epoch": epoch, "images": len(self.task.test)} | history.plain(test)
+            self._write(TEST, json.dumps(said, indent=1, allow_nan=False) + "\n")
 
     def unreadable(self, met: Sequence[str]) -> None:
         """List the images that cannot be read. met: those met while training."""
@@ -88,3 +96,13 @@ class Records:
         path = self.folder / name
         with writing(path), replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _one_of(samples: Samples) -> Image.Image | None:
+    """An image that was held out of training, for the card; None if not one of ten can be read."""
+    for pick in choose(samples.labels, 10):
+        try:
+            return samples.load(pick.index)
+        except InputError:  # validation meets it too, and lists it
+            continue
+    return None

@@ -124,7 +124,7 @@ def test_the_card_names_base_data_recipe_and_scores(tmp_path):
     for text in (
         "Began with the weights of `bcos_resnet20.cifar10`, and is no longer the same",
         "Trained on my_photos by the recipe `finetune`, to epoch 9",
-        "| top-1 accuracy | 87.5 | held-out images of my_photos | measured | its training run |",
+        "| top-1 accuracy | 87.5 | validation images of my_photos | measured | its training run |",
         "| balanced accuracy | 81.25 |",
         "Weights: Apache-2.0 (of those it began with)",
         "Data: unknown to bcos_zoo",

@@ -130,7 +130,7 @@ def test_push(finished, tmp_path):
     for said in (
         "Began with the weights of `bcos_resnet20.cifar10`",
         "Trained on pets by the recipe `finetune`, to epoch 7",
-        "| top-1 accuracy | 66.5 | held-out images of pets | measured | its training run |",
+        "| top-1 accuracy | 66.5 | validation images of pets | measured | its training run |",
         "hf-hub:someone/pets",
     ):
         assert said in card.text
