@@ -56,8 +56,9 @@ class Task:
     def as_before(self, state: dict[str, Any], where: object) -> Task:
         """The task as it was when a run began, whose `state` this is, with the same images left out.
 
-        As it is, if the state is of other names or labels, which `fingerprint` tells. Those that cannot be read since stay in it: loaders put others in their places. Raises InputError if
-        images have other content than before. where: what to call the run.
+        As it is, if the state is of other names or labels, which `fingerprint` tells. Those that cannot be
+        read since stay in it: loaders put others in their places. Raises InputError if images have other
+        content than before. where: what to call the run.
         """
         if state.get("set") != self.fingerprint:
             return self
