@@ -24,10 +24,9 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor
 
-from . import checksums, state_dicts
+from . import checksums, state_dicts, zoo
 from .classifier import Classifier, load
-from .configs import ELSEWHERE
-from .errors import BcosZooError, InputError, reason
+from .errors import BcosZooError, InputError, UnknownModelError, reason
 from .explain import explain
 from .explanation import Explanation
 from .files import replacing
@@ -43,6 +42,8 @@ TOLERANCE = 1e-3  # of the largest absolute value of an array: float32 on anothe
 GAP = 1e-3  # of the sum of the absolute contributions, as `bcos_zoo.explain` warns at
 MOST_BYTES = 1 << 30  # of all arrays together
 MOST_METADATA = 1 << 20
+# The settings that timm's transform is made of; what else a later timm says of a network is no difference.
+CARD = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of all that is in a bundle
 
 
@@ -127,7 +128,7 @@ def _describe(classifier: Classifier, image: Path, explanation: Explanation, mod
         "version": VERSION,
         "image": {"file": image.name, "sha256": _image_sha256(image)},
         "model": {"name": model, "weights_sha256": state_dicts.sha256(classifier.model.state_dict())},
-        "preprocessing": _preprocessing(classifier),
+        "preprocessing": _preprocessing(classifier, image),
         "dtype": _dtype(explanation),
         "explanation": {name: getattr(explanation, name) for name in SETTINGS},  # for Explanation.load
         "targets": picked,
@@ -145,13 +146,13 @@ def _image_sha256(image: Path) -> str:
         raise InputError(f"{str(image)!r} cannot be read; give the image file: {error}") from error
 
 
-def _preprocessing(classifier: Classifier) -> dict[str, Any]:
-    """The card's settings, and in words the transform that timm makes of them."""
+def _preprocessing(classifier: Classifier, image: Path) -> dict[str, Any]:
+    """The card's numbers, of which timm makes the transform, and the hash of what that made of the image."""
     card = resolve_model_data_config(classifier.model)
-    steps = [" ".join(str(step).split()) for step in classifier.transform.transforms]
     # through JSON, so that what is read back compares
-    found: dict[str, Any] = json.loads(json.dumps({"card": card, "steps": steps}))
-    return found
+    numbers: dict[str, Any] = json.loads(json.dumps({key: card[key] for key in CARD if key in card}))
+    tensor = classifier.preprocess(image)[0].float().cpu()
+    return {"card": numbers, "tensor_sha256": hashlib.sha256(_npy(tensor.numpy())).hexdigest()}
 
 
 def _versions() -> dict[str, str]:
@@ -261,8 +262,8 @@ def verify(
 ) -> list[Check]:
     """Recompute a bundle from the image and the network, and say line by line whether it holds.
 
-    model: what to recompute it with; by default the checkpoint that the bundle names. tolerance: how much an
-    array may differ, relative to its largest absolute value. device: where to recompute.
+    model: what to recompute it with; by default the checkpoint of the manifest that the bundle names.
+    tolerance: how much an array may differ, relative to its largest absolute value. device: where to recompute.
     Raises InputError for a file that is no bundle or no image, and for a bundle that names a network from
     elsewhere, which is only fetched when `model` asks for it; UnknownModelError and WeightsError as `load`.
     """
@@ -270,11 +271,19 @@ def verify(
         raise InputError(f"tolerance={tolerance}: allowed are finite numbers from 0 on")
     bundle = read(path)
     name = model or bundle.metadata["model"]["name"]
-    if model is None and name.startswith(ELSEWHERE):
+    if model is None:
+        name = _of_the_manifest(name, path)
+    return check(bundle, load(name).to(device), Path(image), tolerance=tolerance)
+
+
+def _of_the_manifest(name: str, path: str | os.PathLike[str]) -> str:
+    """The checkpoint of that name: a folder of it may hold any network. Raises InputError for all others."""
+    try:
+        return zoo.find_checkpoint(name).name
+    except UnknownModelError as error:
         raise InputError(
             f"{path} names {name[:200]!r}, from outside the zoo; if you trust it, say --model {name[:200]}"
-        )
-    return check(bundle, load(name).to(device), Path(image), tolerance=tolerance)
+        ) from error
 
 
 def check(
@@ -285,7 +294,7 @@ def check(
     lines = [
         _same("image", _image_sha256(image), claim["image"]["sha256"]),
         _same("network", state_dicts.sha256(classifier.model.state_dict()), claim["model"]["weights_sha256"]),
-        _unequal("preprocessing", _preprocessing(classifier) == claim["preprocessing"], "as the card has it"),
+        _same_preprocessing(classifier, image, claim["preprocessing"]),
     ]
     hashes = {f"{name}.npy": hashlib.sha256(_npy(array)).hexdigest() for name, array in arrays.items()}
     changed = [name for name in hashes if claim["arrays"].get(name) != hashes[name]]
@@ -319,6 +328,20 @@ def _unequal(what: str, holds: bool, detail: str) -> Check:
     return Check(what, holds, detail if holds else f"not {detail}")
 
 
+def _same_preprocessing(classifier: Classifier, image: Path, said: Mapping[str, Any]) -> Check:
+    """Whether the card has the numbers, and the image becomes the tensor, that were explained."""
+    try:
+        here = _preprocessing(classifier, image)
+    except InputError as error:
+        return Check("preprocessing", False, f"cannot be recomputed: {error}")
+    card = said["card"] if isinstance(said.get("card"), dict) else {}
+    if other := [key for key in CARD if card.get(key) != here["card"].get(key)]:
+        return Check("preprocessing", False, f"the card has another {', '.join(other)} here")
+    # Older bundles have the steps instead, in torchvision's words, which change: what they recompute tells.
+    holds = said.get("tensor_sha256", here["tensor_sha256"]) == here["tensor_sha256"]
+    return _unequal("preprocessing", holds, "by the card's numbers, to the same tensor")
+
+
 def _metadata_agrees(
     claim: Mapping[str, Any], arrays: Mapping[str, np.ndarray], classifier: Classifier
 ) -> Check:
@@ -344,15 +367,11 @@ def _recomputed(
         if (dtype := DTYPES.get(claim["dtype"])) is None:
             raise InputError(f"dtype {claim['dtype']!r}; allowed are {', '.join(DTYPES)}")
         targets = torch.from_numpy(arrays["targets"])
-        again = _arrays(_explain(classifier, image, targets, dtype))
+        x, names = classifier.preprocess(image), classifier.outputs
+        again = _arrays(explain(classifier.model, x, targets, class_names=names, dtype=dtype))
     except InputError as error:
         return [Check(name, False, f"cannot be recomputed: {error}") for name in names]
     return [_close(name, arrays[name], again[name], tolerance) for name in names]
-
-
-def _explain(classifier: Classifier, image: Path, targets: Tensor, dtype: torch.dtype) -> Explanation:
-    x, names = classifier.preprocess(image), classifier.outputs
-    return explain(classifier.model, x, targets, class_names=names, dtype=dtype)
 
 
 def _close(name: str, said: np.ndarray, again: np.ndarray, tolerance: float) -> Check:

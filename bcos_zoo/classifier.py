@@ -12,7 +12,7 @@ from typing import Any, overload
 
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from . import configs, devices, manifest, sources, zoo
@@ -20,6 +20,7 @@ from .activations import explain_unit
 from .errors import InputError, WeightsError
 from .explain import ExplanationHead
 from .explanation import Explanation
+from .images.bounded import card_transform
 from .inputs import class_logits, described, unwrapped
 from .outputs import Outputs
 from .sources import Source, Sources
@@ -79,13 +80,11 @@ class Classifier:
         config = resolve_model_data_config(model)
         rgb = {key: config[key] for key in ("mean", "std")}
         config |= {key: value[: model.in_chans] for key, value in rgb.items()}  # the card's have three
-        self.transform = create_transform(**config, is_training=False)
+        self.transform = card_transform(config)
         channels, height, width = config["input_size"]
         self.input_size = (height, width)  # of what `preprocess` gives
         zoom = math.ceil(VIEW / max(height, width))
-        self._view = create_transform(
-            **config | rgb | {"input_size": (channels, zoom * height, zoom * width)}, is_training=False
-        )
+        self._view = card_transform(config | rgb | {"input_size": (channels, zoom * height, zoom * width)})
         self.head = ExplanationHead(model, class_names=self.outputs, smooth=smooth, percentile=percentile)
 
     def __repr__(self) -> str:

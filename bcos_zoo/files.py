@@ -10,6 +10,20 @@ from pathlib import Path
 
 from filelock import FileLock
 
+SOFTWARE = "bcos-zoo"  # what the pictures that we write say made them
+LONGEST = 255  # bytes of a file's name, on all systems that are common
+
+
+def shortened(name: str, most: int) -> str:
+    """The start of a name in at most so many bytes, no character cut in two."""
+    data = os.fsencode(name)
+    if len(data) <= most:
+        return name
+    kept = name[:most]
+    while len(os.fsencode(kept)) > most:
+        kept = kept[:-1]
+    return kept
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -21,7 +35,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{shortened(path.name, 64)}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -47,5 +61,5 @@ def locked(path: Path) -> Iterator[None]:
     cannot write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with FileLock(path.with_name(f".{shortened(path.name, LONGEST - 6)}.lock")):
         yield

@@ -224,7 +224,7 @@ def write(network: Network, folder: Path, repo: str | None = None) -> None:
         view = classifier.view(network.photograph)
         sheet = render.figure(view, network.explanation, titles=[title])
         with replacing(folder / PICTURE) as temporary:
-            sheet.save(temporary, format="PNG", optimize=True)
+            sheet.save(temporary, format="PNG", optimize=True, pnginfo=images.own_info())
     facts = modelcard.Facts(
         model=model,
         repo=repo,

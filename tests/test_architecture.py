@@ -10,10 +10,10 @@ import bcos_zoo
 PACKAGE = Path(bcos_zoo.__file__).parent
 # Each layer imports only from layers above it (and, in a package, from its own files).
 ORDER = [
-    {"errors"},
+    {"errors", "files"},
     {"extras", "devices"},
     {"metrics"},
-    {"layers", "manifest", "images", "files", "saved"},
+    {"layers", "manifest", "images", "saved"},
     {"outputs"},
     {"checksums", "state_dicts", "configs", "sources"},
     {"download"},

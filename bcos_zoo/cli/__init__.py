@@ -11,6 +11,7 @@ import typer
 from .. import __version__
 from ..errors import BcosZooError
 from . import evaluation, explanations, networks, training, weights
+from .console import error_line, told
 
 __all__ = ["app", "main", "run"]
 
@@ -39,9 +40,10 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns its exit code: 0, or 2 with one `error:` line for bad input or usage."""
     try:
-        code = app(arguments, standalone_mode=False)
+        with told():
+            code = app(arguments, standalone_mode=False)
     except BcosZooError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(error_line(error), err=True)
         return 2
     except typer.exceptions.TyperException as error:
         if message := error.format_message():  # none where no command was given: then help was printed

@@ -6,7 +6,10 @@ Nothing of torch is imported here, nor at the top of the other files of this fol
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +19,8 @@ from ..errors import InputError
 from .choices import DEVICES
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..classifier import Classifier
 
 SHOWN = 20  # classes at most whose names are all said
@@ -60,9 +65,39 @@ def print_json(document: Any) -> None:
 def report(errors: list[InputError]) -> None:
     """Name every image that could not be used, then leave with exit code 2 if there was one."""
     for error in errors:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(error_line(error), err=True)
     if errors:
         raise typer.Exit(2)
+
+
+def error_line(error: object) -> str:
+    """The one line of an error, whatever names are in it."""
+    return f"error: {' '.join(str(error).splitlines())}"
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where rich prints. Names that people gave their files and classes come out as they are, no markup."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+class _Notes(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f"note: {' '.join(record.getMessage().splitlines())}", err=True)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Print what the library has to say beside its results, such as files passed over, a line each."""
+    logger, notes = logging.getLogger("bcos_zoo.images"), _Notes(logging.WARNING)
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(notes)
+    try:
+        yield
+    finally:
+        logger.removeHandler(notes)
+        logger.propagate = before
 
 
 def parse_target(classifier: Classifier, text: str) -> int | str:

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import InputError
 from .choices import EXPLAINERS, METRICS, PREDICTIONS
-from .console import BatchSize, Device, Json, Model, load, print_json
+from .console import BatchSize, Device, Json, Model, console, load, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,7 +76,6 @@ def evaluate_(
     ),
 ) -> None:
     """Measure accuracy, or explanations beside those of other methods, on a folder of labelled images."""
-    from rich.console import Console
     from rich.progress import Progress
 
     from .. import evaluate
@@ -96,7 +95,7 @@ def evaluate_(
     document: dict[str, Any] = {"model": name, "data": str(data)}
     summary: list[dict[str, Any]] = []
     if explained:
-        progress = Progress(console=Console(stderr=True))
+        progress = Progress(console=console(stderr=True))
         summary = evaluate.run(classifier, data, folder, settings, batch_size=batch_size, progress=progress)
         document |= {"folder": str(folder), "summary": evaluate.for_json(summary)}
     if not machine.is_main():  # one table is enough
@@ -110,9 +109,9 @@ def evaluate_(
     if as_json:
         return print_json(document)
     if predicted and found.scores:
-        Console().print(_scores(found.scores, asked))
+        console().print(_scores(found.scores, asked))
     if explained:
-        Console().print(_table(summary))
+        console().print(_table(summary))
 
 
 def _asked(

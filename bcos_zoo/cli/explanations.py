@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,9 +41,11 @@ def predict(
     from .. import images, pipeline
     from ..outputs import shown
 
-    sources = images.find_images(paths)
+    sources, errors = images.gather(paths)
+    if not sources:
+        return _finish({"model": model}, [], errors, as_json)
     name, classifier = load(model, device)
-    documents, errors = [], []
+    documents: list[Any] = []
     for path, answer in pipeline.predict_files(classifier, sources, top_k, batch_size=batch_size):
         if isinstance(answer, InputError):
             errors.append(answer)
@@ -52,10 +54,7 @@ def predict(
         if not as_json:
             best = ", ".join(f"{prediction.label} {shown(prediction.probability)}" for prediction in answer)
             typer.echo(f"{path}: {best} ({classifier.outputs.kind})")
-    if as_json:
-        said = {"model": name, "outputs": classifier.outputs.kind}
-        print_json(said | {"images": documents, "errors": [str(error) for error in errors]})
-    report(errors)
+    _finish({"model": name, "outputs": classifier.outputs.kind}, documents, errors, as_json)
 
 
 def explain(
@@ -90,14 +89,16 @@ def explain(
     explained = _unit(layer, unit)
     if explained and (contrast or target):
         raise InputError(f"{explained} is explained in place of a class; leave out --target and --contrast")
-    sources = images.find_images(paths)
+    sources, errors = images.gather(paths)
+    if not sources:
+        return _finish({"model": model}, [], errors, as_json)
     name, classifier = load(model, device)
     pair = (
         (parse_target(classifier, contrast[0]), parse_target(classifier, contrast[1])) if contrast else None
     )
     order = pipeline.Order(picture, format_, pair, shared_scale, seconds, explained)
     targets = [parse_target(classifier, one) for one in target] if target else None
-    documents, errors = [], []
+    documents: list[Any] = []
     answers = pipeline.explain_files(
         classifier, sources, targets, folder, order, model=name, batch_size=batch_size
     )
@@ -108,8 +109,13 @@ def explain(
         documents.append({"image": str(path)} | asdict(answer) | {"picture": str(answer.picture)})
         if not as_json:
             typer.echo(f"{path}: {_said(answer, explained, classifier.outputs)} -> {answer.picture}")
+    _finish({"model": name, "outputs": classifier.outputs.kind}, documents, errors, as_json)
+
+
+def _finish(
+    said: dict[str, str | None], documents: list[Any], errors: list[InputError], as_json: bool
+) -> None:
     if as_json:
-        said = {"model": name, "outputs": classifier.outputs.kind}
         print_json(said | {"images": documents, "errors": [str(error) for error in errors]})
     report(errors)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .console import Json, print_json
+from .console import Json, console, print_json
 
 Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph of the card's explanation.")]
 
@@ -33,7 +33,6 @@ def info(
     name: Annotated[str, typer.Argument(help="An architecture or a checkpoint.")], as_json: Json = False
 ) -> None:
     """Show what is known of an architecture and its checkpoints."""
-    from rich.console import Console
     from rich.table import Table
 
     from .. import zoo
@@ -44,7 +43,7 @@ def info(
     table = Table(show_header=False, box=None)
     for key, value in document.items():
         table.add_row(key, json.dumps(value) if isinstance(value, (dict, list)) else str(value))
-    Console().print(table)
+    console().print(table)
 
 
 def export(

@@ -13,7 +13,7 @@ import typer
 
 from ..errors import InputError
 from .choices import DEVICES
-from .console import Folder, Json, print_json
+from .console import Folder, Json, console, print_json
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -174,20 +174,22 @@ def _said(scores: Mapping[str, float]) -> str:
 
 
 def _log(line: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True).print(line, highlight=False, soft_wrap=True)
+    console(stderr=True).print(line, soft_wrap=True)
 
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..training import machine
 
-    err = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    err = console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, transient=True, disable=not machine.is_main()) as bar:
         one = bar.add_task("loss", total=None)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from ..errors import InputError
+from ..images.bounded import Bound
 
 Transform = Callable[[Image.Image], Tensor]
 CROPS = ("resized", "shift", "none")
@@ -93,7 +94,7 @@ def train_transform(card: dict[str, Any], augment: Augment) -> Transform:
         shift = augment.shift if augment.crop == "shift" else 0
         edge = tuple(math.floor(side / card["crop_pct"]) for side in (height, width))
         resize = transforms.Resize(edge[0] if edge[0] == edge[1] else edge, mode)
-        shape = [resize, Shift((height, width), shift)]
+        shape = [Bound(), resize, Shift((height, width), shift)]
     if augment.hflip:
         shape.append(transforms.RandomHorizontalFlip(augment.hflip))
     if augment.vflip:

@@ -21,7 +21,9 @@ def list_folder(root: str | Path) -> tuple[list[Path], list[int], tuple[str, ...
     """
     root = Path(root)
     names = tuple(_folders(root))
-    found = [_images(root / name) for name in names]
+    passed = images.Passed()
+    found = [_images(root / name, passed) for name in names]
+    passed.tell(root)
     paths = [path for some in found for path in some]
     labels = [index for index, some in enumerate(found) for _ in some]
     return paths, labels, names
@@ -67,7 +69,7 @@ def _folders(root: Path) -> Iterator[str]:
     return iter(found)
 
 
-def _images(root: Path) -> list[Path]:
+def _images(root: Path, passed: images.Passed | None = None) -> list[Path]:
     """The images below a folder, sorted, but for what is hidden."""
-    found = images.find_images([root])
+    found = images.find_images([root], passed)
     return [path for path in found if not is_hidden(path.relative_to(root).as_posix())]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..extras import required
-from ..files import replacing
+from ..files import SOFTWARE, replacing
 from .scoring import Row
 
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -110,7 +110,7 @@ def box_plot(
     axes.spines[["top", "right"]].set_visible(False)
     path = Path(path)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=150)
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150, **_origin(path))
     return path
 
 
@@ -138,8 +138,13 @@ def curve_plot(rows: list[Row], path: str | Path, *, metric: str = "deletion") -
     axes.spines[["top", "right"]].set_visible(False)
     path = Path(path)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=150)
+        figure.savefig(temporary, format=path.suffix[1:], dpi=150, **_origin(path))
     return path
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    """By which our own PNG files are not taken for photographs later."""
+    return {"metadata": {"Software": SOFTWARE}} if path.suffix == ".png" else {}
 
 
 def _matplotlib() -> tuple[Any, Any]:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
 from .. import render, vector, video
-from ..errors import InputError
-from ..files import replacing
+from ..errors import InputError, reason
+from ..files import LONGEST, replacing, shortened
+from ..images import own_info
+
+RESERVED = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')  # on Windows, and what would break lines
+DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+T = TypeVar("T")
 
 
 def save_picture(picture: Image.Image, path: Path) -> Path:
     """Write a PNG, whole or not at all. Raises InputError if the place cannot be written."""
     try:
         with replacing(path) as temporary:
-            picture.save(temporary, format="PNG")
+            picture.save(temporary, format="PNG", pnginfo=own_info())
     except OSError as error:
         raise unwritable(path, error) from error
     return path
@@ -46,18 +54,44 @@ def unwritable(path: Path, error: OSError) -> InputError:
 def picture_paths(sources: Sequence[Path], folder: Path, ending: str = "png") -> list[Path]:
     """`folder/NAME.explained.png` for each source, numbered where two sources share a name.
 
+    Two names are one if they differ in case alone, or in how an accent is stored: some disks keep no more of
+    them. What cannot stand in a name everywhere becomes `_`, and names too long for a disk are cut.
     ending: of the files, but for clips, which stay clips: `NAME.explained.mp4`.
     """
-    used: set[Path] = set()
+    used: set[str] = set()
     paths = []
     for source in sources:
         end = "mp4" if video.is_clip(source) else ending
-        path, n = folder / f"{source.stem}.explained.{end}", 2
-        while path in used:
-            path, n = folder / f"{source.stem}.{n}.explained.{end}", n + 1
-        used.add(path)
-        paths.append(path)
+        name, n = file_name(source.stem, f".explained.{end}"), 2
+        while _same(name) in used:
+            name, n = file_name(source.stem, f".{n}.explained.{end}"), n + 1
+        used.add(_same(name))
+        paths.append(folder / name)
     return paths
+
+
+def file_name(stem: str, ending: str) -> str:
+    """A file's name that every common file system takes: the start of the stem, and all of the ending."""
+    stem = RESERVED.sub("_", stem)
+    if stem.partition(".")[0].upper() in DEVICES:
+        stem = f"_{stem}"
+    return shortened(stem, LONGEST - len(ending.encode())) + ending
+
+
+def _same(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def attempt(source: object, do: Callable[[], T]) -> T | InputError:
+    """What `do` gives for one file, or why it could not: whatever befalls one, the others go on."""
+    try:
+        return do()
+    except InputError as error:
+        return error
+    except MemoryError:
+        return InputError(f"{str(source)!r} needs more memory than there is; give a smaller picture")
+    except OSError as error:
+        return InputError(f"{str(source)!r}: {reason(error)}; check the file, the disk and the folder of -o")
 
 
 def check_spared(path: Path, given: set[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from ..targets import Targets
 from .order import ENDINGS, MOST_IN_A_SHEET, Order
 from .places import (
     as_text,
+    attempt,
     check_spared,
     picture_paths,
     save_bytes,
@@ -47,19 +49,12 @@ def predict_files(
     batch_size: how many images go through the network at once.
     """
     for some in batched(sources, batch_size):
-        opened = [_opened(classifier, source) for source in some]
+        opened = [attempt(source, partial(classifier.preprocess, source)) for source in some]
         readable = [one for one in opened if isinstance(one, Tensor)]
         with torch.inference_mode():
             rows = iter(classifier.logits(torch.cat(readable)).cpu() if readable else ())
         for source, one in zip(some, opened, strict=True):
             yield source, one if isinstance(one, InputError) else classifier.rank(next(rows), top_k)
-
-
-def _opened(classifier: Classifier, source: Path) -> Tensor | InputError:
-    try:
-        return classifier.preprocess(source)
-    except InputError as error:
-        return error
 
 
 def explain_files(
@@ -86,21 +81,20 @@ def explain_files(
     scale = _shared_scale(classifier, sources, targets, order, batch_size) if order.shared_scale else None
     paths = picture_paths(sources, folder, ENDINGS.get(order.format, order.format))
     given = {source.resolve() for source in sources}
+
+    def one_file(source: Path, path: Path, explained: Iterator[ImageExplained | InputError]) -> Answer:
+        check_spared(path, given)
+        if video.is_clip(source):
+            return _clip(classifier, source, path, targets, order)
+        if isinstance(one := next(explained), InputError):
+            raise one
+        return _answer(one, _write(classifier, one, path, order, scale, model))
+
     for some in batched(zip(sources, paths, strict=True), batch_size):
         wanted = [source for source, path in some if not (video.is_clip(source) or _spoils(path, given))]
         explained = iter(explain_several(classifier, wanted, targets, order))
         for source, path in some:
-            try:
-                check_spared(path, given)
-                if video.is_clip(source):
-                    yield source, _clip(classifier, source, path, targets, order)
-                    continue
-                if isinstance(one := next(explained), InputError):
-                    raise one
-            except InputError as error:
-                yield source, error
-            else:
-                yield source, _answer(one, _write(classifier, one, path, order, scale, model))
+            yield source, attempt(source, partial(one_file, source, path, explained))
 
 
 def _spoils(path: Path, given: set[Path]) -> bool:
@@ -202,11 +196,16 @@ def _together(
             sections += [report.section(entry) for entry in _entries(one, scale, classifier.outputs.kind)]
         else:
             rows.append(sheet_row(one, source.name, scale))
+    errors = [(source, answer) for source, answer in answers if isinstance(answer, InputError)]
+    written: Path | InputError = path
     if sections:
-        errors = [as_text(str(answer)) for _, answer in answers if isinstance(answer, InputError)]
-        save_bytes(report.page(_heading(model), sections, errors).encode(), path)
+        told = [as_text(str(error)) for _, error in errors]
+        page = report.page(_heading(model), sections, told).encode()
+        written = attempt(path, partial(save_bytes, page, path))
     elif rows:
-        save_sheet(rows, path)
+        written = attempt(path, partial(save_sheet, rows, path))
+    if isinstance(written, InputError):  # then there is an answer of no image; the earlier errors are told
+        answers = [*errors, (path, written)]
     yield from answers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from ..outputs import shown
 from ..targets import Targets, resolve_targets
 from ..units import Unit
 from .order import Order
-from .places import as_text
+from .places import as_text, attempt
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ def explain_several(
     found: list[ImageExplained | InputError] = []
     opened: list[tuple[int, Image.Image, Tensor]] = []
     for place, source in enumerate(sources):
-        try:
-            photograph = images.load_rgb(source)
-            opened.append((place, photograph, classifier.preprocess(photograph)))
+        one = attempt(source, partial(_open, classifier, source))
+        if isinstance(one, InputError):
+            found.append(one)
+        else:
+            opened.append((place, *one))
             found.append(InputError("not explained yet"))
-        except InputError as error:
-            found.append(error)
     if not opened:
         return found
     x = torch.cat([pixels for _, _, pixels in opened])
@@ -98,6 +99,11 @@ def explain_several(
             explanation.logits[i] if logits is None else logits[i], order,
         )  # fmt: skip
     return found
+
+
+def _open(classifier: Classifier, source: str | Path | Image.Image) -> tuple[Image.Image, Tensor]:
+    photograph = images.load_rgb(source)
+    return photograph, classifier.preprocess(photograph)
 
 
 def _described(

@@ -41,10 +41,11 @@ def draw_unit(
     """
     if count > MOST_IN_A_SHEET:
         raise InputError(f"count={count}: allowed are 1 to {MOST_IN_A_SHEET}, the images that fit a sheet")
-    files, path = images.find_images(list(sources)), folder / f"{unit.layer}.{unit.index}.png"
+    files, wrong = images.gather(sources)
+    path = folder / f"{unit.layer}.{unit.index}.png"
     check_spared(path, {file.resolve() for file in files})
     found, errors = top_images(classifier, files, unit.layer, unit.index, count=count, batch_size=batch_size)
     order = Order("sheet", unit=unit)
     explained = ((one.path, explain_one(classifier, one.path, None, order)) for one in found)
     rows = [sheet_row(one, file.name, None) for file, one in explained]
-    return UnitSheet(save_sheet(rows, path) if rows else None, found, errors)
+    return UnitSheet(save_sheet(rows, path) if rows else None, found, [*wrong, *errors])

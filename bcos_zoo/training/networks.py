@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
-from timm.data import create_transform, resolve_model_data_config
+from timm.data import resolve_model_data_config
 from torch import nn
 
 from .. import configs, zoo
 from ..data import Task
 from ..errors import InputError
+from ..images.bounded import card_transform
 from ..outputs import Outputs
 from .recipe import Recipe
 
@@ -76,7 +77,7 @@ def data_config(model: nn.Module, size: int | None = None) -> dict[str, Any]:
 
 def val_transform(model: nn.Module) -> Any:
     """PIL image -> (3, H, W), as the finished network will see it."""
-    return create_transform(**data_config(model))
+    return card_transform(data_config(model))
 
 
 def still(model: nn.Module) -> Any:

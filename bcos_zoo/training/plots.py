@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..extras import required
-from ..files import replacing
+from ..files import SOFTWARE, replacing
 from .runs import writing
 
 # Told apart by readers who see no red or no green, and in print: Okabe and Ito 2008, darkest first.
@@ -34,7 +34,7 @@ def figure(width: float, height: float) -> Any:
 def save(drawn: Any, path: Path, *, dpi: int) -> Path:
     """Write a figure as PNG, whole or not at all. Raises InputError where it cannot be written."""
     with writing(path), replacing(path) as temporary:
-        drawn.savefig(temporary, format="png", dpi=dpi)
+        drawn.savefig(temporary, format="png", dpi=dpi, metadata={"Software": SOFTWARE})
     return path
 
 

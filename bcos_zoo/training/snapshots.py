@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageDraw
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from .. import render
@@ -26,6 +25,7 @@ from ..data.samples import Samples
 from ..errors import InputError
 from ..explanation import Explanation
 from ..files import replacing
+from ..images import own_info
 from ..inputs import unwrapped
 from ..layers import Encode
 from ..outputs import shown
@@ -237,7 +237,7 @@ def _spaced(epochs: Sequence[int], most: int) -> list[int]:
 
 def _save(picture: Image.Image, path: Path) -> None:
     with writing(path), replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=own_info())
 
 
 def _save_tiles(path: Path, tiles: Sequence[Image.Image], probabilities: Sequence[float]) -> None:
@@ -248,7 +248,7 @@ def _save_tiles(path: Path, tiles: Sequence[Image.Image], probabilities: Sequenc
     column = Image.new("RGBA", (width, height * len(tiles)))
     for i, tile in enumerate(tiles):
         column.paste(tile, (0, i * height))
-    said = PngInfo()
+    said = own_info()
     said.add_text("probabilities", json.dumps(probabilities))
     with writing(path), replacing(path) as temporary:
         column.save(temporary, format="PNG", pnginfo=said)

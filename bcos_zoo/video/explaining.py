@@ -1,12 +1,10 @@
-"""Clips and webcams, explained frame by frame: the photograph beside W(x) in colour. Needs PyAV."""
+"""From clip to clip: every frame explained, on one scale, at its time."""
 
 from __future__ import annotations
 
 import math
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,16 +12,15 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from . import render
-from .classifier import Classifier, Prediction
-from .errors import InputError, reason
-from .explanation import Explanation
-from .extras import required
-from .files import replacing
-from .targets import Targets
+from .. import render
+from ..classifier import Classifier, Prediction
+from ..errors import InputError, reason
+from ..explanation import Explanation
+from ..extras import required
+from ..files import replacing
+from ..targets import Targets
+from . import reading
 
-SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv".split())
-WEBCAM_SECONDS = 10.0  # a webcam has no end of its own
 FOLLOW = 0.1  # how much of a frame's own scale the shared one takes on: at 25 a second, half in 0.3 s
 TICKS = 60_000  # of the written clip a second: whole numbers of them for 24, 25, 29.97, 30, 50 and 60 frames
 CODECS = ("libx264", "mpeg4")  # the second one is in every build of FFmpeg
@@ -57,17 +54,6 @@ class SteadyScale:
         return self.scale
 
 
-def is_clip(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a clip, by its suffix, or a webcam: a device file such as /dev/video0."""
-    path = Path(path)
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    try:
-        return stat.S_ISCHR(path.stat().st_mode) and path.name.startswith("video")
-    except OSError:
-        return False
-
-
 def explain_clip(
     classifier: Classifier,
     source: str | os.PathLike[str],
@@ -90,7 +76,7 @@ def explain_clip(
         raise InputError(f"{path}: clips are written as .mp4; give a name that ends so")
     if seconds is not None and not 0 < seconds < math.inf:
         raise InputError(f"seconds={seconds}: allowed are finite numbers above 0, or None")
-    frames = _frames(av, source, seconds)
+    frames = reading.frames(av, source, seconds)
     first = next(frames, None)
     if first is None:
         raise InputError(f"{source} has no frames; give a clip with at least one")
@@ -123,50 +109,6 @@ def _chain(
 ) -> Iterator[tuple[float, Image.Image]]:
     yield first
     yield from rest
-
-
-def _frames(av: Any, source: Path, seconds: float | None) -> Iterator[tuple[float, Image.Image]]:
-    """(time in seconds from the first frame, picture), upright."""
-    count = 0
-    with _opened(av, source) as container:
-        if not container.streams.video:
-            raise InputError(f"{source} has no pictures, only sound; give a clip with a video stream")
-        stream = container.streams.video[0]
-        webcam = stat.S_ISCHR(source.stat().st_mode)
-        end = seconds if seconds is not None else WEBCAM_SECONDS if webcam else math.inf
-        pace = 1 / float(stream.average_rate or 25)
-        start: float | None = None
-        try:
-            for frame in container.decode(stream):
-                if getattr(frame, "is_corrupt", False):
-                    raise InputError(f"{source}: frame {count} is damaged; give a whole clip")
-                now = count * pace if frame.time is None else float(frame.time)
-                start = now if start is None else start
-                if now - start >= end:
-                    return
-                picture = frame.to_image()
-                turn = getattr(frame, "rotation", 0)  # how the telephone was held
-                yield now - start, picture.rotate(turn, expand=True) if turn else picture
-                count += 1
-        except av.error.FFmpegError as error:
-            raise InputError(
-                f"{source}: frame {count} is damaged ({reason(error)}); give a whole clip"
-            ) from error
-
-
-@contextmanager
-def _opened(av: Any, source: Path) -> Iterator[Any]:
-    try:
-        webcam = stat.S_ISCHR(source.stat().st_mode)
-        # A file must not make FFmpeg open others: playlists name addresses.
-        how: dict[str, Any] = {"format": "v4l2"} if webcam else {"options": {"protocol_whitelist": "file"}}
-        container = av.open(str(source), **how)
-    except (OSError, av.error.FFmpegError, ValueError) as error:
-        raise InputError(
-            f"{source} cannot be read as a clip ({reason(error)}); give a whole one, such as an MP4"
-        ) from error
-    with container:
-        yield container
 
 
 def _draw(

@@ -1,0 +1,53 @@
+"""The card's own transform, with a bound on what its resize makes of very long pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image
+from timm.data import create_transform
+from timm.data.transforms import ResizeKeepRatio
+from torchvision import transforms
+
+LONGEST = 32  # of the longer side, in shorter ones
+
+
+class Bound(transforms.CenterCrop):  # type: ignore[misc]
+    """The middle of a picture that is longer than 32 times its shorter side; any other as it is.
+
+    The resize that follows makes the shorter side as long as the network needs, and the longer one in
+    proportion: of 1 x 20000 pixels it would make gigabytes, of which the centre crop keeps one square. That
+    square is the same after this.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        size, least = image.size, min(image.size)
+        # an even number is cut away, as the crop afterwards does, or the middle would move by half a pixel
+        width, height = (min(side, LONGEST * least + (side - LONGEST * least) % 2) for side in size)
+        if (width, height) == size:
+            return image
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        return image.crop((left, top, left + width, top + height))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({LONGEST}:1)"
+
+
+def card_transform(config: dict[str, Any]) -> transforms.Compose:
+    """timm's evaluation transform of a card, by which a picture of any proportions fits into memory.
+
+    config: as `timm.data.resolve_model_data_config` gives it.
+    """
+    made = create_transform(**config, is_training=False)
+    return (
+        transforms.Compose([Bound(), *made.transforms]) if any(map(_is_unbounded, made.transforms)) else made
+    )
+
+
+def _is_unbounded(resize: object) -> bool:
+    if isinstance(resize, ResizeKeepRatio):
+        return float(resize.longest) == 0
+    return isinstance(resize, transforms.Resize) and isinstance(resize.size, int)

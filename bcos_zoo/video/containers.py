@@ -1,0 +1,144 @@
+"""Whether a clip's file is all there. FFmpeg takes the end of a cut Matroska, AVI or Ogg file for its end.
+
+Containers say how long their parts are: here only that is read, part by part, and compared with the file.
+What says nothing of its length, such as a live recording cut between two clusters, or MPEG-TS at the end of a
+packet, cannot be told from a whole one.
+Sources: RFC 8794 (EBML) and 9559 (Matroska), ISO/IEC 14496-12 section 4.2 (boxes), Microsoft's RIFF and
+OpenDML, RFC 3533 (Ogg), ISO/IEC 13818-1 (packets of 188 bytes), Adobe's FLV 10.1 annex E, Microsoft's ASF.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+PACKET = 188  # bytes, of MPEG-TS
+OGG_LAST, OGG_PAGE = 4, 65307  # a page's flag, the most bytes of one
+MOST_PARTS = 1_000_000  # a file that has more is not followed further
+
+
+def missing(path: Path) -> str | None:
+    """What of a container's file is cut off, in words; None if all is there, or nothing can be said."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(16)
+        if start[:4] == struct.pack(">I", EBML):
+            end = _ebml(file, size)
+        elif start[:4] == b"RIFF":
+            end = _riff(file, size)
+        elif start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            end = _boxes(file, size)
+        elif start[:3] == b"FLV":
+            end = _flv(file, size)
+        elif start == ASF:
+            end = _asf(file)
+        elif start[:4] == b"OggS":
+            return None if _ogg_ends(file, size) else "its last page is not there"
+        elif start[:1] == b"G" and path.suffix.lower() == ".ts":
+            end = -(-size // PACKET) * PACKET
+        else:
+            return None
+    return f"it says that it has {end} bytes, and has {size}" if end > size else None
+
+
+def _ebml(file: BinaryIO, size: int) -> int:
+    """Where the last element ends; the elements of one whose size is unknown are followed in its place."""
+    at, end = 0, 0
+    for _ in range(MOST_PARTS):
+        file.seek(at)
+        head = file.read(12)
+        if not head:
+            break
+        id_length = _width(head[0])
+        if id_length > 4:  # no element: whatever follows
+            break
+        if len(head) <= id_length or len(head) < id_length + (length := _width(head[id_length])):
+            return size + 1
+        if length > 8:
+            break
+        name = int.from_bytes(head[:id_length], "big")
+        value = int.from_bytes(head[id_length : id_length + length], "big") & ((1 << 7 * length) - 1)
+        at += id_length + length
+        if value == (1 << 7 * length) - 1:  # unknown: its elements follow, as if they stood beside it
+            continue
+        end = at + value
+        if name == SEGMENT or end > size:
+            break
+        at = end
+    return end
+
+
+def _width(first: int) -> int:
+    """Bytes of a number of variable length, by its first one; 9 if that is none."""
+    return 9 - first.bit_length()
+
+
+def _riff(file: BinaryIO, size: int) -> int:
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        name, length = struct.unpack("<4sI", file.read(8))
+        if name != b"RIFF":  # padding, or anything: not of the clip
+            break
+        at += 8 + length + length % 2
+    return at - 1 if at == size + 1 else at  # the last byte of padding is often left out
+
+
+def _boxes(file: BinaryIO, size: int) -> int:
+    at = 0
+    for _ in range(MOST_PARTS):
+        if at >= size:
+            break
+        file.seek(at)
+        head = file.read(16)
+        if len(head) < 8:
+            return size + 1
+        (length,) = struct.unpack(">I", head[:4])
+        if length == 0:  # to the end of the file
+            return size
+        if length == 1 and len(head) == 16:
+            (length,) = struct.unpack(">Q", head[8:])
+        if length < 8 or not head[4:8].isascii():
+            return at  # no box: whatever follows
+        at += length
+    return at
+
+
+def _flv(file: BinaryIO, size: int) -> int:
+    file.seek(5)
+    (at,) = struct.unpack(">I", file.read(4).rjust(4, b"\0"))
+    at += 4
+    for _ in range(MOST_PARTS):
+        if at >= size:
+            break
+        file.seek(at)
+        head = file.read(11)
+        if len(head) < 11:
+            return size + 1
+        at += 11 + int.from_bytes(head[1:4], "big") + 4
+    return at
+
+
+def _asf(file: BinaryIO) -> int:
+    file.seek(0)
+    head = file.read(1 << 16)
+    at = head.find(ASF_FILE)
+    if at < 0 or at + 48 > len(head):
+        return 0
+    (length,) = struct.unpack_from("<Q", head, at + 40)
+    (flags,) = struct.unpack_from("<I", head, at + 88) if at + 92 <= len(head) else (1,)
+    return 0 if flags & 1 else int(length)  # broadcasts do not know it
+
+
+def _ogg_ends(file: BinaryIO, size: int) -> bool:
+    file.seek(max(0, size - OGG_PAGE))
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    if at < 0 or at + 27 > len(tail):
+        return False
+    lengths = tail[at + 27 : at + 27 + tail[at + 26]]
+    return bool(tail[at + 5] & OGG_LAST) and at + 27 + len(lengths) + sum(lengths) <= len(tail)

@@ -1,0 +1,97 @@
+"""Pictures of any proportions: the resize that precedes the crop stays small, and shows the same."""
+
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+
+import bcos_zoo
+from bcos_zoo.data.augment import Augment, train_transform
+from bcos_zoo.evaluate.geometry import centres
+from bcos_zoo.images.bounded import LONGEST, Bound, card_transform
+from bcos_zoo.training.networks import val_transform
+
+CARD = {
+    "input_size": (3, 64, 64),
+    "interpolation": "bicubic",
+    "crop_pct": 0.9,
+    "mean": (0, 0, 0),
+    "std": (1, 1, 1),
+}
+
+
+def stripes(size):
+    image = Image.new("RGB", size)
+    for i in range(max(size)):
+        image.putpixel((i, 0) if size[0] > size[1] else (0, i), (i * 37 % 256, i * 11 % 256, i % 256))
+    return image.resize(size)
+
+
+@pytest.mark.parametrize("size", [(100, 3200), (3, 96), (33, 1000), (40, 30)])
+def test_a_picture_within_the_bound_is_left_alone(size):
+    assert Bound()(image := Image.new("RGB", size)) is image
+
+
+@pytest.mark.parametrize("size", [(1, 500), (1, 501), (500, 1), (3, 400), (401, 3), (2, 2001)])
+def test_what_the_network_sees_is_the_same_with_the_bound(size):
+    image = stripes(size)
+    for card in (CARD, CARD | {"input_size": (3, 64, 96)}):
+        exact = create_transform(**card, is_training=False)(image)
+        assert (card_transform(card)(image) - exact).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("mode", ["squash", "border"])
+def test_transforms_that_keep_all_of_the_picture_are_not_cropped(mode):
+    image = stripes((4, 400))
+    card = CARD | {"crop_mode": mode}
+    assert torch.equal(card_transform(card)(image), create_transform(**card, is_training=False)(image))
+
+
+def test_boxes_and_masks_follow_the_bound():
+    for size in ((1, 3000), (3001, 2)):
+        exact = centres(create_transform(**CARD, is_training=False), size)
+        bounded = centres(card_transform(CARD), size)
+        assert all((a - b).abs().max() < 0.05 for a, b in zip(exact, bounded, strict=True))
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (3 << 30,) * 2)
+from bcos_zoo import cli
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+def test_a_line_of_pixels_is_explained_in_little_memory_and_the_others_go_on(tmp_path):
+    sources = [tmp_path / f"{k}.png" for k in range(3)]
+    for path, size in zip(sources, [(1, 60000), (60000, 1), (40, 30)], strict=True):
+        Image.new("RGB", size, (200, 100, 50)).save(path)
+    if not hasattr(resource, "RLIMIT_DATA"):
+        pytest.skip("no limit of memory here")
+    command = [sys.executable, "-c", LIMITED, "explain", *map(str, sources), "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+@pytest.mark.parametrize("crop", ["resized", "shift", "none"])
+def test_training_and_validation_bound_it_too(crop, monkeypatch):
+    largest = 0
+    resize = Image.Image.resize
+
+    def watched(self, size, *arguments, **more):
+        nonlocal largest
+        largest = max(largest, size[0] * size[1])
+        return resize(self, size, *arguments, **more)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    model = bcos_zoo.create_model("bcos_resnet20")
+    config = resolve_model_data_config(model)
+    for size in ((1, 20000), (20000, 1)):
+        for transform in (train_transform(config, Augment(crop=crop)), val_transform(model)):
+            assert transform(Image.new("RGB", size)).shape == (3, 32, 32)
+    assert largest <= 40 * 40 * LONGEST
