@@ -263,7 +263,7 @@ def verify(
     """Recompute a bundle from the image and the network, and say line by line whether it holds.
 
     model: what to recompute it with; by default the checkpoint of the manifest that the bundle names.
-    tolerance: how much an array may differ, relative to its largest absolute value. device: where to recompute.
+    tolerance: how much an array may differ, relative to its largest absolute value. device: where.
     Raises InputError for a file that is no bundle or no image, and for a bundle that names a network from
     elsewhere, which is only fetched when `model` asks for it; UnknownModelError and WeightsError as `load`.
     """
@@ -367,8 +367,8 @@ def _recomputed(
         if (dtype := DTYPES.get(claim["dtype"])) is None:
             raise InputError(f"dtype {claim['dtype']!r}; allowed are {', '.join(DTYPES)}")
         targets = torch.from_numpy(arrays["targets"])
-        x, names = classifier.preprocess(image), classifier.outputs
-        again = _arrays(explain(classifier.model, x, targets, class_names=names, dtype=dtype))
+        x, outputs = classifier.preprocess(image), classifier.outputs
+        again = _arrays(explain(classifier.model, x, targets, class_names=outputs, dtype=dtype))
     except InputError as error:
         return [Check(name, False, f"cannot be recomputed: {error}") for name in names]
     return [_close(name, arrays[name], again[name], tolerance) for name in names]

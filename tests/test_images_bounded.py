@@ -1,15 +1,12 @@
 """Pictures of any proportions: the resize that precedes the crop stays small, and shows the same."""
 
-import resource
-import subprocess
-import sys
-
 import pytest
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
 import bcos_zoo
+from bcos_zoo import pipeline
 from bcos_zoo.data.augment import Augment, train_transform
 from bcos_zoo.evaluate.geometry import centres
 from bcos_zoo.images.bounded import LONGEST, Bound, card_transform
@@ -58,40 +55,35 @@ def test_boxes_and_masks_follow_the_bound():
         assert all((a - b).abs().max() < 0.05 for a, b in zip(exact, bounded, strict=True))
 
 
-LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_DATA, (3 << 30,) * 2)
-from bcos_zoo import cli
-sys.exit(cli.run(sys.argv[1:]))
-"""
-
-
-def test_a_line_of_pixels_is_explained_in_little_memory_and_the_others_go_on(tmp_path):
-    sources = [tmp_path / f"{k}.png" for k in range(3)]
-    for path, size in zip(sources, [(1, 60000), (60000, 1), (40, 30)], strict=True):
-        Image.new("RGB", size, (200, 100, 50)).save(path)
-    if not hasattr(resource, "RLIMIT_DATA"):
-        pytest.skip("no limit of memory here")
-    command = [sys.executable, "-c", LIMITED, "explain", *map(str, sources), "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(list((tmp_path / "out").iterdir())) == 3
-
-
-@pytest.mark.parametrize("crop", ["resized", "shift", "none"])
-def test_training_and_validation_bound_it_too(crop, monkeypatch):
-    largest = 0
-    resize = Image.Image.resize
+@pytest.fixture
+def largest(monkeypatch):
+    """Pixels of the largest picture that was made by a resize, in a list."""
+    found, resize = [0], Image.Image.resize
 
     def watched(self, size, *arguments, **more):
-        nonlocal largest
-        largest = max(largest, size[0] * size[1])
+        found[0] = max(found[0], size[0] * size[1])
         return resize(self, size, *arguments, **more)
 
     monkeypatch.setattr(Image.Image, "resize", watched)
+    return found
+
+
+def test_a_line_of_pixels_is_explained_in_little_memory_and_the_others_go_on(tmp_path, largest):
+    sources = [tmp_path / f"{k}.png" for k in range(3)]
+    for path, size in zip(sources, [(1, 60000), (60000, 1), (40, 30)], strict=True):
+        Image.new("RGB", size, (200, 100, 50)).save(path)
+    classifier = bcos_zoo.load("bcos_resnet20.cifar10")
+    answers = list(pipeline.explain_files(classifier, sources, None, tmp_path / "out"))
+    assert all(isinstance(answer, pipeline.Answer) for _, answer in answers)
+    assert answers[0][1].predictions == answers[1][1].predictions
+    assert largest[0] <= 320 * 320 * LONGEST
+
+
+@pytest.mark.parametrize("crop", ["resized", "shift", "none"])
+def test_training_and_validation_bound_it_too(crop, largest):
     model = bcos_zoo.create_model("bcos_resnet20")
     config = resolve_model_data_config(model)
     for size in ((1, 20000), (20000, 1)):
         for transform in (train_transform(config, Augment(crop=crop)), val_transform(model)):
             assert transform(Image.new("RGB", size)).shape == (3, 32, 32)
-    assert largest <= 40 * 40 * LONGEST
+    assert largest[0] <= 40 * 40 * LONGEST
