@@ -27,6 +27,7 @@ from .errors import InputError, WeightsError
 from .explain import explain
 from .explanation import Explanation
 from .files import replacing
+from .images import own_info
 from .inputs import unwrapped
 from .layers import Encode
 from .sources import Source
@@ -224,7 +225,7 @@ def write(network: Network, folder: Path, repo: str | None = None) -> None:
         view = classifier.view(network.photograph)
         sheet = render.figure(view, network.explanation, titles=[title])
         with replacing(folder / PICTURE) as temporary:
-            sheet.save(temporary, format="PNG", optimize=True, pnginfo=images.own_info())
+            sheet.save(temporary, format="PNG", optimize=True, pnginfo=own_info())
     facts = modelcard.Facts(
         model=model,
         repo=repo,
