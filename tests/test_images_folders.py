@@ -10,11 +10,15 @@ from PIL import Image
 from bcos_zoo import InputError, cli, data, images
 from bcos_zoo.images import find_images, formats, gather
 
+MODEL = "bcos_resnet20.cifar10"
+VERBS = ("predict", "explain", "units", "evaluate", "finetune")
+
 
 @pytest.fixture
 def run(capsys):
     def call(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        named = ["--model", MODEL] if arguments[0] in VERBS else []
+        code = cli.run([str(argument) for argument in arguments] + named)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -60,7 +64,7 @@ def test_no_verb_finds_what_a_verb_wrote(run, folder, tmp_path):
     for order in ([], ["--picture", "sheet"]):
         assert run("explain", folder, "-o", folder, *order)[0] == 0
     assert run("units", folder, *unit, "-o", folder)[0] == 0
-    assert run("export", cli.DEFAULT_MODEL, "-o", folder / "exported")[0] == 0
+    assert run("export", MODEL, "-o", folder / "exported")[0] == 0
     names = {path.name for path in folder.rglob("*.png")}
     assert {"sheet.png", "layer3.1.conv2.3.png", "explanation.png", "a.explained.png"} <= names
     assert [path.name for path in find_images([folder])] == ["a.png", "b.jpg"]

@@ -15,11 +15,15 @@ from bcos_zoo.pipeline import places
 
 LONG = ["文" * 70 + ".png", "文" * 83 + ".png", "a" * 251 + ".png", "é" * 125 + ".jpg", "😀" * 62 + ".gif"]
 
+MODEL = "bcos_resnet20.cifar10"
+VERBS = ("predict", "explain", "units", "evaluate", "finetune")
+
 
 @pytest.fixture
 def run(capsys):
     def call(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
+        named = ["--model", MODEL] if arguments[0] in VERBS else []
+        code = cli.run([str(argument) for argument in arguments] + named)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

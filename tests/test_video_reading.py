@@ -14,6 +14,7 @@ from bcos_zoo.video import reading
 from bcos_zoo.video.containers import missing
 
 av = pytest.importorskip("av")
+MODEL = ["--model", "bcos_resnet20.cifar10"]
 
 
 def photograph(k=0, size=(64, 48)):
@@ -237,7 +238,7 @@ def test_sound_alone_and_a_cover_are_no_clip(tmp_path):
 
 def test_a_clip_without_frames_is_refused(tmp_path, capsys):
     make(tmp_path / "a.mkv", 0, "ffv1")
-    assert cli.run(["explain", str(tmp_path / "a.mkv"), "-o", str(tmp_path / "out")]) == 2
+    assert cli.run(["explain", str(tmp_path / "a.mkv"), "-o", str(tmp_path / "out"), *MODEL]) == 2
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
@@ -264,7 +265,17 @@ def test_a_cut_clip_leaves_the_others_and_nothing_behind(tmp_path, ending):
     codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(ending, "libx264")
     whole, cut = make(tmp_path / f"whole.{ending}", 4, codec), tmp_path / f"cut.{ending}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 5])
-    command = [sys.executable, "-m", "bcos_zoo", "explain", str(cut), str(whole), "-o", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "bcos_zoo",
+        "explain",
+        str(cut),
+        str(whole),
+        "-o",
+        str(tmp_path / "out"),
+        *MODEL,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["whole.explained.mp4"]
