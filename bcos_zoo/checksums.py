@@ -58,7 +58,20 @@ def stamp(path: Path, digest: str, hashed: State) -> None:
     now = state(path)
     if now[:-1] == hashed[:-1]:  # the last one, a new name changes too
         _let_settle(now)
-        _write(path, digest, now)
+        _write(path, digest, now, fetched=_which(now))
+
+
+def was_fetched(path: Path) -> bool:
+    """Whether `stamp` was left on this very file: then bcos_zoo made it, whatever became of its bytes."""
+    try:
+        return (_read(_stamp_of(path)) or {}).get("fetched") == _which(state(path))
+    except OSError:
+        return False  # there is none any more
+
+
+def _which(now: State) -> State:
+    """Inode and device: who puts another file in its place changes them."""
+    return now[2:4]
 
 
 def state(path: Path) -> State:
@@ -73,11 +86,13 @@ def _let_settle(now: State) -> None:
         time.sleep(GRAIN)
 
 
-def _write(path: Path, digest: str, now: State) -> None:
+def _write(path: Path, digest: str, now: State, fetched: State | None = None) -> None:
+    said: dict[str, object] = {"path": str(path), "sha256": digest, "state": now}
+    said["fetched"] = fetched or (_read(_stamp_of(path)) or {}).get("fetched")  # hashing does not change it
     try:
         if state(path) == now:  # else somebody writes it at this moment
             with replacing(_stamp_of(path)) as temporary:
-                temporary.write_text(json.dumps({"path": str(path), "sha256": digest, "state": now}))
+                temporary.write_text(json.dumps(said))
     except OSError:
         return  # a cache that cannot be written: the next load hashes again
 

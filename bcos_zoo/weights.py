@@ -5,12 +5,14 @@ Nothing is given out before its hash was checked; nothing stands under its final
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
@@ -21,13 +23,14 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
 from . import manifest
-from .checksums import sha256, stamped_sha256
+from .checksums import sha256, stamped_sha256, was_fetched
 from .download import download, offline, patiently, shown
 from .errors import WeightsError, reason
 from .files import locked
 from .manifest import Checkpoint, HubFile, LocalFile, Packaged, Place, Url
 
 MIRROR = "BCOS_ZOO_MIRROR"
+LONGEST = 100  # characters of a name, ahead of the sha256
 Folder = str | os.PathLike[str] | None
 _log = logging.getLogger(__name__)
 _REMEDY = {Packaged: "reinstall bcos-zoo", LocalFile: "put the right file there, or correct the manifest"}
@@ -49,8 +52,9 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
     cache_dir: where downloads go. Unless given, `torch.hub.get_dir()/checkpoints` for urls (TORCH_HOME moves
     it) and the cache of huggingface_hub (HF_HOME moves it) for its repositories.
 
-    A file that was verified before and has not changed since is not hashed again. One in the cache that is
-    damaged gets another name, ending in ".damaged", and is downloaded anew if a place is known.
+    A file that was verified before and has not changed since is not hashed again. One that `fetch` brought
+    and that was damaged since gets another name, ending in ".damaged", and is downloaded anew if a place is
+    known. What others put into a cache is used if it is right, and never renamed or deleted.
     BCOS_ZOO_MIRROR, a folder or a base url, stands for all places on the network; its files are called as
     `filename` says. With HF_HUB_OFFLINE nothing is downloaded.
 
@@ -68,9 +72,9 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
         return _from_folder(Path(mirror).expanduser(), record, cached, digest)
     if mirror:
         url = f"{mirror.rstrip('/')}/{quote(filename(record))}"
-        return _from_url(url, _url_cache(cache_dir) / filename(record), digest, file.bytes)
+        return _from_url(url, _url_cache(cache_dir), record, file)
     if isinstance(where, Url):
-        return _from_url(where.url, cached, digest, file.bytes)
+        return _from_url(where.url, _url_cache(cache_dir), record, file)
     if isinstance(where, HubFile):
         return _from_hub(where, record, digest, cache_dir)
     return _from_cache(cached, record, digest)
@@ -86,17 +90,29 @@ def location(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
     if isinstance(where, (Packaged, LocalFile)):
         return where.path
     if not isinstance(where, HubFile):
-        return _url_cache(cache_dir) / filename(record)
+        own, *others = _names(_url_cache(cache_dir), record)
+        return own if own.exists() else next((path for path in others if _of_others(path, record)), own)
     folder = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser()
     repo = repo_folder_name(repo_id=where.repo, repo_type="model")
     return folder / repo / "snapshots" / where.revision / where.filename
 
 
 def filename(checkpoint: Checkpoint) -> str:
-    """What the file of a checkpoint is called in the cache and in a mirror.
+    """What the file of a checkpoint is called in the cache and in a mirror: no two of other bytes alike.
 
-    The last part of its url, if that is the name of a file of weights; else the name of the checkpoint.
+    The last part of its url, if that is the name of a file of weights, else the name of the checkpoint; and
+    the beginning of its sha256, unless it stands in the name already, as torch.hub wants it.
     """
+    digest = _file(checkpoint).digest
+    plain = PurePosixPath(_plain(checkpoint))
+    hashed = plain.stem.rpartition("-")[2]
+    if len(hashed) >= 8 and digest.startswith(hashed):
+        return plain.name
+    return f"{plain.stem[:LONGEST]}-{digest[:16]}{plain.suffix}"
+
+
+def _plain(checkpoint: Checkpoint) -> str:
+    """The name without the sha256, which others may have given the file."""
     file = _file(checkpoint)
     if isinstance(file.where, Url):
         name = PurePosixPath(urlsplit(file.where.url).path).name
@@ -163,6 +179,16 @@ def _by_hand(record: Checkpoint, url: str | None) -> str:
     )
 
 
+def _names(folder: Path, record: Checkpoint) -> list[Path]:
+    """Where the file of a checkpoint may be in a folder: under the name that `fetch` gives it, or others."""
+    return list(dict.fromkeys([folder / filename(record), folder / _plain(record)]))
+
+
+def _of_others(path: Path, record: Checkpoint) -> bool:
+    """Whether somebody else left the right file there. It may be none, or not for us to read."""
+    return path.is_file() and os.access(path, os.R_OK) and _holds(path, _file(record).digest)
+
+
 def _url_cache(cache_dir: Folder) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints") if cache_dir is None else Path(cache_dir).expanduser()
 
@@ -171,7 +197,8 @@ def _from_folder(folder: Path, record: Checkpoint, cached: Path, digest: str) ->
     """The file of a mirror that is a folder, or the cached one."""
     if _holds(cached, digest):
         return cached
-    path = folder / filename(record)
+    own, *others = _names(folder, record)
+    path = own if own.is_file() else next((path for path in others if _of_others(path, record)), own)
     if not path.is_file():
         raise WeightsError(
             f"no file {path} for {record.name}, and {MIRROR} allows no other place; put it there, "
@@ -186,7 +213,7 @@ def _from_cache(path: Path, record: Checkpoint, digest: str) -> Path:
         return path
     if path.exists():
         try:
-            _set_aside(path, digest)
+            _make_room(path, digest)
         except OSError as error:
             raise WeightsError(
                 f"{path} does not have the sha256 {digest} and cannot be renamed ({reason(error)}); remove it"
@@ -197,10 +224,14 @@ def _from_cache(path: Path, record: Checkpoint, digest: str) -> Path:
     )
 
 
-def _from_url(url: str, target: Path, digest: str, size: int | None) -> Path:
-    """The file of that url in the cache, downloaded if it is not there."""
+def _from_url(url: str, folder: Path, record: Checkpoint, file: _Known) -> Path:
+    """The file of that url in a cache, downloaded if it is not there."""
+    (target, *others), digest, size = _names(folder, record), file.digest, file.bytes
     if _holds(target, digest):
         return target
+    for path in others:
+        if _of_others(path, record):
+            return path
     try:
         if not target.exists():
             _check_online(target, shown(url))
@@ -208,7 +239,7 @@ def _from_url(url: str, target: Path, digest: str, size: int | None) -> Path:
             if _holds(target, digest):  # another process was faster
                 return target
             if target.exists():
-                _set_aside(target, digest)
+                _make_room(target, digest)
             _check_online(target, shown(url))
             download(url, target, digest, size)
     except OSError as error:
@@ -219,9 +250,15 @@ def _from_url(url: str, target: Path, digest: str, size: int | None) -> Path:
     return target
 
 
-def _set_aside(path: Path, digest: str) -> None:
-    """Take the name from a damaged file. Its bytes are kept: somebody may have put them there by hand."""
-    aside = path.with_name(f"{path.name}.damaged")
+def _make_room(path: Path, digest: str) -> None:
+    """Take the name from a damaged file that `fetch` brought. Raises WeightsError if others put it there."""
+    if not was_fetched(path):
+        raise WeightsError(
+            f"{path} does not have the sha256 {digest}, and was not put there by bcos_zoo, which leaves it "
+            "alone; move it away, or name another folder: TORCH_HOME moves the cache"
+        )
+    names = (path.with_name(f"{path.name}{f'.{i}' if i else ''}.damaged") for i in count())
+    aside = next(name for name in names if not os.path.lexists(name))
     os.replace(path, aside)
     _log.warning("%s does not have the sha256 %s: it is called %s now", path, digest, aside.name)
 
@@ -234,6 +271,8 @@ def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: Folder
     source = f"{where.repo} at {where.revision}"
     if not target.exists():
         _check_online(target, source)
+    elif _is_whole(target):
+        raise _another(where, source, digest, stamped_sha256(target), "it stays in the cache of the Hub")
     folder = target.parents[where.filename.count("/") + 3]  # below it: repository, "snapshots", revision
     lock = folder / ".locks" / target.relative_to(folder).parts[0] / f"{where.revision}.{target.name}"
     ask = partial(hf_hub_download, where.repo, where.filename, revision=where.revision, cache_dir=folder)
@@ -257,10 +296,28 @@ def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: Folder
             f"cannot download {where.filename} from {source} ({reason(cause or error)}); try again, "
             f"or put it into a folder as {filename(record)} and name the folder in {MIRROR}"
         ) from error
-    raise WeightsError(
+    raise _another(where, source, digest, got, "nothing was kept")
+
+
+def _another(where: HubFile, source: str, digest: str, got: str, kept: str) -> WeightsError:
+    return WeightsError(
         f"{where.filename} from {source} is not the file expected: sha256 expected {digest}, got {got}; "
-        "nothing was kept, tell its authors"
+        f"{kept}, tell its authors"
     )
+
+
+def _is_whole(link: Path) -> bool:
+    """Whether the Hub's client has the bytes it wanted: it calls them by their sha256, or by git's sha1."""
+    blob = link.resolve()
+    if len(blob.name) == 64:
+        return stamped_sha256(blob) == blob.name
+    if len(blob.name) != 40:
+        return False
+    digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
+    with blob.open("rb") as stream:
+        for chunk in iter(partial(stream.read, 1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest() == blob.name
 
 
 def _remove(link: Path, folder: Path) -> None:

@@ -28,6 +28,7 @@ CHUNK = 1000  # bytes; the client's own steps of 10 MB are lost if a connection 
 NETWORK = "bcos_resnet50.v2_in1k"
 REPO = "someone/net"
 FILE = "model.safetensors"
+W = f"w-{SHA[:10]}.pth"  # of a url, as torch.hub has names: they hold the beginning of the sha256
 
 
 def record(

@@ -18,7 +18,7 @@ from typing import Any
 
 import fetching
 import pytest
-from fetching import DATA, INVERTED, PASSWORD, SHA, check_cache, fetched, partials, record, refused
+from fetching import DATA, INVERTED, PASSWORD, SHA, W, check_cache, fetched, partials, record, refused
 from huggingface_hub import constants
 from servers import (
     IgnoreRange,
@@ -49,7 +49,7 @@ def waits(monkeypatch: Any, tmp_path: Path) -> Iterator[list[float]]:
 
 @pytest.fixture
 def server() -> Iterator[ReleaseServer]:
-    with ReleaseServer({"w.pth": DATA}) as server:
+    with ReleaseServer({W: DATA}) as server:
         yield server
 
 
@@ -59,7 +59,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 def at(server: ReleaseServer, **options: Any) -> Checkpoint:
-    return record(Url(server.url("w.pth")), **options)
+    return record(Url(server.url(W)), **options)
 
 
 def ranges(server: ReleaseServer) -> list[str | None]:
@@ -81,7 +81,7 @@ def test_truncated_body_is_continued(server: ReleaseServer, cache: Path) -> None
 
 def test_truncated_for_ever_keeps_the_start(server: ReleaseServer, cache: Path) -> None:
     server.faults, server.always = [Truncate(HALF)], Truncate(0)
-    assert "cannot download w.pth" in refused(at(server), cache)
+    assert f"cannot download {W}" in refused(at(server), cache)
     assert partials(cache) == [HALF]
     server.always = None
     fetched(at(server), cache)
@@ -89,7 +89,7 @@ def test_truncated_for_ever_keeps_the_start(server: ReleaseServer, cache: Path) 
 
 
 def test_truncated_for_ever_without_ranges(cache: Path) -> None:
-    with Forgetful({"w.pth": DATA}) as server:
+    with Forgetful({W: DATA}) as server:
         server.always = Truncate(HALF)
         assert "the server cannot continue a file" in refused(at(server), cache)
         assert len(server.requests) < 10
@@ -104,7 +104,7 @@ def test_range_ignored(server: ReleaseServer, cache: Path) -> None:
 def test_wrong_bytes(server: ReleaseServer, cache: Path) -> None:
     server.always = WrongBytes()
     line = refused(at(server), cache)
-    assert re.search(f"w.pth from http.* expected {SHA}, got {INVERTED}; nothing was kept, try again", line)
+    assert re.search(f"{W} from http.* expected {SHA}, got {INVERTED}; nothing was kept, try again", line)
     assert partials(cache) == []
 
 
@@ -140,7 +140,7 @@ def test_length_announced_too_small(server: ReleaseServer, cache: Path) -> None:
 
 
 def test_file_longer_than_the_manifest_says(server: ReleaseServer, cache: Path) -> None:
-    server.files["w.pth"] = DATA * 100
+    server.files[W] = DATA * 100
     line = refused(at(server, size=len(DATA)), cache)
     assert f"not the file expected: more than the {len(DATA)} bytes" in line
     assert partials(cache) == []
@@ -148,7 +148,7 @@ def test_file_longer_than_the_manifest_says(server: ReleaseServer, cache: Path) 
 
 
 def test_file_shorter_than_the_manifest_says(server: ReleaseServer, cache: Path) -> None:
-    server.files["w.pth"] = DATA[:-1]
+    server.files[W] = DATA[:-1]
     assert f"expected {SHA}, got" in refused(at(server, size=len(DATA)), cache)
     assert partials(cache) == []
 
@@ -157,8 +157,8 @@ def test_file_shorter_than_the_manifest_says(server: ReleaseServer, cache: Path)
 def test_missing_or_forbidden(server: ReleaseServer, cache: Path, code: int) -> None:
     server.always = Status(code)
     line = refused(at(server), cache)
-    target = cache / "w.pth"
-    assert re.search(f"w.pth from {server.url('w.pth')} .*{code}.* put the file at {target} by hand", line)
+    target = cache / W
+    assert re.search(f"{W} from {server.url(W)} .*{code}.* put the file at {target} by hand", line)
     assert len(server.requests) == 1 and not partials(cache)
 
 
@@ -171,7 +171,7 @@ def test_500_three_times(server: ReleaseServer, cache: Path, waits: list[float])
 @pytest.mark.parametrize("code", [500, 503])
 def test_500_for_ever(server: ReleaseServer, cache: Path, code: int) -> None:
     server.always = Status(code)
-    assert re.search(f"cannot download w.pth from http.*{code}.*try again", refused(at(server), cache))
+    assert re.search(f"cannot download {W} from http.*{code}.*try again", refused(at(server), cache))
     assert len(server.requests) == 5 and not partials(cache)
 
 
@@ -183,7 +183,7 @@ def test_429_waits_as_told(server: ReleaseServer, cache: Path, waits: list[float
 
 def test_429_for_ever(server: ReleaseServer, cache: Path) -> None:
     server.always = Status(429, {"Retry-After": "1"})
-    assert re.search("cannot download w.pth .*429.*try again", refused(at(server), cache))
+    assert re.search(f"cannot download {W} .*429.*try again", refused(at(server), cache))
 
 
 def test_reset_midway_is_continued(server: ReleaseServer, cache: Path) -> None:
@@ -194,7 +194,7 @@ def test_reset_midway_is_continued(server: ReleaseServer, cache: Path) -> None:
 
 def test_reset_for_ever(server: ReleaseServer, cache: Path) -> None:
     server.always = Reset(0)
-    assert "cannot download w.pth from http" in refused(at(server), cache)
+    assert f"cannot download {W} from http" in refused(at(server), cache)
 
 
 def test_stall_is_continued(server: ReleaseServer, cache: Path, monkeypatch: Any) -> None:
@@ -207,16 +207,16 @@ def test_stall_is_continued(server: ReleaseServer, cache: Path, monkeypatch: Any
 def test_stall_for_ever(server: ReleaseServer, cache: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
     server.always = Stall(None)
-    assert re.search("cannot download w.pth from http.*timed out.*try again", refused(at(server), cache))
+    assert re.search(f"cannot download {W} from http.*timed out.*try again", refused(at(server), cache))
 
 
 def test_redirect_is_followed(server: ReleaseServer, cache: Path) -> None:
-    server.faults = [Redirect("/a/b"), Redirect(server.url("w.pth"), 307)]
+    server.faults = [Redirect("/a/b"), Redirect(server.url(W), 307)]
     fetched(at(server), cache)
 
 
 def test_redirect_in_a_loop(server: ReleaseServer, cache: Path) -> None:
-    server.always = Redirect("/w.pth")
+    server.always = Redirect(f"/{W}")
     assert "redirects" in refused(at(server), cache)
 
 
@@ -258,7 +258,7 @@ def test_no_network(cache: Path) -> None:
     with ReleaseServer({}) as server:
         checkpoint = at(server)
     line = refused(checkpoint, cache)  # the port is free again: connections to it are refused
-    assert re.search("cannot download w.pth from http.*refused.*try again, or put the file at", line)
+    assert re.search(f"cannot download {W} from http.*refused.*try again, or put the file at", line)
 
 
 def test_interrupt_keeps_the_start(server: ReleaseServer, cache: Path) -> None:
@@ -283,7 +283,7 @@ def test_interrupt_keeps_the_start(server: ReleaseServer, cache: Path) -> None:
     assert all(name.startswith(".") for name in os.listdir(cache))
     fetched(at(server), cache)
     assert ranges(server)[1]
-    assert [name for name in os.listdir(cache) if not name.endswith(".lock")] == ["w.pth"]
+    assert [name for name in os.listdir(cache) if not name.endswith(".lock")] == [W]
 
 
 def test_the_table_in_the_docs_is_complete() -> None:

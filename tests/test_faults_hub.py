@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from servers import HubServer, Redirect, Reset, Stall, Status, Truncate, When, WrongBytes, WrongLength
 
 from bcos_zoo import checksums, weights
+from bcos_zoo.errors import WeightsError
 from bcos_zoo.manifest import Checkpoint, HubFile
 
 
@@ -242,7 +243,7 @@ def test_clock_of_the_file_changed(hub: HubServer, cache: Path) -> None:
 
 def test_mirror_stands_for_the_hub(hub: HubServer, cache: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv(weights.MIRROR, str(tmp_path))
-    assert f"no file {tmp_path}/{fetching.NETWORK}.pth for" in refused(at(hub), cache)
+    assert f"no file {tmp_path}/{weights.filename(at(hub))} for" in refused(at(hub), cache)
     (tmp_path / f"{fetching.NETWORK}.pth").write_bytes(DATA)
     fetched(at(hub), cache)
     assert hub.requests == []
@@ -254,3 +255,14 @@ def test_cached_file_is_used_though_the_token_is_gone(hub: HubServer, cache: Pat
     fetched(at(hub), cache)
     monkeypatch.delenv("HF_TOKEN")
     fetched(at(hub), cache)
+
+
+def test_a_record_with_another_sha256_deletes_nothing_of_the_hubs(hub: HubServer, cache: Path) -> None:
+    """Two records may name one file; the one that is wrong must not cost the other its copy."""
+    right = at(hub)
+    path = fetched(right, cache)
+    wrong = record(right.files[0].where, sha256="0" * 64)
+    asked = len(hub.cdn.requests)
+    with pytest.raises(WeightsError, match="is not the file expected.*it stays in the cache of the Hub"):
+        weights.fetch(wrong, cache)
+    assert path.read_bytes() == DATA and len(hub.cdn.requests) == asked

@@ -16,7 +16,7 @@ from typing import Any
 
 import fetching
 import pytest
-from fetching import DATA, FILE, REPO, SHA, check_cache, check_line, fetched, partials, record
+from fetching import DATA, FILE, REPO, SHA, W, check_cache, check_line, fetched, partials, record
 from servers import HubServer, ReleaseServer, Stall, clean_environment, run_python
 
 from bcos_zoo.manifest import PACKAGE, HubFile, Url
@@ -42,7 +42,7 @@ def hurried(monkeypatch: Any, tmp_path: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[ReleaseServer]:
     with ReleaseServer(
-        {f"{name}.pth": DATA for name in ("two", "eight", "threads", "killed", "w")}
+        {W: DATA} | {f"{name}.pth": DATA for name in ("two", "eight", "threads", "killed")}
     ) as server:
         yield server
 
@@ -78,7 +78,7 @@ print(json.dumps([at_once(n, place(f"{base}{name}.pth"), cache) for n, name in (
     assert json.loads(out) == [["right"] * 2, ["right"] * 8]
     paths = [request.path for request in server.requests]
     assert paths.count("/two.pth") == paths.count("/eight.pth") == 1
-    assert check_cache(tmp_path / "cache") == ["eight.pth", "two.pth"]
+    assert check_cache(tmp_path / "cache") == [f"{name}-{SHA[:16]}.pth" for name in ("eight", "two")]
 
 
 def test_two_and_eight_processes_at_the_hub(hub: HubServer, tmp_path: Path, request: Any) -> None:
@@ -100,9 +100,9 @@ print(json.dumps([at_once(n, place(commit), f"{cache}/{n}") for n in (2, 8)]))
 
 def test_eight_processes_find_a_damaged_file(hub: HubServer, server: ReleaseServer, tmp_path: Path) -> None:
     """At both doors: it is replaced once, and nobody gets it, or an error."""
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    (cache / "w.pth").write_bytes(DATA[::-1])
+    cache, env = tmp_path / "cache", environment(tmp_path, hub)
+    run_python(PRELUDE + "weights.fetch(place(sys.argv[1]), sys.argv[2])", server.url(W), cache, env=env)
+    (cache / W).write_bytes(DATA[::-1])
     blob = cache / f"models--{REPO.replace('/', '--')}" / "blobs" / SHA
     link = blob.parent.parent / "snapshots" / revision(hub) / FILE
     for path in (blob, link):
@@ -111,18 +111,17 @@ def test_eight_processes_find_a_damaged_file(hub: HubServer, server: ReleaseServ
     link.symlink_to(blob)
     code = PRELUDE + "print(json.dumps([at_once(8, place(where), sys.argv[1]) for where in sys.argv[2:]]))"
     before = len(server.requests), len(hub.cdn.requests)
-    env = environment(tmp_path, hub)
-    out = run_python(code, cache, server.url("w.pth"), revision(hub), env=env)
+    out = run_python(code, cache, server.url(W), revision(hub), env=env)
     assert json.loads(out) == [["right"] * 8] * 2
     assert (len(server.requests), len(hub.cdn.requests)) == (before[0] + 1, before[1] + 1)
-    assert check_cache(cache) == sorted([SHA, FILE, "w.pth"])
+    assert check_cache(cache) == sorted([SHA, FILE, W])
 
 
 def test_eight_threads_at_once(server: ReleaseServer, tmp_path: Path) -> None:
     checkpoint = record(Url(server.url("threads.pth")))
     with ThreadPoolExecutor(8) as pool:
         paths = list(pool.map(lambda _: fetched(checkpoint, tmp_path / "cache"), range(8)))
-    assert set(paths) == {tmp_path / "cache" / "threads.pth"}
+    assert set(paths) == {tmp_path / "cache" / f"threads-{SHA[:16]}.pth"}
     assert [request.path for request in server.requests].count("/threads.pth") == 1
 
 
@@ -208,7 +207,7 @@ print(json.dumps(out))
         folder = Path(name)
         folder.chmod(0o755)
         env = environment(folder / "home", hub)
-        out = json.loads(run_python(code, server.url("w.pth"), revision(hub), folder, env=env))
+        out = json.loads(run_python(code, server.url(W), revision(hub), folder, env=env))
         assert {out["warm url"], out["warm hub"]} == {"right"}
         yield folder, out
 
@@ -216,7 +215,7 @@ print(json.dumps(out))
 def test_disk_full(limited: Any) -> None:
     """By a quota; nothing is kept, for it would fill the disk."""
     folder, out = limited
-    for door, name in ("url", "w.pth"), ("hub", FILE):
+    for door, name in ("url", W), ("hub", FILE):
         assert re.search(f"^cannot download {name} from .*File too large", check_line(out[f"quota {door}"]))
     assert check_cache(folder / "quota") == [] and not partials(folder / "quota")
     assert not list((folder / "quota").rglob("*.incomplete"))
@@ -230,7 +229,7 @@ def test_read_only_cache_with_the_file(limited: Any) -> None:
 def test_read_only_cache_without_the_file(limited: Any, cache: str) -> None:
     folder, out = limited
     line = check_line(out[f"{cache} url"])
-    assert re.search(f"^cannot write {folder}/{cache}/w.pth .*Permission denied.*TORCH_HOME moves", line)
+    assert re.search(f"^cannot write {folder}/{cache}/{W} .*Permission denied.*TORCH_HOME moves", line)
     line = check_line(out[f"{cache} hub"])
     assert re.search(f"^cannot download {FILE} .*Permission denied.*name the folder in BCOS_ZOO_MIRROR", line)
 
@@ -239,7 +238,7 @@ def test_offline_by_the_environment(server: ReleaseServer, hub: HubServer, tmp_p
     code = PRELUDE + "print(json.dumps([attempt(place(where), sys.argv[1]) for where in sys.argv[2:]]))"
     env = environment(tmp_path, hub, HF_HUB_OFFLINE="1")
     before = len(server.requests), len(hub.requests)
-    out = run_python(code, tmp_path / "cache", server.url("w.pth"), revision(hub), env=env)
+    out = run_python(code, tmp_path / "cache", server.url(W), revision(hub), env=env)
     for line in json.loads(out):
         assert re.search("is not in the cache and HF_HUB_OFFLINE is set; put the file at", check_line(line))
     assert (len(server.requests), len(hub.requests)) == before

@@ -16,7 +16,7 @@ from typing import Any
 
 import fetching
 import pytest
-from fetching import DATA, FILE, REPO, SHA, fetched, record
+from fetching import DATA, FILE, REPO, SHA, W, fetched, record
 from huggingface_hub import constants
 from servers import HubServer, ReleaseServer, Stall
 
@@ -35,7 +35,7 @@ def hurried(monkeypatch: Any, tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def server() -> Iterator[ReleaseServer]:
-    with ReleaseServer({"w.pth": DATA}) as server:
+    with ReleaseServer({W: DATA}) as server:
         yield server
 
 
@@ -51,7 +51,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "new" / "cache"
 
 
-def at(server: ReleaseServer, path: str = "w.pth", **options: Any) -> Checkpoint:
+def at(server: ReleaseServer, path: str = W, **options: Any) -> Checkpoint:
     return record(Url(server.url(path)), **options)
 
 
@@ -62,9 +62,9 @@ def on_the_hub(hub: HubServer, filename: str = FILE) -> HubFile:
 def test_a_download_stands_alone(server: ReleaseServer, cache: Path) -> None:
     """But for its lock, which has a hidden name."""
     path = fetched(at(server), cache)
-    assert path == cache / "w.pth"
-    assert {name for name in os.listdir(cache) if not name.startswith(".")} == {"w.pth"}
-    assert set(os.listdir(cache)) <= {"w.pth", ".w.pth.lock"}
+    assert path == cache / W
+    assert {name for name in os.listdir(cache) if not name.startswith(".")} == {W}
+    assert set(os.listdir(cache)) <= {W, f".{W}.lock"}
 
 
 def test_a_partial_file_lies_beside_the_target_under_a_hidden_name_and_nothing_else(
@@ -73,8 +73,8 @@ def test_a_partial_file_lies_beside_the_target_under_a_hidden_name_and_nothing_e
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
     server.faults, server.always = [Stall(256_000)], Stall(None)
     fetching.refused(at(server), cache)
-    left = [name for name in os.listdir(cache) if name != ".w.pth.lock"]
-    assert left == [f".w.pth.{SHA[:16]}.partial"]
+    left = [name for name in os.listdir(cache) if name != f".{W}.lock"]
+    assert left == [f".{W}.{SHA[:16]}.partial"]
     assert (cache / left[0]).read_bytes() == DATA[:256_000]
 
 
@@ -85,8 +85,8 @@ def test_a_downloaded_file_has_the_permissions_of_any_new_file(server: ReleaseSe
 
 
 def test_the_prefix_of_a_hash_is_enough(server: ReleaseServer, cache: Path) -> None:
-    checkpoint = at(server, "w.pth?download=true", sha256=None, prefix=SHA[:10])
-    assert fetched(checkpoint, cache) == cache / "w.pth"
+    checkpoint = at(server, f"{W}?download=true", sha256=None, prefix=SHA[:10])
+    assert fetched(checkpoint, cache) == cache / W
 
 
 def test_a_wrong_prefix_is_refused(server: ReleaseServer, cache: Path) -> None:
@@ -101,12 +101,12 @@ def test_a_known_size_is_no_hindrance(server: ReleaseServer, cache: Path) -> Non
 def test_a_cached_file_is_not_downloaded_again(server: ReleaseServer, cache: Path) -> None:
     for _ in range(2):
         fetched(at(server), cache)
-    assert [request.path for request in server.requests] == ["/w.pth"]
+    assert [request.path for request in server.requests] == [f"/{W}"]
 
 
 def test_a_file_put_there_by_hand_is_taken(server: ReleaseServer, cache: Path) -> None:
     cache.mkdir(parents=True)
-    (cache / "w.pth").write_bytes(DATA)
+    (cache / W).write_bytes(DATA)
     fetched(at(server), cache)
     assert server.requests == []
 
@@ -114,14 +114,14 @@ def test_a_file_put_there_by_hand_is_taken(server: ReleaseServer, cache: Path) -
 def test_downloads_go_where_torch_home_says(server: ReleaseServer, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "elsewhere"))
     path = weights.fetch(at(server))
-    assert path == weights.location(at(server)) == tmp_path / "elsewhere" / "hub" / "checkpoints" / "w.pth"
+    assert path == weights.location(at(server)) == tmp_path / "elsewhere" / "hub" / "checkpoints" / W
 
 
 def test_the_cache_may_be_named_with_a_tilde(
     server: ReleaseServer, hub: HubServer, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert weights.fetch(at(server), "~/cache") == tmp_path / "cache" / "w.pth"
+    assert weights.fetch(at(server), "~/cache") == tmp_path / "cache" / W
     assert tmp_path / "cache" in weights.fetch(record(on_the_hub(hub)), "~/cache").parents
 
 
@@ -136,7 +136,7 @@ def test_without_a_place_the_message_says_how_to_give_a_file(cache: Path) -> Non
         weights.fetch(record(None, sha256=None), cache)
 
 
-NOWHERE = f"{fetching.NETWORK}.pth"
+NOWHERE = f"{fetching.NETWORK}-{SHA[:16]}.pth"
 
 
 def test_a_file_of_no_place_comes_from_a_mirror(tmp_path: Path, cache: Path, monkeypatch: Any) -> None:
@@ -159,7 +159,7 @@ def test_a_file_of_no_place_that_is_not_here_is_named_with_its_hash(cache: Path)
 
 
 @pytest.mark.parametrize(
-    "where", [Url("http://127.0.0.1:9/w.pth"), HubFile("a/b", "0" * 40, "c"), SCHEMA, LocalFile(Path("c"))]
+    "where", [Url(f"http://127.0.0.1:9/{W}"), HubFile("a/b", "0" * 40, "c"), SCHEMA, LocalFile(Path("c"))]
 )
 def test_without_a_hash_nothing_is_trusted(where: manifest.Place, cache: Path) -> None:
     with pytest.raises(WeightsError, match="no sha256 of bcos_resnet50.v2_in1k, .* --to bcos_resnet50.v2_"):
@@ -223,14 +223,20 @@ def test_a_hub_cache_without_links_works(hub: HubServer, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("a/resnet_18-68b4160fff.pth", "resnet_18-68b4160fff.pth"),
-        ("w.safetensors?download=1", "w.safetensors"),
-        ("s/8qPBoKCEyfPkHAk/download", f"{fetching.NETWORK}.pth"),
-        ("", f"{fetching.NETWORK}.pth"),
-        ("page.html", f"{fetching.NETWORK}.pth"),
+        (f"a/resnet_18-{SHA[:10]}.pth", f"resnet_18-{SHA[:10]}.pth"),  # as torch.hub has names
+        ("a/resnet_18-68b4160fff.pth", f"resnet_18-68b4160fff-{SHA[:16]}.pth"),  # not of this file
+        (
+            f"a/resnet_18-{SHA[:4]}.pth",
+            f"resnet_18-{SHA[:4]}-{SHA[:16]}.pth",
+        ),  # too short
+        ("w.safetensors?download=1", f"w-{SHA[:16]}.safetensors"),
+        (f"{'w' * 300}.pth", f"{'w' * 100}-{SHA[:16]}.pth"),
+        ("s/8qPBoKCEyfPkHAk/download", NOWHERE),
+        ("", NOWHERE),
+        ("page.html", NOWHERE),
     ],
 )
-def test_a_file_is_called_as_its_url_or_as_its_checkpoint(path: str, name: str) -> None:
+def test_a_file_is_called_as_its_url_or_as_its_checkpoint_and_by_its_bytes(path: str, name: str) -> None:
     assert weights.filename(record(Url(f"https://host/{path}"))) == name
 
 
@@ -257,7 +263,7 @@ def test_urls_that_end_in_download_are_called_by_their_checkpoint() -> None:
             if isinstance(file.where, Url) and re.search("/download$", file.where.url):
                 known = dataclasses.replace(file, sha256=SHA, sha256_prefix=None)
                 named = dataclasses.replace(checkpoint, files=(known,))
-                assert weights.filename(named) == f"{checkpoint.name}.{file.format}"
+                assert weights.filename(named) == f"{checkpoint.name}-{SHA[:16]}.{file.format}"
 
 
 def test_verify_says_what_is_right(server: ReleaseServer, hub: HubServer, cache: Path) -> None:
@@ -268,9 +274,9 @@ def test_verify_says_what_is_right(server: ReleaseServer, hub: HubServer, cache:
     asked = len(server.requests), len(hub.requests)
     verdicts = list(weights.verify([good, bad, missing, record(None, sha256=None), unknown], cache))
     assert [v.state for v in verdicts] == ["ok", "bad", "missing", "unverifiable", "unverifiable"]
-    assert verdicts[0] == weights.Verdict(fetching.NETWORK, cache / "w.pth", "ok", SHA, SHA, len(DATA))
+    assert verdicts[0] == weights.Verdict(fetching.NETWORK, cache / W, "ok", SHA, SHA, len(DATA))
     assert verdicts[1].sha256 == hashlib.sha256(DATA[::-1]).hexdigest()
-    assert verdicts[2].path == cache / "other.pth"
+    assert verdicts[2].path == cache / f"other-{SHA[:16]}.pth"
     assert (len(server.requests), len(hub.requests)) == asked
 
 
