@@ -291,7 +291,7 @@ def conv_gain(
 ) -> Tensor:
     """`path(conv(x) * gain) + shortcut`, as `conv_norm` does it. gain: (out_channels, 1, 1)."""
     gain = parameter(gain)
-    if not gain.requires_grad and (shortcut is None or _absent(path)) and _folds(conv, x):
+    if _folds(conv, x) and not gain.requires_grad and (shortcut is None or _absent(path)):
         folded: Any = conv
         return convolution(folded, x, gain.flatten(), shortcut=shortcut)
     y: Tensor = conv(x) * gain
