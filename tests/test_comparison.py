@@ -239,3 +239,15 @@ def test_an_image_is_explained_the_same_alone_and_among_64(classifier: Classifie
         scale = float(alone.weights.abs().max())
         assert float((together.weights[i] - alone.weights[0]).abs().max()) < 1e-5 * scale
         assert float((together.bias[i] - alone.bias[0]).abs()) < 1e-5
+
+
+def test_an_explainer_without_a_score_is_never_first():
+    from bcos_zoo.evaluate import summarise
+
+    rows = [
+        {"metric": metric, "explainer": name, "sample": 0, "map": 0, "score": score}
+        for metric in ("localisation", "deletion")
+        for name, score in (("a", math.nan), ("b", 0.2), ("c", 0.4))
+    ]
+    order = [(line["metric"], line["explainer"]) for line in summarise(rows)]
+    assert order == [("deletion", n) for n in "bca"] + [("localisation", n) for n in "cba"]

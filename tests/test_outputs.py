@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +116,41 @@ def test_the_conventional_twins_were_trained_by_cross_entropy_and_all_others_wer
     """docs of the official package: `vit_final` of the standard networks alone has it."""
     for name, record in manifest.load().items():
         assert (record.outputs == "softmax") == name.startswith("bcos_std_"), name
+
+
+def test_the_loss_says_what_a_network_learns_to_give():
+    from bcos_zoo.training import networks, recipe
+
+    def learnt(kind: str, logits: int, **task: Any) -> Outputs:
+        tables = {"model": {"name": "bcos_resnet20"}, "loss": {"kind": kind}, "run": {"epochs": 1}}
+        given: Any = SimpleNamespace(**{"class_names": THREE, "multilabel": False} | task)
+        return networks.of_task(recipe.parse(tables, where="test"), given, logits)
+
+    assert learnt("bce", 3) == Outputs(THREE)
+    assert learnt("ce", 3) == SOFTMAX
+    assert learnt("bce", 3, multilabel=True) == Outputs(THREE, multilabel=True)
+    assert (
+        learnt("ce", 1, class_names=TWO) == learnt("bce", 1, class_names=TWO) == Outputs(TWO)
+    )  # see `LabelLoss`
+
+
+def test_our_own_recipes_are_of_binary_cross_entropy_as_their_records_are_taken_for():
+    from bcos_zoo.training import recipe
+
+    root = Path(bcos_zoo.__file__).parent.parent
+    for record in manifest.load().values():
+        if isinstance(record.recipe, str):
+            assert recipe.read(root / record.recipe).loss.kind == "bce"
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+def test_the_log_odds_are_those_of_the_probabilities_without_rounding(shift):
+    z = torch.tensor([[2.0, -1.0, 0.5], [90.0, 0.0, 1.0], [-3.0, -3.0, -3.0]], dtype=torch.float64) + shift
+    for row, odds in zip(z.tolist(), SOFTMAX.log_odds(z).tolist(), strict=True):
+        others = [[b - a for j, b in enumerate(row) if j != i] for i, a in enumerate(row)]
+        wanted = [-math.log(sum(map(math.exp, some))) for some in others]
+        assert odds == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+    assert torch.equal(Outputs(THREE).log_odds(z), z)
 
 
 def twice(model: nn.Module) -> nn.Module:

@@ -37,8 +37,9 @@ def summarise(rows: Iterable[Row]) -> list[dict[str, Any]]:
             line["chance"] = statistics.fmean(chances)
         table.append(line)
 
-    def rank(line: dict[str, Any]) -> tuple[str, float]:
-        return line["metric"], line["p50"] if line["metric"] in LESS_IS_BETTER else -line["p50"]
+    def rank(line: dict[str, Any]) -> tuple[str, bool, float]:
+        median = line["p50"] if line["metric"] in LESS_IS_BETTER else -line["p50"]
+        return line["metric"], math.isnan(median), median  # what has no score is never first
 
     return sorted(table, key=rank)
 
