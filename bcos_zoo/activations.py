@@ -14,6 +14,7 @@ from .explain import explain_output
 from .explanation import Explanation
 from .inputs import check_eval, checked_images, unwrapped
 from .layers import BcosLinear, LayerNorm, PatchEmbed
+from .metrics.checks import check_integer
 from .precision import full_float32
 
 
@@ -72,9 +73,13 @@ def activations(
 
 def check_layer(network: nn.Module, layer: str) -> None:
     """Raise InputError if no module of that name is in the network."""
+    if isinstance(layer, nn.Module):
+        names = [name for name, module in network.named_modules() if module is layer and name]
+        called = f", such as {names[0]!r}" if names else ""
+        raise InputError(f"the layer is a module; allowed are names as named_modules() has them{called}")
     known = [name for name, _ in network.named_modules() if name]
     if layer not in known:
-        near = closest(layer, known)
+        near = closest(str(layer), known)
         raise InputError(f"no layer named {layer!r}; closest: {near}. named_modules() has all")
 
 
@@ -90,7 +95,8 @@ def _activation(
     units = _chosen(_outputs(network, images, layer), layer, call)
     if units.ndim == 4 and not _units_last(network.get_submodule(layer)):
         units = units.movedim(1, -1)
-    if not 0 <= unit < units.shape[-1]:
+    check_integer("unit", unit, 0)
+    if unit >= units.shape[-1]:
         raise InputError(f"unit {unit} is not in {layer}; allowed are 0 to {units.shape[-1] - 1}")
     places, chosen = units.shape[1:-1], units[..., unit]
     if position is None:
@@ -125,9 +131,11 @@ def _chosen(given: list[object], layer: str, call: int | None) -> Tensor:
     if not given:
         raise InputError(f"{layer} is not called in a pass; name the layer that holds it, or one inside it")
     most = len(given) - 1
+    if call is not None:
+        check_integer("call", call, 0)
     if call is None and most:
         raise InputError(f"{layer} is called {len(given)} times in a pass; say call=0 to {most}")
-    if call is not None and not 0 <= call <= most:
+    if call is not None and call > most:
         raise InputError(f"call={call} is none of {layer} in a pass; allowed are 0 to {most}")
     units = given[call or 0]
     if not isinstance(units, Tensor):

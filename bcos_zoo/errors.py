@@ -41,8 +41,9 @@ def closest(name: str, known: Iterable[str], n: int = 3) -> str:
     wanted = _plain(name)
     ratio = {key: difflib.SequenceMatcher(None, wanted, text).ratio() for key, text in plain.items()}
     holds = [key for key, text in plain.items() if min(len(wanted), len(text)) > 2 and (wanted in text)]
-    near = sorted({*holds, *(key for key in plain if ratio[key] >= 0.6)}, key=lambda key: -ratio[key])
-    return ", ".join(near[:n]) or "none"
+    near = {*holds, *(key for key in plain if ratio[key] >= 0.6)}
+    best = sorted(near, key=lambda key: (ratio[key], key), reverse=True)
+    return ", ".join(best[:n]) or "none"
 
 
 def _plain(name: str) -> str:

@@ -20,7 +20,8 @@ from .inputs import check_eval, checked_images, class_logits, described, names_o
 from .layers import encode, linear_mode, recording
 from .layers.functional import at_least_float32
 from .layers.linear_mode import DIFFERENT_PASSES, Tape
-from .outputs import Outputs, linear_form
+from .metrics.checks import check_integer
+from .outputs import Outputs, check_names, linear_form
 from .precision import full_float32
 from .targets import Targets, check_shape, resolve_targets
 
@@ -70,6 +71,8 @@ def explain(
     Source: Boehle et al. 2022, section 3.3.
     """
     known = names_of(model) if class_names is None else class_names
+    if known is not None and not isinstance(known, Outputs):
+        check_names(known)
     outputs = known if isinstance(known, Outputs) else None
     made = linear_form(output, outputs)
 
@@ -105,8 +108,10 @@ def explain_output(
     check_eval(model)
     if isinstance(targets, Tensor):
         check_shape(targets, len(x))
-    if max_batch is not None and max_batch < 1:
-        raise InputError(f"max_batch={max_batch}: allowed are 1 and more, or None for all images at once")
+    if max_batch is not None:
+        check_integer("max_batch", max_batch, 1)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype={dtype!r}: allowed are floating-point types, such as torch.float64")
     own = next((p for p in model.parameters() if p.is_floating_point()), None)
     model_dtype, device = (torch.float32, x.device) if own is None else (own.dtype, own.device)
     if dtype is None:

@@ -21,6 +21,7 @@ from . import saved
 from .errors import InputError
 from .files import replacing
 from .layers.functional import at_least_float32
+from .metrics.checks import check_integer
 from .targets import Target, labelled
 
 DEFAULT_SMOOTH = 15  # pixels; the published pictures, made at 224 px
@@ -125,6 +126,8 @@ class Explanation:
         size: pixels, of both sides or (rows, columns). Raises InputError if the image does not divide.
         """
         rows, columns = size if isinstance(size, tuple) else (size, size)
+        for side in (rows, columns):
+            check_integer("size", side, 1)
         height, width = self.contributions.shape[-2:]
         if min(rows, columns) < 1 or height % rows or width % columns:
             raise InputError(f"{height}x{width} pixels do not divide into patches of {rows}x{columns}")

@@ -46,7 +46,10 @@ class Outputs:
     @staticmethod
     def of(names: Sequence[str] | Outputs) -> Outputs:
         """Themselves; or of names alone, the sigmoids that B-cos networks are trained to give."""
-        return names if isinstance(names, Outputs) else Outputs(tuple(names))
+        if isinstance(names, Outputs):
+            return names
+        check_names(names)
+        return Outputs(tuple(names))
 
     def check_width(self, logits: int) -> None:
         """Raise InputError unless a network of so many logits can have these classes."""
@@ -95,6 +98,12 @@ class Outputs:
     def said(self, probability: float) -> str:
         """A probability in words, such as "probability 0.962 (sigmoid)"."""
         return f"probability {shown(probability)} ({self.kind})"
+
+
+def check_names(names: object) -> None:
+    """Raise InputError unless class names are several texts; one text is a sequence too, of its letters."""
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise InputError(f"class names are {str(names):.40}; allowed is a list of names, one a class")
 
 
 def of_two(logit: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
 
     pattern: shell wildcards, as in timm: without a dot it is matched against the architecture alone.
     """
+    if not isinstance(pattern, (str, list, tuple)):
+        raise InputError(f"the pattern is a {type(pattern).__name__}; allowed are texts such as 'bcos_res*'")
     return [name for name in timm.list_models(pattern, pretrained=pretrained) if name.startswith(PREFIX)]
 
 
@@ -47,8 +49,14 @@ def resolve(name: str | os.PathLike[str]) -> str:
     """A name as timm has it: a folder that holds config.json becomes `local-dir:PATH`, the rest stays.
 
     What is known by that name wins over a folder that is called so. Raises UnknownModelError for a path to
-    nothing, WeightsError for a folder without config.json.
+    nothing, WeightsError for a folder without config.json, InputError for what is no name.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        hint = ": a network of your own becomes a classifier by bcos_zoo.Classifier(model, class_names)"
+        raise InputError(
+            f"the name is a {type(name).__name__}; allowed are names and folders"
+            + (hint if isinstance(name, nn.Module) else "")
+        )
     name = os.fspath(name)
     path = Path(name)
     if not name or name.startswith(configs.ELSEWHERE) or _is_known(name):

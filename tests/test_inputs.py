@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import bcos_zoo
-from bcos_zoo import Classifier, ExplanationHead, InputError, UnknownModelError, explain, explain_unit
+import bcos_zoo.metrics
+from bcos_zoo import Classifier, ExplanationHead, InputError, explain, explain_unit
 from bcos_zoo.activations import activations
-from bcos_zoo.errors import closest
 from bcos_zoo.layers import BcosConv2d, Encode
 from bcos_zoo.neighbours import BcosAttribution
 from bcos_zoo.posthoc import attribute
@@ -245,112 +245,54 @@ def test_a_network_without_a_card_says_what_it_lacks_and_works_with_one() -> Non
     assert clf.explain(PHOTO, "b").completeness().abs().max() < 1e-5
 
 
-IMAGENET = tuple(bcos_zoo.manifest.class_names(bcos_zoo.manifest.get("bcos_resnet50.v2_in1k")))
+CALLS: dict[str, tuple[Any, str]] = {
+    "load a network": (
+        lambda clf, x: bcos_zoo.load(clf.model),
+        "the name is a BcosResNet; .*Classifier.model",
+    ),
+    "load None": (
+        lambda clf, x: bcos_zoo.load(None),
+        "the name is a NoneType; allowed are names and folders",
+    ),
+    "create a list": (lambda clf, x: bcos_zoo.create_model(["a"]), "the name is a list; allowed are names"),
+    "list an int": (lambda clf, x: bcos_zoo.list_models(3), "the pattern is a int; allowed are texts"),
+    "names as one text": (lambda clf, x: Classifier(clf.model, "abcdefghij"), "class names are abcdef"),
+    "names as a number": (lambda clf, x: Classifier(clf.model, 10), "class names are 10; allowed is a list"),
+    "class_names": (lambda clf, x: explain(clf.model, x, class_names="abcdefghij"), "class names are abc"),
+    "dtype text": (lambda clf, x: explain(clf, x, dtype="float64"), "dtype='float64': allowed are floating"),
+    "dtype int": (
+        lambda clf, x: explain(clf, x, dtype=torch.int64),
+        "dtype=torch.int64: allowed are floating",
+    ),
+    "max_batch": (lambda clf, x: explain(clf, x, max_batch="2"), "max_batch=2: allowed are integers"),
+    "a layer": (
+        lambda clf, x: explain_unit(clf, x, clf.model.layer1, 0),
+        "is a module; .*, such as 'layer1'",
+    ),
+    "no layer": (lambda clf, x: explain_unit(clf, x, None, 0), "no layer named None; closest: "),
+    "unit": (lambda clf, x: explain_unit(clf, x, "layer1", "a"), "unit=a: allowed are integers, 0 and more"),
+    "call": (lambda clf, x: activations(clf, x, "layer1", 0, call="a"), "call=a: allowed are integers"),
+    "batch": (lambda clf, x: attribute(clf, x, 0, "ixg", batch="3"), "batch=3: allowed are integers"),
+    "patches": (lambda clf, x: explain(clf, x).patches(2.0), "size=2.0: allowed are integers, 1 and more"),
+    "maps": (lambda clf, x: bcos_zoo.metrics.sparseness(x.numpy()), "came as ndarray; allowed are tensors"),
+    "an explanation as maps": (
+        lambda clf, x: bcos_zoo.metrics.sparseness(explain(clf, x)),
+        "came as Explanation; .*an explanation has its maps in .contributions",
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("target", "index"),
-    [("tench", 0), ("Tench", 0), ("TENCH", 0), ("Golf Ball", IMAGENET.index("golf ball"))],
-)
-def test_case_makes_no_difference_to_a_label(target: str, index: int) -> None:
-    from bcos_zoo.targets import resolve_targets
-
-    assert resolve_targets(target, torch.zeros(1, 1000), IMAGENET).tolist() == [[index]]
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ("golfball", "no class named 'golfball'; did you mean golf ball"),
-        ("golf_ball", "did you mean golf ball"),
-        ("tensh", "did you mean tench"),
-        ("retriever", "did you mean .*retriever"),
-        ("Crane", r"'Crane' is the name of the classes \[\d+, \d+\]; give the index of one"),
-        ("xyzzyqqq", "this model knows 1000 classes, such as tench, goldfish"),
-    ],
-)
-def test_other_labels_are_answered_with_the_nearest_not_with_all(target: str, message: str) -> None:
-    from bcos_zoo.targets import resolve_targets
-
+@pytest.mark.parametrize("name", CALLS)
+def test_other_arguments_are_refused_in_one_line(name: str) -> None:
+    call, message = CALLS[name]
     with pytest.raises(InputError, match=message) as caught:
-        resolve_targets(target, torch.zeros(1, 1000), IMAGENET)
-    assert len(str(caught.value)) < 200
+        call(bcos_zoo.load("bcos_resnet20.cifar10"), images(1, 32, 32))
+    assert "\n" not in str(caught.value)
 
 
-def test_two_labels_that_differ_in_case_alone_are_told_apart_as_written() -> None:
-    from bcos_zoo.targets import resolve_targets
-
-    names = ("Polish", "polish", "other")
-    assert resolve_targets("polish", torch.zeros(1, 3), names).tolist() == [[1]]
-    with pytest.raises(InputError, match=r"'POLISH' is the name of the classes \[0, 1\]"):
-        resolve_targets("POLISH", torch.zeros(1, 3), names)
-
-
-def test_a_contrast_takes_labels_in_any_case(shared: Any) -> None:
-    explanation = explain(shared, images(), [3, 5], class_names=tuple("abcDeFghij"))
-    assert torch.equal(explanation.contrast("d", "f").weights, explanation.contrast(3, 5).weights)
-
-
-@pytest.mark.parametrize(
-    ("name", "known", "expected"),
-    [
-        ("resnet50", ["bcos_resnet50", "bcos_vit"], "bcos_resnet50"),
-        ("BCOS-ResNet50", ["bcos_resnet50", "bcos_vit"], "bcos_resnet50"),
-        ("GradCAM", ["gradcam", "grad", "lime"], "gradcam, grad"),
-        ("zzz", ["gradcam", "grad"], "none"),
-        ("", ["gradcam"], "none"),
-        ("a", [], "none"),
-    ],
-)
-def test_the_closest_names(name: str, known: list[str], expected: str) -> None:
-    assert closest(name, known) == expected
-
-
-def test_every_message_about_an_unknown_name_tells_the_closest(shared: Any) -> None:
-    for ask, message in (
-        (lambda: attribute(shared, images(), 0, "Grad-CAM"), "closest: gradcam"),
-        (lambda: attribute(shared, images(), 0, "layercam", layer="layer2.conv1"), "closest: layer"),
-        (lambda: explain_unit(shared, images(), "Layer1", 0), "closest: layer1"),
-    ):
-        with pytest.raises(InputError, match=message):
-            ask()
-    for name in ("resnet20", "BCOS_RESNET20", "bcos_resnet20_cifar"):
-        with pytest.raises(UnknownModelError, match="closest: .*bcos_resnet20"):
-            bcos_zoo.create_model(name)
-    with pytest.raises(UnknownModelError, match="closest: .*bcos_resnet20.cifar10|known: .*cifar10"):
-        bcos_zoo.create_model("bcos_resnet20.cifar", pretrained=True)
-
-
-def test_representations_are_one_line() -> None:
-    clf = bcos_zoo.load("bcos_resnet20.cifar10")
-    explanation = clf.explain(PHOTO, ["cat", "dog"])
-    for shown, parts in {
-        repr(clf): ("Classifier(bcos_resnet20.cifar10", "10 classes", "32x32", "sigmoid"),
-        repr(clf.head): ("ExplanationHead(bcos_resnet20.cifar10", "smooth=3"),
-        repr(explanation): ("Explanation(1 x 2 of 32x32 pixels, logit: cat ", "dog ", "float32"),
-        repr(clf.predict(PHOTO)[0]): ("Prediction(", clf.predict(PHOTO)[0].label),
-        repr(explanation.contrast("cat", "dog")): ("contrast: cat - dog",),
-        repr(explain_unit(clf, images(2, 32, 32), "layer1", 3)): ("activation: layer1[3]", "2 x 1"),
-    }.items():
-        assert "\n" not in shown and len(shown) < 160, shown
-        assert all(part in shown for part in parts), shown
-
-
-def test_notebooks_show_pictures(shared: Any) -> None:
-    import io
-
-    clf = bcos_zoo.load("bcos_resnet20.cifar10")
-    explanation = clf.explain([PHOTO] * 9, ["cat", "dog"])
-    picture = Image.open(io.BytesIO(explanation._repr_png_()))
-    assert picture.width / picture.height == 2 / 6 and picture.width >= 200
-    assert "data:image/png;base64," in explanation._repr_html_() and "cat" in explanation._repr_html_()
-    labelled = explain(shared, images(), 0, class_names=["<b>&"] * 10)
-    assert "&lt;b&gt;&amp;" in labelled._repr_html_() and "<b>" not in labelled._repr_html_()
-    assert "airplane" in clf._repr_html_() and clf._repr_html_().startswith("<table>")
-    assert not hasattr(clf, "_repr_png_")
-    from conftest import network
-
-    two = explain(network("bcos_resnet20", in_chans=2), images(channels=2))
-    assert two._repr_png_() is None and two._repr_html_().startswith("<div>")
-    trained = explain(shared, images(), 0, create_graph=True)
-    assert trained._repr_png_() and "Explanation(" in repr(trained)
+def test_labels_go_where_a_classifier_goes() -> None:
+    clf, x = bcos_zoo.load("bcos_resnet20.cifar10"), images(2, 32, 32)
+    for method in ("inherent", "ixg"):
+        assert attribute(clf, x, "cat", method).shape == (2, 32, 32)
+        assert torch.equal(attribute(clf, x, "Cat", method), attribute(clf.model, x, 3, method))
+        assert torch.equal(attribute(clf, x, ["cat", 5], method), attribute(clf.model, x, [3, 5], method))

@@ -318,7 +318,10 @@ def test_without_targets_the_predicted_class_is_attributed(shared, x):
 
 
 BAD = [
-    (dict(method="gradcam++"), r"no method named 'gradcam\+\+'; known: inherent, ixg, .*, occlusion; closest: gradcam, grad$"),
+    (
+        dict(method="gradcam++"),
+        r"no method named 'gradcam\+\+'; known: inherent, ixg, .*, occlusion; closest: gradcam, grad$",
+    ),
     (dict(method="rise", mask=3), "rise has no setting mask; known: masks, cells, keep, output"),
     (dict(method="ixg", steps=3), "ixg has no setting steps; known: none"),
     (dict(method="rise", masks=0), "masks=0: allowed are positive values"),
@@ -335,7 +338,7 @@ BAD = [
     (dict(method="occlusion", window=5, stride=6), "window=5, stride=6: allowed"),
     (dict(method="gradcam", layer="layer9"), "no layer named 'layer9'; closest: layer"),
     (dict(method="gradcam", layer="global_pool"), r"gives \(1, 10\), which is no map; name one that gives"),
-    (dict(method="grad", batch=0), "batch=0: allowed are 1 and more"),
+    (dict(method="grad", batch=0), "batch=0: allowed are integers, 1 and more"),
     (dict(method="grad", x=torch.rand(3, 8, 8)), r"images come as \(N, K, H, W\); add the batch axis"),
     (dict(method="grad", x=torch.rand(1, 6, 8, 8)), "the network adds the inverted colours itself"),
     (dict(method="grad", x=torch.full((1, 3, 8, 8), -2.0)), "leave out mean/std normalisation"),

@@ -160,7 +160,7 @@ def test_images_explained_a_few_at_a_time_are_the_same(shared: Any, targets: Any
 
 
 def test_a_batch_of_no_images_is_refused(shared: Any) -> None:
-    with pytest.raises(InputError, match="max_batch=0: allowed are 1 and more"):
+    with pytest.raises(InputError, match="max_batch=0: allowed are integers, 1 and more"):
         bcos_zoo.explain(shared, images(), max_batch=0)
 
 

@@ -20,6 +20,11 @@ def check_values(name: str, values: Tensor, axes: str) -> None:
 
     axes: as in "(..., H, W)" or, for exactly these, "(N, C)".
     """
+    if not isinstance(values, Tensor):
+        raise InputError(
+            f"{name} came as {type(values).__name__}; allowed are tensors: torch.as_tensor() makes them of "
+            "arrays, and an explanation has its maps in .contributions"
+        )
     named = [axis for axis in axes.strip("()").split(", ") if axis != "..."]
     fits = values.ndim >= len(named) if "..." in axes else values.ndim == len(named)
     if not fits or values.numel() == 0:
@@ -43,6 +48,10 @@ def maps(name: str, values: Tensor) -> Tensor:
 def check_labels(labels: Tensor, scores: Tensor) -> None:
     """Raise InputError unless `labels` are N class indices for scores (N, C)."""
     n, c = scores.shape
+    if not isinstance(labels, Tensor):
+        raise InputError(
+            f"labels came as {type(labels).__name__}; allowed are tensors: torch.as_tensor(labels)"
+        )
     if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (n,):
         raise InputError(
             f"labels of shape {tuple(labels.shape)} and type {labels.dtype}; "

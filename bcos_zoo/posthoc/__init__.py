@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, closest
-from ..inputs import check_eval, checked_images, unwrapped
+from ..inputs import check_eval, checked_images, names_of, unwrapped
 from ..layers import is_linear
+from ..metrics.checks import check_integer
+from ..outputs import Outputs
 from ..precision import full_float32
 from ..targets import Targets
 from .gradients import (
@@ -49,7 +51,7 @@ _METHODS: dict[str, Callable[..., Tensor]] = {
     "lime": lime,
     "occlusion": occlusion,
 }
-GIVEN = ("job", "model", "x", "targets", "batch")  # to a method, by `attribute`
+GIVEN = ("job", "model", "x", "targets", "batch", "names")  # to a method, by `attribute`
 EXPLAINERS = tuple(_METHODS)
 __all__ = ["EXPLAINERS", "attribute"]
 
@@ -96,16 +98,17 @@ def attribute(
         raise InputError(
             f"{method} has no setting {', '.join(sorted(unknown))}; known: {', '.join(known) or 'none'}"
         )
-    if batch < 1:
-        raise InputError(f"batch={batch}: allowed are 1 and more")
+    check_integer("batch", batch, 1)
     if is_linear():
         raise InputError("post-hoc methods see the network as it is; call attribute() outside linear_mode")
-    model = unwrapped(model)
+    names, model = names_of(model), unwrapped(model)
+    if isinstance(names, Outputs):  # two names of a single logit are none of its index
+        names = None if names.single(getattr(model, "num_classes", 0)) else names.class_names
     check_eval(model)
     x = checked_images(x)
-    several = targets.ndim == 2 if isinstance(targets, Tensor) else isinstance(targets, Sequence)
+    several = targets.ndim == 2 if isinstance(targets, Tensor) else _is_list(targets)
     if run is inherent:  # it is of the given image, whatever the network encodes
-        maps = inherent(model, x, targets, batch)
+        maps = inherent(model, x, targets, batch, names)
         return maps if several else maps[:, 0]
     device = next(model.parameters(), x).device
     with (
@@ -118,6 +121,10 @@ def attribute(
     ):
         # Captum says that it hooks activations, and undoes it. Here it hooks a copy.
         warnings.filterwarnings("ignore", message="Setting (backward|forward, backward) hooks")
-        job = prepare(model, x, targets, batch, seed)
+        job = prepare(model, x, targets, batch, seed, names)
         maps = run(job, **settings).detach()
     return torch.unflatten(maps, 0, tuple(job.targets.shape)) if several else maps
+
+
+def _is_list(targets: Targets) -> bool:
+    return isinstance(targets, Sequence) and not isinstance(targets, str)

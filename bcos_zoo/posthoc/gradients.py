@@ -15,9 +15,9 @@ from .job import Job, captum, check_one_of, check_positive
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
 
 
-def inherent(model: nn.Module, x: Tensor, targets: Targets, batch: int) -> Tensor:
+def inherent(model: nn.Module, x: Tensor, targets: Targets, batch: int, names: Any) -> Tensor:
     """The contributions of `explain`, (N, T, H, W): exact, in logits. Boehle et al. 2022."""
-    return explain(model, x, targets, max_batch=batch).contributions
+    return explain(model, x, targets, class_names=names, max_batch=batch).contributions
 
 
 def ixg(job: Job) -> Tensor:

@@ -52,7 +52,9 @@ class Job:
                 torch.cuda.manual_seed(self.seed)
 
 
-def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int) -> Job:
+def prepare(
+    model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int, names: Sequence[str] | None
+) -> Job:
     """The job. Raises InputError for images, targets and models that do not fit together."""
     network = from_encoded(model)
     # Whatever else it gives: methods look at logits.
@@ -71,7 +73,7 @@ def prepare(model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int
     with torch.no_grad():
         chunks = torch.split(encoded if targets is None else encoded[:1], batch)
         logits = torch.cat([network(chunk) for chunk in chunks])
-    picked = resolve_targets(targets, logits.expand(len(x), -1), None)
+    picked = resolve_targets(targets, logits.expand(len(x), -1), names)
     return Job(model, network, x, encoded, picked, batch, seed)
 
 
