@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from numbers import Integral
 
 import torch
 from timm.layers import LayerNorm2d
@@ -95,8 +96,7 @@ def _activation(
     units = _chosen(_outputs(network, images, layer), layer, call)
     if units.ndim == 4 and not _units_last(network.get_submodule(layer)):
         units = units.movedim(1, -1)
-    check_integer("unit", unit, 0)
-    if unit >= units.shape[-1]:
+    if not isinstance(unit, Integral) or not 0 <= unit < units.shape[-1]:
         raise InputError(f"unit {unit} is not in {layer}; allowed are 0 to {units.shape[-1] - 1}")
     places, chosen = units.shape[1:-1], units[..., unit]
     if position is None:

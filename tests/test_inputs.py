@@ -270,7 +270,10 @@ CALLS: dict[str, tuple[Any, str]] = {
         "is a module; .*, such as 'layer1'",
     ),
     "no layer": (lambda clf, x: explain_unit(clf, x, None, 0), "no layer named None; closest: "),
-    "unit": (lambda clf, x: explain_unit(clf, x, "layer1", "a"), "unit=a: allowed are integers, 0 and more"),
+    "unit": (
+        lambda clf, x: explain_unit(clf, x, "layer1", "a"),
+        "unit a is not in layer1; allowed are 0 to 15",
+    ),
     "call": (lambda clf, x: activations(clf, x, "layer1", 0, call="a"), "call=a: allowed are integers"),
     "batch": (lambda clf, x: attribute(clf, x, 0, "ixg", batch="3"), "batch=3: allowed are integers"),
     "patches": (lambda clf, x: explain(clf, x).patches(2.0), "size=2.0: allowed are integers, 1 and more"),
