@@ -9,13 +9,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-import timm
 from PIL.Image import Image
 
-from .. import zoo
 from ..data import Augment, Samples, Task
 from ..data.samples import decoded
-from . import recipe
+from . import networks, recipe
 from .losses import Loss
 from .recipe import Model, Optimizer, Recipe, Run
 
@@ -75,6 +73,6 @@ def _bytes(task: Task) -> float:
 
 
 def _size(name: str) -> int:
-    model = timm.create_model(zoo.resolve(name), device="meta")
+    model = networks.create(name, False, {"device": "meta"})
     size: int = model.pretrained_cfg["input_size"][-1]
     return size

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from typing import Any
 
 import timm
+import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from timm.data import resolve_model_data_config
+from timm.models import split_model_name_tag
 from torch import nn
 
 from .. import configs, zoo
 from ..data import Task
-from ..errors import InputError
+from ..errors import InputError, UnknownModelError, WeightsError
 from ..images.bounded import card_transform
 from ..outputs import Outputs
 from .recipe import Recipe
@@ -35,7 +40,7 @@ def build(recipe: Recipe, task: Task) -> tuple[Any, Outputs]:
             f"model.args.num_classes={logits}, and the images have {len(names)} classes; leave it out"
         )
     try:
-        model = _create(part.name, part.pretrained, arguments)
+        model = create(part.name, part.pretrained, arguments)
     except TypeError as error:
         raise InputError(f"model.args: {part.name} does not take them ({error})") from error
     size = recipe.data.val_size or recipe.data.input_size
@@ -43,6 +48,8 @@ def build(recipe: Recipe, task: Task) -> tuple[Any, Outputs]:
         model.pretrained_cfg["input_size"] = (model.pretrained_cfg["input_size"][0], size, size)
     if recipe.data.crop_pct is not None:
         model.pretrained_cfg["crop_pct"] = recipe.data.crop_pct
+    for pixels in {recipe.data.input_size, size}:
+        _try(model, part.name, data_config(model, pixels)["input_size"])
     return model, outputs
 
 
@@ -55,16 +62,86 @@ def of_task(recipe: Recipe, task: Task, logits: int) -> Outputs:
     return Outputs(task.class_names, "softmax" if softmax else "sigmoid", task.multilabel)
 
 
-def _create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
-    """A network of this zoo, or a conventional one of timm's, be it in a folder."""
+def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
+    """A network of this zoo, or a conventional one of timm's, be it in a folder.
+
+    Raises TypeError for unknown arguments; UnknownModelError, WeightsError and InputError, of one line, for
+    all else: a name or tag that nobody knows, weights that do not exist or are out of reach.
+    """
     if timm.is_model(name.partition(".")[0]) and not name.startswith(zoo.PREFIX):
-        return timm.create_model(name, pretrained=pretrained, **arguments)
+        return _conventional(name, pretrained, arguments)
     name = zoo.resolve(name)
     if name.startswith(configs.ELSEWHERE):
         source = configs.read(name)
         if not source.architecture.startswith(zoo.PREFIX):
-            return timm.create_model(source.name, pretrained=pretrained, **arguments)
+            return _conventional(source.name, pretrained, arguments)
+        return zoo.create_model(name, pretrained=pretrained, **arguments)
+    zoo.check_name(name)
+    if pretrained:
+        try:
+            zoo.find_checkpoint(name)
+        except UnknownModelError as error:
+            raise UnknownModelError(f"{error}; to begin from nothing: --set model.pretrained=false") from None
     return zoo.create_model(name, pretrained=pretrained, **arguments)
+
+
+def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
+    """`timm.create_model`. What it raises has no common base."""
+    architecture, tag = split_model_name_tag(name)
+    elsewhere = name.startswith(configs.ELSEWHERE)
+    if not elsewhere:
+        known = timm.list_pretrained(architecture)
+        if tag and name not in known:
+            raise UnknownModelError(
+                f"no checkpoint named {name!r}; known: {', '.join(known) or f'none of {architecture}'}"
+            )
+        if pretrained and not known:
+            raise UnknownModelError(
+                f"{name} has no pretrained weights; to begin from nothing: --set model.pretrained=false"
+            )
+    try:
+        if pretrained and not elsewhere:
+            _within_reach(timm.get_pretrained_cfg(name))
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError:
+        raise
+    except Exception as error:
+        if not pretrained:
+            raise InputError(f"{name} with {dict(arguments)}: {configs.why(error)}") from error
+        raise WeightsError(
+            f"cannot load the weights of {name} ({configs.why(error)}); try again, or begin from nothing: "
+            "--set model.pretrained=false"
+        ) from error
+
+
+def _within_reach(card: Any) -> None:
+    """Raise what the Hub's client does, after one try: timm would ask a dozen times, for a minute."""
+    if not card.hf_hub_id or card.file:  # timm prefers the Hub to a url
+        return
+    repo, _, revision = card.hf_hub_id.partition("@")
+    names = [card.hf_hub_filename] if card.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    at = revision or None
+    if any(isinstance(try_to_load_from_cache(repo, name, revision=at), str) for name in names):
+        return
+    with contextlib.suppress(RemoteEntryNotFoundError):  # the other of the two names, then
+        get_hf_file_metadata(hf_hub_url(repo, names[0], revision=at), timeout=10)
+
+
+@torch.no_grad()
+def _try(model: Any, name: str, size: tuple[int, int, int]) -> None:
+    """Raise InputError unless the network takes images of that size."""
+    training = model.training
+    try:
+        model.eval()(next(model.parameters()).new_zeros(1, *size))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a network of timm's says
+        raise InputError(
+            f"{name} takes no images of {size[1]}x{size[2]} pixels ({configs.why(error)}); change "
+            "data.input_size, or give model.args.img_size where the network has one"
+        ) from error
+    finally:
+        model.train(training)
 
 
 def data_config(model: nn.Module, size: int | None = None) -> dict[str, Any]:
