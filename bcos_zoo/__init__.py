@@ -4,6 +4,7 @@ The import registers every architecture with timm. It does so when timm is impor
 when it is asked for, so that `bcos-zoo --help` need not wait for torch.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -14,6 +15,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+# A relative path, and the variable itself, may mean something else by the time timm is imported.
+_manifest_at_import = os.environ.get("BCOS_ZOO_MANIFEST", "")
+if _manifest_at_import:
+    _manifest_at_import = os.path.abspath(os.path.expanduser(_manifest_at_import))
 
 if TYPE_CHECKING:
     from . import models

@@ -271,7 +271,7 @@ def _write_config(network: Network, path: Path) -> int:
     data = {key: config[key][: model.in_chans] for key in ("mean", "std")}
     data = {key: value if len(value) == model.in_chans else value[:1] for key, value in data.items()}
     with replacing(path) as temporary:
-        save_config_for_hf(
+        write_timm_config(
             model,
             temporary,
             model_config={"pretrained_cfg": card, configs.OURS: ours, **said},
@@ -279,6 +279,19 @@ def _write_config(network: Network, path: Path) -> int:
             data_config=data,
         )
     return resize
+
+
+def write_timm_config(model: Any, path: Path, **said: Any) -> None:
+    """timm's config.json, as transformers takes it too. said: as `save_config_for_hf`.
+
+    The number of classes stands at its top. timm repeats it among the arguments, and transformers, which
+    gives both to `timm.create_model`, would give it twice.
+    """
+    save_config_for_hf(model, str(path), **said)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["model_args"].pop("num_classes", None)
+    document["pretrained_cfg"]["first_conv"] = model.pretrained_cfg.get("first_conv")
+    path.write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 
 def _verify(network: Network, folder: Path) -> None:

@@ -178,14 +178,16 @@ def load(path: str | os.PathLike[str] | None = None) -> Mapping[str, Checkpoint]
     """All records by name, in the order of the file, which is read once.
 
     path: another manifest than the one that comes with bcos_zoo. Unless given, the records of the file that
-    BCOS_ZOO_MANIFEST names stand beside bcos_zoo's own, and in the place of those of the same name.
+    BCOS_ZOO_MANIFEST names stand beside bcos_zoo's own, and in the place of those of the same name; so do
+    those of the file that it named when the networks were registered, whatever it names since.
     Raises InputError if the file is no manifest that fits the schema, WeightsError if bcos_zoo's own is
     missing.
     """
     if path is not None:
         return _read(Path(path))
-    own, more = _own_path(), os.environ.get(MORE)
-    return _read(own) if not more else _both(own, Path(more).expanduser())
+    named = os.environ.get(MORE)
+    paths = [*_registered, *([_absolute(named)] if named else [])]
+    return _merged(_own_path(), *dict.fromkeys(paths))
 
 
 def registered() -> Mapping[str, Checkpoint]:
@@ -193,10 +195,15 @@ def registered() -> Mapping[str, Checkpoint]:
 
     For the import of bcos_zoo, where an error would be a traceback; whoever asks for a checkpoint gets it.
     """
+    from . import _manifest_at_import
+
+    named = [name for name in (_manifest_at_import, os.environ.get(MORE)) if name]
     try:
-        return load()
+        records = _merged(_own_path(), *dict.fromkeys(map(_absolute, named)))
     except InputError:
         return _read(_own_path())
+    _registered[:] = dict.fromkeys(map(_absolute, named))
+    return records
 
 
 def checkpoints(architecture: str | None = None) -> tuple[Checkpoint, ...]:
@@ -242,8 +249,8 @@ def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
 def timm_card(checkpoint: Checkpoint) -> dict[str, Any]:
     """timm's `PretrainedCfg` of a checkpoint, as a dict.
 
-    Mean 0 and std 1: the network wants values in [0, 1] and encodes them itself. `classifier` is the family
-    file's to give; `first_conv` must stay unset, or timm may throw a pretrained stem away.
+    Mean 0 and std 1: the network wants values in [0, 1] and encodes them itself. `classifier` and
+    `first_conv` are the family file's to give.
     """
     pre, labels = checkpoint.preprocessing, checkpoint.classes.labels
     licence, paper = checkpoint.licence.weights, checkpoint.origin.paper
@@ -293,9 +300,17 @@ def _own_path() -> Path:
     raise WeightsError(f"no {FILENAME} in {PACKAGE} or above it; reinstall bcos-zoo")
 
 
+_registered: list[Path] = []  # what BCOS_ZOO_MANIFEST named when timm was told of the networks
+
+
+def _absolute(named: str) -> Path:
+    """The folder that a process works in may change; what it was told once stays."""
+    return Path(named).expanduser().absolute()
+
+
 @functools.cache
-def _both(own: Path, more: Path) -> Mapping[str, Checkpoint]:
-    return MappingProxyType({**_read(own), **_read(more)})
+def _merged(*paths: Path) -> Mapping[str, Checkpoint]:
+    return MappingProxyType({name: record for path in paths for name, record in _read(path).items()})
 
 
 @functools.cache

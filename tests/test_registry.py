@@ -153,7 +153,7 @@ def test_every_name_is_ours_and_documented(name):
 def test_the_card_makes_timms_own_transform_give_rgb_in_0_1(name):
     model = timm.create_model(name, device="meta")
     card = model.pretrained_cfg
-    assert card["first_conv"] is None  # timm could otherwise replace the pretrained stem by a random one
+    assert card["first_conv"] + ".weight" == next(iter(model.state_dict()))
     assert f"{card['classifier']}.weight" in model.state_dict()
     config = resolve_model_data_config(model)
     assert config["input_size"] == tuple(card["input_size"])

@@ -39,15 +39,18 @@ def register_model(entrypoint: Entrypoint) -> Entrypoint:
     return entrypoint
 
 
-def cards(architectures: Mapping[str, Mapping[str, Any]], *, classifier: str) -> Mapping[str, Any]:
+def cards(
+    architectures: Mapping[str, Mapping[str, Any]], *, classifier: str, first_conv: str
+) -> Mapping[str, Any]:
     """timm's `default_cfgs` of one family.
 
     architectures: name -> the card of the architecture without weights. Each checkpoint in the manifest adds
     a card of its own, `name.tag`. The first whose network is the architecture's own is the default; one that
     needs other arguments is another network, and only its full name makes it.
-    classifier: module that holds the classifier's weight.
+    classifier, first_conv: modules that hold the weights of the classifier and of the stem.
     """
-    base = dict(interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), classifier=classifier)
+    base = dict(interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    base |= dict(classifier=classifier, first_conv=first_conv)
     out: dict[str, dict[str, Any]] = {}
     defaults: dict[str, str] = {}
     for name, card in architectures.items():
@@ -98,7 +101,7 @@ def build(
         ready = card if isinstance(card, dict) else card.to_dict()
         began = f"hf-hub:{ready['hf_hub_id']}" if pretrained and ready.get("source") == "hf-hub" else None
     else:
-        tag = resolve_pretrained_cfg(name, card).tag
+        tag = _registered_tag(name, card)
         full = f"{name}.{tag}" if tag else name
         arguments = manifest.load()[full].arguments if tag else {}
         overlay = kwargs.get("pretrained_cfg_overlay") or {}
@@ -118,6 +121,19 @@ def build(
     model.build_arguments, model.pretrained_from = own, began
     update_model_args(model, **own)  # timm adds its caller's keywords, but knows no checkpoint's arguments
     return model
+
+
+def _registered_tag(name: str, tag: str | None) -> str:
+    try:
+        found: str = resolve_pretrained_cfg(name, tag).tag
+        return found
+    except RuntimeError:
+        if f"{name}.{tag}" not in manifest.load():
+            raise
+        raise WeightsError(
+            f"{name}.{tag} was no record when bcos_zoo was imported, so timm was not told of it; set "
+            f"{manifest.MORE} before the import"
+        ) from None
 
 
 def _tuple(value: Any) -> Any:

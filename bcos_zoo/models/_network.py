@@ -21,6 +21,9 @@ from ..layers import Head, LayerSpec, chain, is_linear
 from ..layers._fast import as_given
 from ..layers._switch import untouched
 
+# timm's: the stem of a file is adapted by `_build`, which knows the encoding.
+STEM_FITS: dict[str, Any] = {"first_conv": None}
+
 
 def gains(model: nn.Module) -> set[str]:
     """Names of the parameters that are no weights of a linear map, such as gains and layer scales."""
@@ -53,6 +56,7 @@ class ConvNetwork(nn.Module):
     def _begin(self, spec: LayerSpec, in_chans: int, drop_rate: float) -> None:
         """Open the network: its encoding layer and its bookkeeping."""
         self.spec, self.in_chans, self.drop_rate = spec, in_chans, drop_rate
+        self._traits = STEM_FITS
         self.grad_checkpointing = False
         self.encode = spec.encode(in_chans)
         self.feature_info: list[dict[str, Any]] = []

@@ -143,6 +143,7 @@ _IMAGENET = dict(input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, num
 default_cfgs = cards(
     {f"bcos_convnext_{size}{norm}": _IMAGENET for size in _SIZES for norm in ("", "_bnu")},
     classifier="classifier.1.linear",
+    first_conv="features.0.linear",
 )
 
 

@@ -191,6 +191,7 @@ default_cfgs = cards(
     {f"bcos_densenet{size}": _IMAGENET for size in (121, 161, 169, 201)}
     | {f"bcos_densenet{size}": _CIFAR for size in (52, 100, 190, 250)},
     classifier="classifier.linear",
+    first_conv="features.conv0.linear",
 )
 
 

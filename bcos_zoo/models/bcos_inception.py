@@ -231,6 +231,7 @@ class BcosInception3(ConvNetwork):
 default_cfgs = cards(
     {"bcos_inception_v3": dict(input_size=(3, 299, 299), pool_size=(8, 8), crop_pct=0.934, num_classes=1000)},
     classifier="fc.linear",
+    first_conv="Conv2d_1a_3x3.conv.linear",
 )
 
 

@@ -165,6 +165,7 @@ default_cfgs = cards(
     | {f"bcos_wide_resnet{size}": _IMAGENET for size in ("50_2", "101_2")}
     | {f"bcos_resnet{size}": _CIFAR for size in (20, 32, 44, 56, 110)},
     classifier="fc.linear",
+    first_conv="conv1.linear",
 )
 
 

@@ -189,7 +189,9 @@ class BcosResNetCLIP(ConvNetwork):
 _CARD = dict(input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=1.0, interpolation="bicubic")
 
 default_cfgs = cards(
-    {"bcos_resnet50_clip": _CARD | dict(num_classes=1024)}, classifier="attnpool.c_proj.linear"
+    {"bcos_resnet50_clip": _CARD | dict(num_classes=1024)},
+    classifier="attnpool.c_proj.linear",
+    first_conv="conv1.linear",
 )
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

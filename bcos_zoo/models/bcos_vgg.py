@@ -113,8 +113,9 @@ default_cfgs = {
     **cards(
         {f"bcos_vgg{depth}{norm}": _IMAGENET for depth in _DEPTHS for norm in ("", "_bnu")},
         classifier="classifier.2.linear",
+        first_conv="features.0.linear",
     ),
-    **cards({"bcos_plain9": _CIFAR}, classifier="8.linear"),
+    **cards({"bcos_plain9": _CIFAR}, classifier="8.linear", first_conv="0.linear"),
 }
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers import V2, ConventionalSpec, Encoder, Head, LayerSpec, PatchEmbed, is_linear
 from ._build import build, cards, register_model
-from ._network import gains
+from ._network import STEM_FITS, gains
 
 
 class BcosSimpleViT(nn.Module):
@@ -63,6 +63,7 @@ class BcosSimpleViT(nn.Module):
         if dim % heads or dim % 4:
             raise InputError(f"dim={dim}, heads={heads}: dim must divide by heads and by 4")
         self.spec, self.in_chans, self.drop_rate, self.pool_last = spec, in_chans, drop_rate, pool_last
+        self._traits = STEM_FITS
         self.grad_checkpointing = False
         self.encode = spec.encode(in_chans)
         channels = spec.encoded_channels(in_chans)
@@ -200,17 +201,20 @@ _STEMS = {  # Xiao et al. 2021, scaled
     "l": (64, 128, 128, 256, 256, 512),
 }
 _IMAGENET = dict(input_size=(3, 224, 224), pool_size=None, crop_pct=0.875, num_classes=1000)
-_KINDS = ("simple_vit_{}_patch16_224", "vitc_{}_patch1_14")
+_KINDS = {  # and the stem of each
+    "simple_vit_{}_patch16_224": "to_patch_embedding.linear",
+    "vitc_{}_patch1_14": "to_patch_embedding.conv_stem.0",
+}
 
 default_cfgs = {
-    **cards(
-        {f"bcos_{kind.format(size)}": _IMAGENET for kind in _KINDS for size in _SIZES},
-        classifier="linear_head.linear.linear",
-    ),
-    **cards(
-        {f"bcos_std_{kind.format(size)}": _IMAGENET for kind in _KINDS for size in _SIZES},
-        classifier="linear_head.linear",
-    ),
+    name: card
+    for kind, stem in _KINDS.items()
+    for prefix, layer in (("bcos_", ".linear"), ("bcos_std_", ""))  # a B-cos layer holds a plain one
+    for name, card in cards(
+        {f"{prefix}{kind.format(size)}": _IMAGENET for size in _SIZES},
+        classifier=f"linear_head.linear{layer}",
+        first_conv=f"{stem}{layer}",
+    ).items()
 }
 
 

@@ -21,7 +21,6 @@ import timm
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 from timm.data import resolve_model_data_config
-from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
 from .. import configs, hub_folder, state_dicts, zoo
@@ -206,12 +205,7 @@ def _write_conventional(model: Any, outputs: Outputs, training: Training, folder
     said = configs.described(outputs, model.num_classes)
     said[configs.OURS] |= {"version": hub_folder.version(), "training": asdict(training)}
     data = resolve_model_data_config(twin)
-    save_config_for_hf(
-        twin,
-        str(folder / CONFIG),
-        model_config=said,
-        data_config=data,
-    )
+    hub_folder.write_timm_config(twin, folder / CONFIG, model_config=said, data_config=data)
     (folder / CARD).write_text(str(_conventional_card(twin, outputs, training)), encoding="utf-8")
     size = (1, *data["input_size"])
     x = torch.rand(size, generator=torch.Generator().manual_seed(0))

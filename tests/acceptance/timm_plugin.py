@@ -92,15 +92,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
 @pytest.fixture(autouse=True)
 def _ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What timm's tests cannot know of our networks."""
-    original, test = request.module.create_model, request.node.originalname
+    original = request.module.create_model
 
     def create_model(*args: Any, **kwargs: Any) -> Any:
         model = original(*args, **kwargs)
-        if "default_cfgs" in test:
-            # The card leaves it unset on purpose, or timm could replace a pretrained stem by a random one.
-            stem = next(iter(model.state_dict())).removesuffix(".weight")
-            model.default_cfg = {**model.default_cfg, "first_conv": stem}
-        elif getattr(model, "num_classes", 0) and not kwargs.get("pretrained"):
+        if getattr(model, "num_classes", 0) and not kwargs.get("pretrained"):
             _as_if_trained(model)
         return model
 

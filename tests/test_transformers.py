@@ -1,0 +1,32 @@
+"""An exported folder in transformers: `AutoModelForImageClassification.from_pretrained(folder)`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+import bcos_zoo
+
+
+@pytest.mark.parametrize("norm", ["bnu", "bn"])
+def test_transformers_can_build_the_network_from_the_config(tmp_path, norm):
+    """As its TimmWrapper does: the number of classes from the top, all else from model_args."""
+    own = bcos_zoo.create_model("bcos_resnet20", num_classes=3, in_chans=3, norm=norm, layers=(1, 1))
+    folder = bcos_zoo.export(bcos_zoo.Classifier(own, ["a", "b", "c"]), tmp_path / "network")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    arguments = dict(config["model_args"])
+    assert config["num_classes"] == 3 and not {"num_classes", "pretrained"} & arguments.keys()
+    x = torch.rand(2, 3, 32, 32)
+    model = timm.create_model(config["architecture"], pretrained=False, num_classes=3, **arguments).eval()
+    weights = load_file(folder / "model.safetensors")
+    model.load_state_dict(weights)
+    assert torch.equal(model(x), own.eval()(x))
+    features = timm.create_model(config["architecture"], pretrained=False, num_classes=0, **arguments).eval()
+    features.load_state_dict({key: value for key, value in weights.items() if key in features.state_dict()})
+    assert torch.equal(features.forward_features(x), own.forward_features(x))
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert again.num_classes == 3 and torch.equal(again(x), own(x))
