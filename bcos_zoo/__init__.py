@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
 # A relative path, and the variable itself, may mean something else by the time timm is imported.
-_manifest_at_import = os.environ.get("BCOS_ZOO_MANIFEST", "")
-if _manifest_at_import:
-    _manifest_at_import = os.path.abspath(os.path.expanduser(_manifest_at_import))
+__manifest__ = os.environ.get("BCOS_ZOO_MANIFEST", "")
+if __manifest__:
+    __manifest__ = os.path.abspath(os.path.expanduser(__manifest__))
 
 if TYPE_CHECKING:
     from . import models

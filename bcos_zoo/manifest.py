@@ -195,9 +195,9 @@ def registered() -> Mapping[str, Checkpoint]:
 
     For the import of bcos_zoo, where an error would be a traceback; whoever asks for a checkpoint gets it.
     """
-    from . import _manifest_at_import
+    from . import __manifest__
 
-    named = [name for name in (_manifest_at_import, os.environ.get(MORE)) if name]
+    named = [name for name in (__manifest__, os.environ.get(MORE)) if name]
     try:
         records = _merged(_own_path(), *dict.fromkeys(map(_absolute, named)))
     except InputError:
