@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,18 @@ from .outputs import Outputs
 DATASETS = {"ImageNet-1k": "imagenet-1k", "CIFAR-10": "cifar10"}  # the Hub's name, by how ours begins
 HUB_DATA = "hfds/"  # timm's, before the name of a data set on the Hub
 PAPERS = "arXiv:2205.10268, arXiv:2306.10898"
+
+# Of https://huggingface.co/docs/hub/repositories-licenses; the client has no list of them.
+IDENTIFIERS = frozenset(
+    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 "
+    "bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda "
+    "cc cc0-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 "
+    "cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 "
+    "cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 "
+    "etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc lppl-1.3c "
+    "ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense "
+    "zlib pddl lgpl-lr unknown".split()
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,7 @@ def make(facts: Facts) -> ModelCard:
     """The card. What is not known stands in it as unknown."""
     began, metrics = facts.began, facts.metrics
     data = ModelCardData(
-        license=(licence(facts) or "unknown").lower(),
+        **_licence_entries(facts),
         library_name="timm",
         tags=["timm", "bcos", "b-cos", "interpretability", "explainable-ai", "image-classification"],
         pipeline_tag="image-classification" if facts.class_names else "image-feature-extraction",
@@ -80,6 +93,21 @@ def make(facts: Facts) -> ModelCard:
         eval_results=[_result(metric, facts.record) for metric in metrics] or None,
     )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(_text(facts)))
+
+
+def _licence_entries(facts: Facts) -> dict[str, Any]:
+    """The entries of the licence: an identifier of the Hub's, or "other" with a name and a link."""
+    text = licence(facts) or "unknown"
+    if text.lower() in IDENTIFIERS:
+        return {"license": text.lower()}
+    record = facts.record or facts.base
+    name = re.sub(r"[^a-z0-9.]+", "-", text.lower().partition(",")[0]).strip("-.")[:60]
+    link = record.origin.url if record and record.origin.url else None
+    return {
+        "license": "other",
+        "license_name": name or "other",
+        "license_link": link or f"https://huggingface.co/{facts.repo}#licences",  # a section of this card
+    }
 
 
 def _datasets(facts: Facts) -> list[str]:

@@ -6,9 +6,11 @@ A file that is read cannot run code: pickles are read with `weights_only=True`. 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -19,12 +21,21 @@ from torch import Tensor
 from .errors import InputError, WeightsError, reason
 from .files import replacing
 
+AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")  # of weights over the steps
+SETS = ("state_dict", "model_state_dict", "model", "module", "net", "network")
+AVERAGED = ("model_ema.", "ema_model.", "ema.")  # the same in the names of a Lightning module
+HOLDERS = (*AVERAGED, "model.", "net.", "network.", "backbone.")
+_log = logging.getLogger(__name__)
 
-def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+
+def read(path: str | os.PathLike[str], take: str | None = None) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or, with any other ending, one of `torch.save`; on the CPU.
 
-    Of a Lightning checkpoint, those under "state_dict". A pickle is read with `weights_only=True`: it cannot
-    run code. Raises WeightsError if the file is missing, is damaged, or holds anything else.
+    A training checkpoint may hold several sets, such as "state_dict" and "state_dict_ema", one inside the
+    other too ("ema.module"). Of two, the moving average is taken, as timm does; the log says which it was.
+    take: the name of another one. A pickle is read with `weights_only=True`: it cannot run code.
+    Raises WeightsError if the file is missing, is damaged, holds anything else, has no set of that name, or
+    has several of which none is preferred.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,11 +54,44 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} is damaged or of another format ({reason(error)}); get it anew"
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if fault := _not_flat(content):
-        raise WeightsError(f"{path} holds {fault}; give a flat dict of tensors, a network's state_dict()")
-    return dict(content)
+    name, found = _chosen(dict(_sets(content)), path, take, content)
+    if name:
+        _log.info("%s: the weights are those of %r", path, name)
+    return found
+
+
+def _sets(content: object, name: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The flat dicts of tensors in a checkpoint, by the keys that lead to them, joined with dots."""
+    if not isinstance(content, Mapping):
+        return
+    if not _not_flat(content):
+        yield name, dict(content)
+        return
+    for key in (*AVERAGES, *SETS):
+        yield from _sets(content.get(key), f"{name}.{key}".lstrip("."))
+
+
+def _chosen(
+    found: dict[str, dict[str, Tensor]], path: Path, take: str | None, content: object
+) -> tuple[str, dict[str, Tensor]]:
+    """The set of a checkpoint that is read, and its name. Raises WeightsError, as `read` says."""
+    names = ", ".join(found) or "none"
+    if take is not None:
+        if take not in found:
+            raise WeightsError(f"{path} holds no set of weights named {take!r}; it holds: {names}")
+        return take, found[take]
+    if not found:
+        raise WeightsError(
+            f"{path} holds {_not_flat(content)}; give a flat dict of tensors, a network's state_dict()"
+        )
+    averages = [name for name in found if not set(AVERAGES).isdisjoint(name.split("."))]
+    preferred = averages or list(found)
+    if len(preferred) > 1:
+        raise WeightsError(
+            f"{path} holds several sets of weights: {names}; choose one, with --take NAME of `bcos-zoo "
+            "weights convert`, or as pretrained_cfg_overlay={'state_dict': state_dicts.read(FILE, take=NAME)}"
+        )
+    return preferred[0], found[preferred[0]]
 
 
 def sha256(state_dict: Mapping[str, Tensor]) -> str:
@@ -67,15 +111,49 @@ def sha256(state_dict: Mapping[str, Tensor]) -> str:
 def unwrap(state_dict: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
     """The tensors of a published file under the names of its network, whatever the file wraps them in.
 
-    names: the network's own keys. As long as the file has none of them, "model." is taken off (a Lightning
-    module, and the wrapper of the B-cosified networks inside it), then "0." (v1 networks and the v2 ViTs were
-    the first element of a Sequential). "clip_model.", the teacher of the B-cosified CLIP, is left out.
+    names: the network's own keys. What torch.compile, DDP and FSDP put into the names is taken off. As long
+    as the file has none of the network's names, so is what holds a network: "model." and the like (a
+    Lightning module, and the wrapper of the B-cosified networks inside it), then "0." (v1 networks and the v2
+    ViTs were the first element of a Sequential); where moving averages stand beside it, these are taken.
+    "clip_model.", the teacher of the B-cosified CLIP, is left out.
     """
-    flat = dict(state_dict)
-    for prefix in ("model.", "model.", "0."):
-        if flat.keys().isdisjoint(names) and any(key.startswith(prefix) for key in flat):
-            flat = {k.removeprefix(prefix): v for k, v in flat.items() if not k.startswith("clip_model.")}
-    return flat
+    flat = {_bare(key): value for key, value in state_dict.items()}
+    if len(flat) < len(state_dict):
+        raise WeightsError("the file has two tensors for one name, with and without 'module.'; give one set")
+    while flat.keys().isdisjoint(names):
+        held = [prefix for prefix in (*HOLDERS, "0.") if any(key.startswith(prefix) for key in flat)]
+        if not held:
+            return flat
+        prefix, *others = held
+        others = [other for other in others if other in AVERAGED] if prefix in AVERAGED else []
+        if others:
+            raise WeightsError(f"the file has several sets of weights: {', '.join(held)}; give one of them")
+        average = prefix in AVERAGED
+        flat = {
+            _bare(key.removeprefix(prefix)): value
+            for key, value in flat.items()
+            if not key.startswith("clip_model.") and (not average or key.startswith(prefix))
+        }
+    return {_own_name(key, names, flat): value for key, value in flat.items()}
+
+
+def _own_name(key: str, names: Collection[str], beside: Collection[str]) -> str:
+    """The network's own name, of a key that is still held where others are not."""
+    bare = key
+    while bare not in names:
+        prefix = next((one for one in HOLDERS if bare.startswith(one)), None)
+        if prefix is None:
+            return key
+        bare = _bare(bare.removeprefix(prefix))
+    return key if bare in beside else bare
+
+
+def _bare(key: str) -> str:
+    """A key without what wrappers put before and into it."""
+    key = re.sub(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.", "", key)
+    while key.startswith("module."):
+        key = key.removeprefix("module.")
+    return key
 
 
 def check_fit(

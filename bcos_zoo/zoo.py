@@ -175,13 +175,18 @@ def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) 
 
 
 def convert(
-    source: str | os.PathLike[str], name: str, target: str | os.PathLike[str] = ".", *, force: bool = False
+    source: str | os.PathLike[str],
+    name: str,
+    target: str | os.PathLike[str] = ".",
+    *,
+    take: str | None = None,
+    force: bool = False,
 ) -> Path:
     """Write the weights of a published file, in whatever layout it has them, as our own .safetensors file.
 
     source: a file that `state_dicts.read` reads. name: the checkpoint, or the architecture, whose
     weights it holds. target: the file to write, or a folder, where it is called `<name>.safetensors`.
-    force: replace a file that is there.
+    take: which of several sets of weights, as in `state_dicts.read`. force: replace a file that is there.
 
     Returns the path written. Its tensors are those of the source, under the names of the network; its header
     says which network, the sha256 of the source, and the version of bcos_zoo.
@@ -198,7 +203,7 @@ def convert(
     if path.exists() and not force:
         raise InputError(f"{path} is there already; give another name, or --force to replace it")
     model = timm.create_model(name, device="meta")
-    own, state_dict = model.state_dict(), own_names(state_dicts.read(source), model)
+    own, state_dict = model.state_dict(), own_names(state_dicts.read(source, take), model)
     state_dicts.check_fit(state_dict, own, name, most=None)
     header = {"name": name, "source_sha256": checksums.sha256(source), "bcos_zoo": __version__}
     state_dicts.save({key: state_dict[key] for key in own}, path, header)

@@ -109,13 +109,19 @@ def convert(
     target: Annotated[
         Path, typer.Option("-o", help="File or folder to write; NAME.safetensors if not given.")
     ] = Path("."),
+    take: Annotated[
+        str | None,
+        typer.Option(
+            "--take", help="Of several sets of weights, such as state_dict; the moving average if not given."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Turn a published file, in whatever layout it has its weights, into a .safetensors file of our own."""
     from .. import checksums, zoo
 
-    path = zoo.convert(source, name, target, force=force)
+    path = zoo.convert(source, name, target, take=take, force=force)
     if as_json:
         document = {"name": name, "source": str(source), "file": str(path), "sha256": checksums.sha256(path)}
         return print_json(document | {"bytes": path.stat().st_size})

@@ -97,6 +97,7 @@ def build(
     card = kwargs.get("pretrained_cfg")
     arguments: Mapping[str, Any] = {}
     began: str | None = None
+    file: str | None = None
     if isinstance(card, (dict, PretrainedCfg)):  # a ready card is the hub's or a caller's
         ready = card if isinstance(card, dict) else card.to_dict()
         began = f"hf-hub:{ready['hf_hub_id']}" if pretrained and ready.get("source") == "hf-hub" else None
@@ -105,17 +106,22 @@ def build(
         full = f"{name}.{tag}" if tag else name
         arguments = manifest.load()[full].arguments if tag else {}
         overlay = kwargs.get("pretrained_cfg_overlay") or {}
-        if pretrained and overlay.get("file"):
-            state_dicts.read(overlay["file"])  # timm raises anything, as the damage has it
-        elif pretrained and not overlay.keys() & SOURCES:
-            began, file = full, weights.fetch(full, kwargs.get("cache_dir"))
-            kwargs["pretrained_cfg_overlay"] = overlay | {"file": str(file)}
+        file = overlay.get("file") if pretrained else None
+        if pretrained and not overlay.keys() & SOURCES:
+            began, file = full, str(weights.fetch(full, kwargs.get("cache_dir")))
+        if (
+            file and "state_dict" not in overlay
+        ):  # read here: timm's reader takes other sets and prefixes, and raises anything
+            overlay = overlay | {"file": str(file), "state_dict": state_dicts.read(file)}
+            kwargs["pretrained_cfg_overlay"] = overlay
     options = {**arch, **arguments, **kwargs}
     shared = {field.name: options.pop(field.name) for field in fields(spec) if field.name in options}
     fit = partial(_fit, name=name, headless=bool(kwargs.get("features_only")))
     model = build_model_with_cfg(
         cls, name, pretrained, pretrained_filter_fn=fit, spec=spec(**shared), **options
     )
+    if pretrained:
+        model.pretrained_cfg.pop("state_dict", None)  # of the card: the tensors are the network's now
     asked = {**arguments, **kwargs}.items()
     own = {k: _plain(v) for k, v in asked if k not in RUNTIME and (k not in arch or arch[k] != v)}
     model.build_arguments, model.pretrained_from = own, began
