@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 from timm.data import create_transform, resolve_model_data_config
 
 import bcos_zoo
-from bcos_zoo import pipeline
+from bcos_zoo import InputError, images, pipeline
 from bcos_zoo.data.augment import Augment, train_transform
 from bcos_zoo.evaluate.geometry import centres
 from bcos_zoo.images.bounded import LONGEST, Bound, card_transform
@@ -87,3 +87,15 @@ def test_training_and_validation_bound_it_too(crop, largest):
         for transform in (train_transform(config, Augment(crop=crop)), val_transform(model)):
             assert transform(Image.new("RGB", size)).shape == (3, 32, 32)
     assert largest[0] <= 40 * 40 * LONGEST
+
+
+@pytest.mark.parametrize(("kind", "most"), [("PNG", 600), ("JPEG", 600), ("WEBP", 400), ("AVIF", 400)])
+def test_formats_whose_decoders_keep_several_copies_have_a_lower_limit(tmp_path, monkeypatch, kind, most):
+    if not features.check(kind.lower() if kind in ("WEBP", "AVIF") else "jpg"):
+        pytest.skip(f"this Pillow has no {kind}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600)
+    for width in (most // 20, most // 20 + 1):
+        Image.new("RGB", (width, 20)).save(tmp_path / f"{width}.img", format=kind)
+    assert images.load_rgb(tmp_path / f"{most // 20}.img").size == (most // 20, 20)
+    with pytest.raises(InputError, match=f"has {most + 20} pixels; at most {most} are allowed"):
+        images.load_rgb(tmp_path / f"{most // 20 + 1}.img")

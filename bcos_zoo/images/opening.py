@@ -31,6 +31,8 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright; any oth
 }
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path has one / of the two
+# Their decoders keep the picture several times over: of all that Pillow allows they would take above 2 GB.
+SEVERAL_COPIES = frozenset({"AVIF", "WEBP"})
 ADVICE = "give a whole picture, such as a JPEG or PNG"
 _warning_filters = threading.Lock()
 
@@ -45,7 +47,8 @@ def load_rgb(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
     result once more changes nothing.
     Raises InputError for what cannot be opened or decoded, for values whose white is not known (32 bits,
     signed, floating-point), for a TIFF that Pillow would misread, for an address, and for more than
-    PIL.Image.MAX_IMAGE_PIXELS pixels (None: no limit), of which none is decoded.
+    PIL.Image.MAX_IMAGE_PIXELS pixels (two thirds of them in WebP and AVIF, whose decoders take more memory;
+    None: no limit), of which none is decoded.
     """
     if isinstance(source, Image.Image):
         filename = getattr(source, "filename", "")
@@ -124,7 +127,7 @@ def _refusing(name: str, fault: str) -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = re.search(r"\d+", str(error))
-        raise _too_large(name, pixels[0] if pixels else "too many") from error
+        raise _too_large(name, pixels[0] if pixels else "too many", Image.MAX_IMAGE_PIXELS) from error
     except Exception as error:
         said = "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
         raise InputError(f"{name} {fault}{said}; {ADVICE}") from error
@@ -170,13 +173,16 @@ def _check_size(image: Image.Image, name: str) -> None:
     width, height = image.size
     if width == 0 or height == 0:
         raise InputError(f"{name} has no pixels ({width} x {height}); at least 1 x 1 is needed: {ADVICE}")
-    if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise _too_large(name, str(width * height))
+    if (most := Image.MAX_IMAGE_PIXELS) is None:
+        return
+    most = most * 2 // 3 if image.format in SEVERAL_COPIES else most
+    if width * height > most:
+        raise _too_large(name, str(width * height), most)
 
 
-def _too_large(name: str, pixels: str) -> InputError:
+def _too_large(name: str, pixels: str, most: int | None) -> InputError:
     return InputError(
-        f"{name} has {pixels} pixels; at most {Image.MAX_IMAGE_PIXELS} are allowed: "
+        f"{name} has {pixels} pixels; at most {most} are allowed: "
         "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
     )
 
