@@ -6,17 +6,22 @@ processes or machines (`accelerate launch -m bcos_zoo evaluate ...`) share the s
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import state_dicts
+from timm.data import resolve_model_data_config
+
+from .. import __version__, state_dicts
 from ..classifier import Classifier
+from ..data import identity
 from ..errors import InputError
 from ..files import replacing
 from .accuracy import BATCH_SIZE, labelled_files
-from .objects import Objects, read_boxes, read_masks
+from .objects import Boxes, Objects, read_boxes, read_masks
 from .samples import Pool, Sample, energy_pool
 from .scoring import Row, Scorer
 from .settings import Settings
@@ -48,7 +53,7 @@ def compare(
     scorer = Scorer(classifier, settings, objects, batch_size)
     if "localisation" in settings.metrics:
         scorer.check()
-    _begin(folder, _identity(classifier, root, settings, objects))
+    _begin(folder, _identity(scorer, root))
     done = {(row["explainer"], row["metric"], row["sample"]) for row in rows(folder)}
     index, of = share
     for metric, samples in _samples(scorer, root, batch_size).items():
@@ -111,23 +116,48 @@ def _samples(scorer: Scorer, root: str | Path, batch_size: int) -> dict[str, lis
     return found
 
 
-def _identity(
-    classifier: Classifier, root: str | Path, settings: Settings, objects: Objects | None
-) -> dict[str, Any]:
-    """What all rows of a folder share."""
+def _identity(scorer: Scorer, root: str | Path) -> dict[str, Any]:
+    """What all rows of a folder share: every number in them depends on this, and on nothing else."""
+    settings, classifier, objects = scorer.settings, scorer.classifier, scorer.objects
+    images = _images(scorer, root)
+    outputs = [classifier.outputs.kind, *classifier.outputs.class_names]
     same: dict[str, Any] = {name: getattr(settings, name) for name in ("grid", "smooth", "seed")}
-    same |= {"data": str(Path(root).resolve()), "weights": state_dicts.sha256(classifier.model.state_dict())}
+    same |= {
+        **{name: identity.of_files((os.path.relpath(p, root), p) for p in images[name]) for name in images},
+        "weights": state_dicts.sha256(classifier.model.state_dict()),
+        "network": _hash(repr(classifier.model)),  # the same weights give other numbers at another exponent
+        "outputs": _hash(json.dumps(outputs)),
+        "preprocessing": identity.plain(resolve_model_data_config(classifier.model)),
+        "version": __version__,
+    }
     if "localisation" in settings.metrics:
         same["stride"] = settings.stride
     if objects is not None:
-        same["objects"] = objects.identity()
+        same["objects"] = objects.identity({path for some in images.values() for path in some})
     return same
+
+
+def _images(scorer: Scorer, root: str | Path) -> dict[str, list[Path]]:
+    """The images that samples are drawn from: in folders of classes, and those whose boxes name theirs."""
+    objects, found = scorer.objects, dict[str, list[Path]]()
+    labelled = isinstance(objects, Boxes) and objects.labelled
+    if set(scorer.settings.metrics) != {"energy"} or not labelled:
+        found["data"] = labelled_files(scorer.classifier, root)[0]
+    if isinstance(objects, Boxes) and labelled:
+        found["pictures"] = objects.pairs(scorer.classifier)[0]
+    return found
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _begin(folder: Path, same: dict[str, Any]) -> None:
     """Write what all rows share, or raise InputError if those in the folder share something else."""
     path = folder / "settings.json"
     there = json.loads(path.read_text()) if path.exists() else {}
+    if there and "network" not in there:  # of a version that told less apart
+        there |= {"version": "an older one"}
     if other := [name for name, value in there.items() if same.get(name, value) != value]:
         raise InputError(
             f"{folder} holds rows of other settings, data or weights; give another folder with -o "

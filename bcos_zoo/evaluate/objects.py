@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from .. import checksums, images
 from ..classifier import Classifier
+from ..data import identity
 from ..errors import InputError
 from .annotations import Box, read_annotations
 from .geometry import centres
@@ -25,8 +27,8 @@ Size = tuple[int, int]  # width, height
 class Objects(Protocol):
     """What the game asks of boxes and of masks."""
 
-    def identity(self) -> str:
-        """What is the same for the same objects, and not for others."""
+    def identity(self, images: Iterable[Path]) -> str:
+        """What is the same for the same objects of some images, and not for others."""
 
     def has(self, path: Path) -> bool:
         """Whether anything is known of that image."""
@@ -51,7 +53,7 @@ class Boxes:
         """Whether the boxes name their classes; if not, the folders of the images do."""
         return all(box.label is not None for boxes in self.of.values() for box in boxes)
 
-    def identity(self) -> str:
+    def identity(self, images: Iterable[Path]) -> str:
         return f"boxes {checksums.sha256(self.file)}"
 
     def has(self, path: Path) -> bool:
@@ -99,8 +101,10 @@ class Masks:
     folder: Path
     root: Path
 
-    def identity(self) -> str:
-        return f"masks {self.folder}"
+    def identity(self, images: Iterable[Path]) -> str:
+        files = {self._file(path) for path in images if self.has(path)}
+        named = ((file.relative_to(self.folder).as_posix(), file) for file in files)
+        return f"masks {identity.of_files(named)}"
 
     def has(self, path: Path) -> bool:
         return self._file(path).is_file()
