@@ -22,7 +22,7 @@ from .data.scan import check_share
 from .errors import InputError
 from .extras import required
 from .layers import synchronise_norms
-from .training import machine, networks, parameters, runs, scores, states
+from .training import effects, machine, networks, parameters, runs, scores, states
 from .training.early import Best
 from .training.history import Row
 from .training.losses import make_loss
@@ -147,6 +147,7 @@ class Trainer:
     """A run in memory: the network, how it learns, and where it is."""
 
     def __init__(self, recipe: Recipe, task: Task, folder: Path) -> None:
+        effects.check(recipe, task)
         self.recipe, self.task = recipe, task
         run, data = recipe.run, recipe.data
         self.accelerator = machine.accelerator(recipe, folder)

@@ -1,130 +1,92 @@
-"""What options say they allow is what the library allows; all that computes takes devices and batches."""
-
-import inspect
-import json
-import re
-from dataclasses import replace
+"""No option of the command line is passed over: each does something, or is refused in one line."""
 
 import pytest
-import torch
-from commands import SMALL, of_the_small_one
-from PIL import Image
+import typer
+from test_cli import error_line, run  # noqa: F401
+from test_train import paint
 
-from bcos_zoo import UnknownModelError, bundle, cli, evaluate, manifest, pipeline, zoo
-from bcos_zoo.cli import choices, evaluation, explanations, training
-from bcos_zoo.posthoc import EXPLAINERS
+from bcos_zoo import cli
+from bcos_zoo.cli.effects import ALWAYS, NEEDS
 
 
-def test_help_names_what_the_library_knows():
-    """The command line may not import the library for its help, so it has a copy."""
-    assert choices.PICTURES == pipeline.PICTURES
-    assert choices.FORMATS == pipeline.FORMATS
-    assert choices.EXPLAINERS == EXPLAINERS
-    assert choices.METRICS == evaluate.METRICS
-    assert choices.TOLERANCE == bundle.TOLERANCE
+def verbs():
+    """Every verb by its name, with its options."""
+    found = {}
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        for inner, one in (getattr(command, "commands", None) or {"": command}).items():
+            options = {parameter.opts[0] for parameter in one.params if parameter.opts[0].startswith("-")}
+            found[f"{name} {inner}".strip()] = options - {"--help"}
+    return found
+
+
+def test_every_option_says_when_it_has_an_effect():
+    for name, options in verbs().items():
+        declared = set(NEEDS.get(name, {})) | ALWAYS[name]
+        assert options <= declared, f"{name}: {options - declared}"
+        assert not set(NEEDS.get(name, {})) & ALWAYS[name]
+
+
+IDLE = {
+    ("evaluate", "--explainer"): (["inherent"], []),
+    ("evaluate", "--samples"): (["3"], []),
+    ("evaluate", "--fewer"): (["rise=3"], ["--metric", "accuracy"]),
+    ("evaluate", "-o"): (["place"], []),
+    ("evaluate", "--grid"): (["2"], ["--metric", "sparseness"]),
+    ("evaluate", "--smooth"): (["3"], ["--metric", "deletion", "--metric", "accuracy"]),
+    ("evaluate", "--stride"): (["16"], ["--metric", "sparseness"]),
+    ("evaluate", "--boxes"): (["boxes.csv"], ["--metric", "localisation"]),
+    ("evaluate", "--masks"): (["masks"], []),
+    ("evaluate", "--seed"): (["3"], []),
+    ("finetune", "--model"): (["bcos_resnet20.cifar10"], ["--resume", "-o", "place"]),
+    ("finetune", "--train"): (["head"], ["--resume"]),
+    ("explain", "--seconds"): (["2"], []),
+}
+
+
+def test_every_need_is_tried():
+    assert set(IDLE) == {(verb, option) for verb, options in NEEDS.items() for option in options}
+
+
+@pytest.mark.parametrize("verb, option", IDLE)
+def test_an_option_that_would_change_nothing_is_refused(run, tmp_path, verb, option):  # noqa: F811
+    values, others = IDLE[verb, option]
+    root = paint(tmp_path / "set", {".": 1})
+    given = [tmp_path / one if one in ("place", "boxes.csv", "masks") else one for one in values]
+    others = [tmp_path / one if one == "place" else one for one in others]
+    data = root if verb != "explain" else root / "red" / "0.png"
+    code, out, err = run(verb, data, option, *given, *others)
+    assert (code, out) == (2, "")
+    line = error_line(err.splitlines()[-1])
+    assert f"{option} is of" in line and f"leave out {option}" in line
+    assert not (tmp_path / "place").exists()
 
 
 @pytest.mark.parametrize(
-    "verb",
+    "options, said",
     [
-        explanations.predict,
-        explanations.explain,
-        explanations.units,
-        explanations.verify_bundle,
-        evaluation.evaluate_,
-        training.finetune,
-        training.train_,
+        (
+            ["--fewer", "rise=3", "--explainer", "inherent"],
+            "fewer samples of rise, which is no explainer here",
+        ),
+        (["--fewer", "rise=300"], "300 samples of rise are no fewer than 250"),
+        (
+            ["--metric", "completeness", "--explainer", "grad"],
+            "completeness is of the explainer inherent alone",
+        ),
     ],
 )
-def test_every_verb_that_computes_takes_a_device(verb):
-    parameters = inspect.signature(verb).parameters
-    assert "device" in parameters
-    assert "batch_size" in parameters or verb is explanations.verify_bundle  # of one image
+def test_settings_of_a_comparison_that_change_nothing_are_refused(run, tmp_path, options, said):  # noqa: F811
+    metric = [] if "--metric" in options else ["--metric", "localisation"]
+    code, out, err = run("evaluate", paint(tmp_path / "set", {".": 1}), *metric, *options)
+    assert (code, out) == (2, "") and said in error_line(err.splitlines()[-1])
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for i, colour in enumerate(("red", "green", "blue", "white", "gray")):
-        Image.new("RGB", (40, 50), colour).save(tmp_path / f"{i}.png")
-    (tmp_path / "2b.png").write_bytes(b"no image")
-    return tmp_path
-
-
-def answers(capsys, *arguments) -> tuple[int, dict]:
-    code = cli.run(of_the_small_one([str(argument) for argument in arguments]))
-    return code, json.loads(capsys.readouterr().out)
-
-
-@pytest.mark.parametrize("verb", ["predict", "explain"])
-def test_numbers_do_not_depend_on_the_batch(verb, folder, tmp_path, capsys):
-    found = []
-    for size in (1, 2, 4, 99):
-        more = ["-o", tmp_path / f"out{size}"] if verb == "explain" else []
-        images = [folder / f"{name}.png" for name in ("0", "1", "2", "2b", "3", "4")]
-        code, document = answers(capsys, verb, *images, "--batch-size", size, "--json", *more)
-        assert code == 2 and len(document["errors"]) == 1 and "2b.png" in document["errors"][0]
-        assert [one["image"] for one in document["images"]] == [str(i) for i in images if "2b" not in i.name]
-        found.append([[p["logit"] for p in one["predictions"]] for one in document["images"]])
-    for other in found[1:]:
-        torch.testing.assert_close(torch.tensor(other), torch.tensor(found[0]), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("verb", ["predict", "explain"])
-@pytest.mark.parametrize(
-    "given, said",
-    [
-        (["--device", "gpu"], "no device is called 'gpu'"),
-        (["--device", "xpu:3"], "xpu:3 was asked for"),
-        (["--batch-size", "0"], "--batch-size.*greater than or equal to 1"),
-    ],
-)
-def test_bad_devices_and_batches_are_one_line(verb, given, said, folder, capsys):
-    assert cli.run([verb, str(folder / "0.png"), *given]) == 2
-    printed = capsys.readouterr().err
-    assert re.search(said, printed) and printed.startswith("error: ") and printed.count("\n") == 1
-
-
-def test_a_device_named_twice_is_refused(folder, capsys):
-    """Of a recipe too; `--set` says it there."""
-    given = ["--device", "cpu", "--set", "run.device=auto"]
-    assert cli.run(["finetune", str(folder), *given]) == 2
-    assert "say the same" in capsys.readouterr().err
-
-
-def test_where_none_is_named_the_best_that_comes_along_is_taken(folder, capsys):
-    """The one of 224 pixels, not the one of 32; stderr says what it can say at all."""
-    assert cli.run(["predict", str(folder / "0.png"), "--json"]) == 0
-    out, err = capsys.readouterr()
-    assert json.loads(out)["model"] == "bcos_resnet18_w32.imagenette" == zoo.best_embedded()
-    assert err.count("\n") == 1 and "bcos_resnet18_w32.imagenette" in err
-    assert "10 classes (tench, English springer, " in err and "parachute)" in err
-    assert cli.run(["predict", str(folder / "0.png"), "--model", SMALL]) == 0
-    assert capsys.readouterr().err == ""
-
-
-def test_the_manifest_says_which_is_the_best(monkeypatch):
-    """Pixels first, then accuracy; only what comes along, sees classes and explains itself."""
-
-    def record(name, side, top1, **more):
-        file = manifest.get("bcos_resnet20.cifar10").files
-        pre = replace(manifest.get(SMALL).preprocessing, input_size=(3, side, side))
-        scores = (manifest.Metric("top1", top1, "x", "measured", None),)
-        made = replace(manifest.get(SMALL), name=name, preprocessing=pre, metrics=scores, files=file)
-        return replace(made, **more)
-
-    far = (replace(manifest.get(SMALL).files[0], where=manifest.Url("https://host/x.pth")),)
-    gone = (replace(manifest.get(SMALL).files[0], where=manifest.Packaged("checkpoints/gone.safetensors")),)
-    known = [
-        record("a.small", 32, 99.0),
-        record("a.good", 224, 80.0),
-        record("a.better", 224, 81.0),
-        record("a.far", 448, 99.0, files=far),
-        record("a.gone", 448, 99.0, files=gone),
-        record("a.embedding", 448, 99.0, classes=manifest.Classes(10, None)),
-        record("a.conventional", 448, 99.0, explanation=None),
-    ]
-    monkeypatch.setattr(manifest, "checkpoints", lambda: tuple(known))
-    assert zoo.best_embedded() == "a.better"
-    monkeypatch.setattr(manifest, "checkpoints", lambda: tuple(known[3:]))
-    with pytest.raises(UnknownModelError, match="--model"):
-        zoo.best_embedded()
+def test_a_resumed_run_takes_no_other_network(run, tmp_path):  # noqa: F811
+    root = paint(tmp_path / "images", {".": 10})
+    small = ["--set", "run.epochs=1", "--set", "run.trackers=[]", "--set", "data.workers=0"]
+    small += ["--set", "run.snapshots=0", "--model", "bcos_resnet20.cifar10"]
+    assert run("finetune", root, "-o", tmp_path / "run", *small)[0] == 0
+    for option, value in (("--model", "bcos_resnet56"), ("--train", "head")):
+        code, _, err = run("finetune", root, "-o", tmp_path / "run", "--resume", option, value)
+        assert code == 2 and "a run goes on as its recipe.toml says" in error_line(err.splitlines()[-1])
+    assert run("finetune", root, "-o", tmp_path / "run", "--resume")[0] == 0

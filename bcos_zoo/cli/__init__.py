@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import BcosZooError
 from . import evaluation, explanations, networks, training, weights
 from .console import error_line, told
+from .effects import Verb
 
 __all__ = ["app", "main", "run"]
 
@@ -19,12 +20,12 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pret
 app.command("list")(networks.list_)
 app.command("info")(networks.info)
 app.command("predict")(explanations.predict)
-app.command("explain")(explanations.explain)
+app.command("explain", cls=Verb)(explanations.explain)
 app.command("units")(explanations.units)
 app.command("verify")(explanations.verify_bundle)
-app.command("finetune")(training.finetune)
+app.command("finetune", cls=Verb)(training.finetune)
 app.command("train")(training.train_)
-app.command("evaluate")(evaluation.evaluate_)
+app.command("evaluate", cls=Verb)(evaluation.evaluate_)
 app.command("export")(networks.export)
 app.command("push")(networks.push)
 app.add_typer(weights.app, name="weights")

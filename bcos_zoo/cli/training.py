@@ -101,9 +101,10 @@ def train_(
     as_json: Json = False,
 ) -> None:
     """Train a network as a recipe says."""
-    from ..training import recipe
+    from ..training import effects, recipe
 
     wanted = recipe.read(config, _all_changes(changes, group, device, batch_size))
+    effects.check(wanted)
     _run(wanted, _open(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, reason
+from ..errors import InputError
 from .samples import Samples
 from .stream import Stream
 
@@ -49,7 +49,7 @@ def of_files(files: Iterable[tuple[str, Path]]) -> str:
                 while chunk := file.read(CHUNK):
                     digest.update(chunk)
         except OSError as error:
-            raise InputError(f"{str(path)!r} cannot be read ({reason(error)}); mend or remove it") from error
+            raise InputError(f"{str(path)!r} cannot be read ({error.strerror}); mend or remove it") from error
         return f"{name}\0{digest.hexdigest()}\n"
 
     with ThreadPoolExecutor() as pool:  # reading and hashing let others go on

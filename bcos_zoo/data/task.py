@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from . import groups, identity, splits
+from . import groups, identity, options, splits
 from .archives import from_tar
 from .folders import from_folder
 from .found import Found
@@ -153,10 +153,19 @@ def open_task(
     or groups to split, where the classes of both splits differ, and for a group in two parts.
     """
     text, names = str(source), (train_split, val_split)
-    if text.startswith(("hfids/", "wds/pipe:")) or (text.startswith("wds/") and "://" in text):
-        if folds is not None or group is not None:
-            option = "folds" if folds is not None else "group"
-            raise InputError(f"{source} is a stream, which is not divided: leave {option} out")
+    given = {
+        name: value
+        for name, value, usual in (
+            ("val_share", val_share, 0.2), ("folds", folds, None), ("fold", fold, 0), ("seed", seed, 42),
+            ("group", group, None), ("root", root, None), ("download", download, False),
+            ("image_key", image_key, "image"), ("label_key", label_key, "label"),
+        )
+        if value != usual
+    }  # fmt: skip
+    options.check_kind(text, given)
+    if options.is_stream(text):
+        if idle := [name for name in given if name in ("group", *options.DIVIDING)]:
+            raise InputError(f"{source} is a stream, which is not divided: leave {idle[0]} out")
         return _from_stream(Stream(text, train_split, 0, root, image_key, label_key), val_split, bad_share)
     if text.startswith("hfds/"):
         found = from_hugging_face(
@@ -172,8 +181,7 @@ def open_task(
         raise InputError(f"{source}: no image to learn from; give some of two classes or more")
     if len(found.class_names) < 2 and found.train.labels.ndim == 1:
         raise InputError(f"{source}: one class only, {found.class_names[0]!r}; give images of two or more")
-    if folds is not None and found.val is not None:
-        raise InputError(f"{source} has a validation split, so folds={folds} cannot be made: leave folds out")
+    options.check_division(text, given, divided=found.val is None)
     groups.check_apart(source, {"train": found.train, "val": found.val, "test": found.test})
     whole = _divided(found, val_share, folds, fold, seed)
     scans = {name: scan(one, threads) for name, one in whole.items()} if check else {}
@@ -208,11 +216,11 @@ def _divided(found: Found, val_share: float, folds: int | None, fold: int, seed:
     """
     train, val = found.train, found.val
     if val is None:
-        options: dict[str, Any] = {"seed": seed, "class_names": found.class_names, "groups": train.groups}
+        known: dict[str, Any] = {"seed": seed, "class_names": found.class_names, "groups": train.groups}
         if folds is None:
-            sides = splits.held_out(train.labels, val_share, **options)
+            sides = splits.held_out(train.labels, val_share, **known)
         else:
-            sides = splits.fold_of(train.labels, folds, fold, **options)
+            sides = splits.fold_of(train.labels, folds, fold, **known)
         train, val = train.select(sides[0]), train.select(sides[1])
     return {"train": train, "val": val} | ({} if found.test is None else {"test": found.test})
 

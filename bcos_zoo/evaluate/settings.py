@@ -47,6 +47,17 @@ class Settings:
                 )
         if min(self.samples, *self.fewer.values(), 1) < 1:
             raise InputError("the number of samples must be 1 or more for each explainer")
+        if self.metrics and (idle := [name for name in self.fewer if name not in self.explainers]):
+            raise InputError(
+                f"fewer samples of {', '.join(idle)}, which is no explainer here; leave that out"
+            )
+        if more := [name for name, count in self.fewer.items() if count > self.samples]:
+            raise InputError(
+                f"{self.fewer[more[0]]} samples of {more[0]} are no fewer than {self.samples}; ask for less, "
+                "or raise the number for all"
+            )
+        if "completeness" in self.metrics and "inherent" not in self.explainers:
+            raise InputError("the metric completeness is of the explainer inherent alone; add it")
         given = [name for name in ("boxes", "masks") if getattr(self, name) is not None]
         if "energy" in self.metrics and len(given) != 1:
             came = "both boxes and masks" if given else "neither boxes nor masks"

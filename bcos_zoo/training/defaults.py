@@ -23,6 +23,7 @@ BATCHES = (8, 64)  # the least and the largest batch
 MEMORY, LOOKS = 2e9, 20  # bytes of decoded images to keep; how many are looked at to guess
 WARMUP = 1.0  # epochs, or a tenth of a short run
 FILM = 8  # pictures of an image over the epochs
+SCALE = (0.35, 1.0)  # share of an image's area that is seen at once
 SMALL = 64  # pixels: images of that size are moved a little, larger ones cropped
 
 
@@ -33,7 +34,6 @@ def finetuning(model: str, train: str = "full", changes: Iterable[str] = ()) -> 
     """
     wanted = Recipe(
         model=Model(name=model, pretrained=True, train=train),
-        augment=Augment(scale=(0.35, 1.0)),
         loss=Loss(),
         optimizer=Optimizer(name="adam", lr=2e-3, head_lr=2e-2, clip=0.01, clip_mode="agc"),
         run=Run(epochs=EPOCHS, keep_best=True),
@@ -48,14 +48,22 @@ def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
     batch = min(max(2 ** int(math.log2(max(images // 16, 1))), least), most)
     epochs = min(max(math.ceil(STEPS * batch / images), EPOCHS), MOST_EPOCHS)
     size = wanted.data.input_size or _size(wanted.model.name)
-    augment = wanted.augment
-    if size <= SMALL:
-        augment = replace(augment, crop="shift", shift=max(size // 10, 1))
+    crop = recipe.changed({}, changes).get("augment", {}).get("crop")
+    crop = crop or ("shift" if size <= SMALL else "resized")
+    augment = replace(
+        wanted.augment,
+        crop=crop,
+        scale=SCALE if crop == "resized" else Augment.scale,  # no other crop has a scale
+        shift=max(size // 10, 1) if crop == "shift" else Augment.shift,
+    )
     run = replace(wanted.run, batch_size=batch, epochs=epochs)
     data = replace(wanted.data, cache=_bytes(task) <= MEMORY)
     full = recipe.with_changes(replace(wanted, data=data, augment=augment, run=run), changes)
-    optimizer = replace(full.optimizer, warmup_epochs=min(WARMUP, full.run.epochs / 10))
-    run = replace(full.run, snapshot_every=max(full.run.epochs // FILM, 1))
+    optimizer, run = full.optimizer, full.run
+    if optimizer.schedule != "none":
+        optimizer = replace(optimizer, warmup_epochs=min(WARMUP, run.epochs / 10))
+    if run.snapshots:
+        run = replace(run, snapshot_every=max(run.epochs // FILM, 1))
     return recipe.with_changes(replace(full, optimizer=optimizer, run=run), changes)
 
 

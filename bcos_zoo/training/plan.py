@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import devices
 from ..data import Order, Task
-from . import networks, parameters, states
+from . import effects, networks, parameters, states
 from .recipe import Recipe
 
 
@@ -17,6 +17,7 @@ def plan(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
     Raises what the run would raise before its first step: for a recipe that does not fit, and for weights
     that cannot be had.
     """
+    effects.check(recipe, task)
     order = Order(
         len(task.train), recipe.run.batch_size, seed=recipe.run.seed, accumulate=recipe.run.accumulate
     )

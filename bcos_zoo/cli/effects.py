@@ -1,0 +1,121 @@
+"""Which options of a verb work only beside others: one that would change nothing is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from typer.core import TyperCommand
+
+from ..errors import InputError
+from .choices import METRICS
+
+Values = Mapping[str, Any]  # of all parameters of a verb, by their names
+
+
+@dataclass(frozen=True)
+class Needs:
+    """When an option has an effect. said: what would have to be so; what to do if not."""
+
+    works: Callable[[Values], bool]
+    said: str
+
+
+def _measures(*metrics: str) -> Callable[[Values], bool]:
+    return lambda given: bool(set(given["metric"] or ["accuracy"]) & set(metrics))
+
+
+EXPLAINED = Needs(_measures(*METRICS), "metrics of explanations; add one with --metric, such as localisation")
+GRIDS = Needs(_measures("localisation"), "the metric localisation; add it with --metric")
+BEGUN = "a run goes on as its recipe.toml says"
+NEEDS: dict[str, dict[str, Needs]] = {
+    "evaluate": {
+        "--explainer": EXPLAINED,
+        "--samples": EXPLAINED,
+        "--fewer": EXPLAINED,
+        "-o": EXPLAINED,
+        "--grid": GRIDS,
+        "--smooth": GRIDS,
+        "--stride": GRIDS,
+        "--boxes": Needs(_measures("energy"), "the metric energy; add it with --metric"),
+        "--masks": Needs(_measures("energy"), "the metric energy; add it with --metric"),
+        "--seed": Needs(
+            lambda given: EXPLAINED.works(given) or given.get("confidence") is not None,
+            "metrics of explanations, and of intervals; add such a --metric",
+        ),
+    },
+    "finetune": {
+        "--train": Needs(lambda given: not given["resume"], f"a new run: with --resume, {BEGUN}"),
+        "--model": Needs(
+            lambda given: not given["resume"] or given["folder"] is None,  # then it names the folder
+            f"a new run: with --resume and -o, {BEGUN}",
+        ),
+    },
+    "explain": {
+        "--seconds": Needs(
+            lambda given: any(map(_is_clip, given["paths"])), "clips, and none is given; name an .mp4, say"
+        ),
+    },
+}  # fmt: skip
+ALWAYS: dict[str, frozenset[str]] = {  # have an effect by themselves, or are refused by the verb where not
+    "list": frozenset({"--pretrained", "--json"}),
+    "info": frozenset({"--json"}),
+    "predict": frozenset({"--model", "--top-k", "--device", "--batch-size", "--json"}),
+    "explain": frozenset(
+        {
+            *(
+                "--model",
+                "--target",
+                "-o",
+                "--picture",
+                "--format",
+                "--contrast",
+                "--shared-scale",
+                "--layer",
+            ),
+            *("--unit", "--device", "--batch-size", "--json"),
+        }
+    ),
+    "units": frozenset(
+        {"--layer", "--unit", "--model", "--count", "-o", "--device", "--batch-size", "--json"}
+    ),
+    "verify": frozenset({"--model", "--tolerance", "--device", "--json"}),
+    "finetune": frozenset(
+        {"-o", "--set", "--device", "--batch-size", "--group", "--resume", "--dry-run", "--json"}
+    ),
+    "train": frozenset(
+        {"-o", "--set", "--device", "--batch-size", "--group", "--resume", "--dry-run", "--json"}
+    ),
+    "evaluate": frozenset(
+        {
+            *("--model", "--device", "--batch-size", "--json", "--metric"),
+            *("--specificity", "--confidence", "--resamples", "--group"),
+        }
+    ),
+    "export": frozenset({"-o", "--format", "--sample", "--force"}),
+    "push": frozenset({"--private", "--revision", "--sample"}),
+    "weights fetch": frozenset({"--cache-dir", "--json"}),
+    "weights path": frozenset({"--cache-dir", "--json"}),
+    "weights verify": frozenset({"--cache-dir", "--json"}),
+    "weights list": frozenset({"--cached", "--cache-dir", "--json"}),
+    "weights convert": frozenset({"--to", "-o", "--force", "--json"}),
+}
+
+
+class Verb(TyperCommand):
+    """A verb that refuses, before it begins, what it was given and would not use."""
+
+    def invoke(self, ctx: Any) -> Any:
+        for parameter in self.params:
+            source = getattr(ctx.get_parameter_source(parameter.name), "name", "")  # an enum of click's
+            need = NEEDS.get(self.name or "", {}).get(parameter.opts[0])
+            if source == "COMMANDLINE" and need is not None and not need.works(ctx.params):
+                raise InputError(f"{parameter.opts[0]} is of {need.said}, or leave out {parameter.opts[0]}")
+        return super().invoke(ctx)
+
+
+def _is_clip(path: Any) -> bool:
+    from .. import video
+
+    return video.is_clip(path)

@@ -1,0 +1,179 @@
+"""Which keys of a recipe work only where others are set, or only on some images: none is passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..data import Task
+from ..data.stream import Stream
+from ..errors import InputError
+from .recipe import Recipe
+
+STEPPED = ("step", "wsd", "rsqrt")  # schedules that have decay_epochs
+RATED = ("step", "multistep", "poly")  # that have decay_rate
+FALLING = ("cosine", "tanh", "poly", "wsd", "rsqrt")  # that end at min_lr
+
+
+@dataclass(frozen=True)
+class Needs:
+    """When a key has an effect. said: what would have to be so, in words."""
+
+    key: str  # "table.key"
+    works: Callable[[Recipe], bool]
+    said: str
+
+
+@dataclass(frozen=True)
+class NeedsOfTask:
+    """The same of keys that depend on the images."""
+
+    key: str
+    works: Callable[[Recipe, Task], bool]
+    said: str
+
+
+def _mixes(r: Recipe) -> bool:
+    return bool(r.augment.mixup or r.augment.cutmix)
+
+
+RULES = (
+    Needs("data.fold", lambda r: r.data.folds is not None, "with data.folds"),
+    Needs("data.val_share", lambda r: r.data.folds is None, "without data.folds"),
+    Needs("augment.scale", lambda r: r.augment.crop == "resized", "with augment.crop='resized'"),
+    Needs("augment.ratio", lambda r: r.augment.crop == "resized", "with augment.crop='resized'"),
+    Needs("augment.shift", lambda r: r.augment.crop == "shift", "with augment.crop='shift'"),
+    Needs("augment.mixup_prob", _mixes, "with augment.mixup or augment.cutmix"),
+    Needs(
+        "augment.mixup_switch_prob",
+        lambda r: bool(r.augment.mixup and r.augment.cutmix),
+        "with augment.mixup and augment.cutmix",
+    ),
+    Needs("optimizer.clip_mode", lambda r: r.optimizer.clip is not None, "with optimizer.clip"),
+    Needs("optimizer.warmup_factor", lambda r: r.optimizer.warmup_epochs > 0, "with optimizer.warmup_epochs"),
+    Needs(
+        "optimizer.warmup_epochs",
+        lambda r: r.optimizer.schedule != "none",
+        "with a schedule ('constant' keeps rates)",
+    ),
+    Needs(
+        "optimizer.by_epoch",
+        lambda r: r.optimizer.schedule != "none",
+        "with a schedule ('constant' keeps rates)",
+    ),
+    Needs("optimizer.layer_decay", lambda r: r.model.train != "head", "where more than the head learns"),
+    Needs(
+        "optimizer.layer_decay",
+        lambda r: r.optimizer.schedule != "none",
+        "with a schedule ('constant' keeps rates)",
+    ),
+    Needs(
+        "optimizer.head_lr",
+        lambda r: r.optimizer.schedule != "none",
+        "with a schedule ('constant' keeps rates)",
+    ),
+    Needs(
+        "optimizer.min_lr",
+        lambda r: r.optimizer.schedule in FALLING,
+        f"with optimizer.schedule of {', '.join(FALLING)}",
+    ),
+    Needs(
+        "optimizer.milestones",
+        lambda r: r.optimizer.schedule == "multistep",
+        "with optimizer.schedule='multistep'",
+    ),
+    Needs(
+        "optimizer.decay_epochs",
+        lambda r: r.optimizer.schedule in STEPPED,
+        f"with optimizer.schedule of {', '.join(STEPPED)}",
+    ),
+    Needs(
+        "optimizer.decay_rate",
+        lambda r: r.optimizer.schedule in RATED,
+        f"with optimizer.schedule of {', '.join(RATED)}",
+    ),
+    Needs("optimizer.ema_every", lambda r: r.optimizer.ema_decay is not None, "with optimizer.ema_decay"),
+    Needs(
+        "run.monitor",
+        lambda r: r.run.keep_best or r.run.patience is not None,
+        "with run.keep_best or run.patience",
+    ),
+    Needs("run.snapshot_every", lambda r: r.run.snapshots > 0, "with run.snapshots"),
+)
+
+TASK_RULES = (
+    NeedsOfTask("data.val_share", lambda r, t: t.drawn, "where the set has no part to validate with"),
+    NeedsOfTask("data.seed", lambda r, t: t.drawn, "where the set has no part to validate with"),
+    NeedsOfTask("loss.off_label", lambda r, t: not t.multilabel, "with one label an image"),
+    NeedsOfTask(
+        "loss.off_label",
+        lambda r, t: t.multilabel or r.model.args.get("num_classes", len(t.class_names)) > 1,
+        "with an output for each class",
+    ),
+    NeedsOfTask(
+        "augment.repeats", lambda r, t: not isinstance(t.train, Stream), "on sets that are no streams"
+    ),
+    NeedsOfTask("data.check", lambda r, t: not isinstance(t.train, Stream), "on sets that are no streams"),
+)
+
+ALWAYS = frozenset(  # what has an effect whatever the others are, or is refused by itself where it has none
+    {
+        *("model.name", "model.pretrained", "model.train", "model.args"),
+        *(
+            "data.input_size",
+            "data.val_size",
+            "data.crop_pct",
+            "data.folds",
+            "data.group",
+            "data.train_split",
+        ),
+        *(
+            "data.val_split",
+            "data.image_key",
+            "data.label_key",
+            "data.root",
+            "data.download",
+            "data.balanced",
+        ),
+        *("data.bad_share", "data.workers", "data.cache"),
+        *("augment.crop", "augment.hflip", "augment.vflip", "augment.color_jitter", "augment.auto"),
+        *("augment.erase", "augment.mixup", "augment.cutmix"),
+        *("loss.kind", "loss.smoothing", "loss.class_weights"),
+        *("optimizer.name", "optimizer.lr", "optimizer.weight_decay", "optimizer.clip", "optimizer.schedule"),
+        *("optimizer.ema_decay", "optimizer.args"),
+        *("run.epochs", "run.batch_size", "run.accumulate", "run.seed", "run.precision", "run.device"),
+        *("run.compile", "run.channels_last", "run.synchronise", "run.shard", "run.validate_every"),
+        *("run.save_minutes", "run.save_steps", "run.keep", "run.patience", "run.keep_best", "run.trackers"),
+        "run.snapshots",
+    }
+)
+
+
+def check(recipe: Recipe, task: Task | None = None) -> None:
+    """Raise InputError for keys that differ from their defaults and would have no effect, all at once.
+
+    task: the images, if they are known.
+    """
+    idle = [(rule.key, rule.said) for rule in RULES if not rule.works(recipe)]
+    if task is not None:
+        idle += [(rule.key, rule.said) for rule in TASK_RULES if not rule.works(recipe, task)]
+    said = [
+        f"{key}={value_of(recipe, key)!r} has an effect only {why}"
+        for key, why in idle
+        if value_of(recipe, key) != default_of(recipe, key)
+    ]
+    if said:
+        raise InputError(f"{'; '.join(dict.fromkeys(said))}: leave it out, or change the other")
+
+
+def value_of(recipe: Recipe, key: str) -> Any:
+    """What a recipe has for "table.key"."""
+    table, name = key.split(".")
+    return getattr(getattr(recipe, table), name)
+
+
+def default_of(recipe: Recipe, key: str) -> Any:
+    """The default of "table.key"."""
+    table, name = key.split(".")
+    return next(one.default for one in fields(getattr(recipe, table)) if one.name == name)
