@@ -99,7 +99,7 @@ ALWAYS: dict[str, frozenset[str]] = {  # have an effect by themselves, or are re
     "weights path": frozenset({"--cache-dir", "--json"}),
     "weights verify": frozenset({"--cache-dir", "--json"}),
     "weights list": frozenset({"--cached", "--cache-dir", "--json"}),
-    "weights convert": frozenset({"--to", "-o", "--force", "--json"}),
+    "weights convert": frozenset({"--to", "--take", "-o", "--force", "--json"}),
 }
 
 
