@@ -3,8 +3,7 @@
 Where somebody could notice, each module is called, one after the other, and the plain formulas run. What a
 shortcut writes over, it made itself, and nobody else has seen it.
 
-Each says beside it what it gains: the share of the time of a pass that is saved with it, on one core, as
-`benchmarks/fast_ways.py` measures it.
+`benchmarks/fast_ways.py` measures what each gains.
 """
 
 from __future__ import annotations

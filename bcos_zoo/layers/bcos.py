@@ -98,12 +98,8 @@ class BcosConv2d(nn.Module):
 
     def _norms(self, x: Tensor) -> Tensor:
         """`patch_norm` for each output channel, or one for all: (..., out_channels or 1, H', W')."""
-        norms, groups = self.patch_norm(x), self.geometry.groups
-        return (
-            norms
-            if groups in (1, self.out_channels)
-            else norms.repeat_interleave(self.out_channels // groups, -3)
-        )
+        norms, each = self.patch_norm(x), self.out_channels // self.geometry.groups
+        return norms if each in (1, self.out_channels) else norms.repeat_interleave(each, -3)
 
     @property
     def geometry(self) -> nn.Conv2d:

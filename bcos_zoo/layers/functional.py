@@ -104,6 +104,8 @@ def token_norm(x: Tensor) -> Tensor:
 def channel_energy(x: Tensor, groups: int = 1) -> Tensor:
     """Sum of squares over each group's channels, float32 at least. (..., K, H, W) -> (..., groups, H, W)."""
     squares = at_least_float32(x).square()
+    if groups == 1:
+        return squares.sum(-3, keepdim=True)
     return squares if groups == x.shape[-3] else torch.unflatten(squares, -3, (groups, -1)).sum(-3)
 
 

@@ -1,0 +1,100 @@
+"""What each shortcut for speed gains: a pass with all of them against one with all but this.
+
+MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=100000000 OMP_NUM_THREADS=1 \\
+    taskset -c 0 python benchmarks/fast_ways.py
+
+Each on networks it was made for. The two are interleaved, and the shortest time of each counts: others at
+work can only make a pass longer. A gain is the share of the time without it that is saved with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import timm
+import torch
+from torch import nn
+
+import bcos_zoo
+from bcos_zoo.layers import BatchNorm2d, fast_ways
+
+CASES: list[tuple[str, str, int, int, str]] = [  # shortcut, network, images, pixels, pass
+    ("attention", "bcos_simple_vit_ti_patch16_224", 4, 224, "forward"),
+    ("dense", "bcos_densenet121", 2, 160, "forward"),
+    ("dense", "bcos_densenet121", 2, 160, "explain"),
+    ("energy", "bcos_resnet18", 2, 160, "forward"),
+    ("energy", "bcos_densenet121", 2, 160, "forward"),
+    ("few", "bcos_resnet50", 1, 64, "forward"),
+    ("few", "bcos_vgg11_bnu", 1, 64, "forward"),
+    ("fold", "bcos_resnet50", 2, 160, "forward"),
+    ("fold", "bcos_convnext_atto_bnu", 2, 160, "forward"),
+    ("in_place", "bcos_resnet50", 2, 160, "forward"),
+    ("in_place", "bcos_convnext_atto", 2, 160, "forward"),
+    ("layout", "bcos_resnet18", 2, 160, "forward"),
+    ("layout", "bcos_densenet121", 2, 160, "forward"),
+    ("layout", "bcos_resnet18", 2, 160, "explain"),
+    ("max_out", "bcos_plain9", 8, 32, "forward"),
+    ("rows", "bcos_resnet50", 1, 64, "forward"),
+    ("rows", "bcos_vgg11_bnu", 1, 64, "forward"),
+    ("separate", "bcos_convnext_atto", 2, 160, "forward"),
+    ("tokens", "bcos_simple_vit_ti_patch16_224", 4, 224, "forward"),
+]
+
+
+def network(name: str) -> nn.Module:
+    """With random weights and running statistics that fit them, so that no activation vanishes."""
+    torch.manual_seed(0)
+    model = timm.create_model(name).train()
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model(torch.rand(4, 3, 64, 64))
+    return model.eval()
+
+
+def measured(run: Callable[[], object], way: str, seconds: float) -> tuple[float, float, int]:
+    """Shortest seconds of a pass with and without the shortcut, and of how many each."""
+    best, rounds = {True: float("inf"), False: float("inf")}, 0
+    for on in best:
+        with fast_ways(on, way):
+            run()
+    end = time.perf_counter() + seconds
+    while rounds < 5 or time.perf_counter() < end:
+        rounds += 1
+        for on in best:
+            with fast_ways(on, way):
+                start = time.perf_counter()
+                run()
+                best[on] = min(best[on], time.perf_counter() - start)
+    return best[True], best[False], rounds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--ways", nargs="+", help="only these shortcuts")
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each case")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for way, name, n, size, what in CASES:
+        if arguments.ways and way not in arguments.ways:
+            continue
+        model, x = network(name), torch.rand(n, 3, size, size)
+        run = torch.no_grad()(lambda model=model, x=x: model(x))
+        if what == "explain":
+            run = lambda model=model, x=x: bcos_zoo.explain(model, x)  # noqa: E731
+        fast, slow, rounds = measured(run, way, arguments.seconds)
+        row = dict(way=way, model=name, images=n, pixels=size, what=what, rounds=rounds)
+        print(
+            json.dumps(row | dict(ms=round(1000 * fast, 1), gain_percent=round(100 * (1 - fast / slow), 1))),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Networks as programs: exported with free sizes, compiled for many, written as ONNX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from conftest import assert_close, images, network, smallest_of_each_family
+from torch import Tensor, nn
+from torch.export import Dim
+
+import bcos_zoo  # noqa: F401  (registers the networks)
+
+SMALLEST = [*smallest_of_each_family(), "bcos_resnext50_32x4d"]
+NAMES = [pytest.param(name, marks=() if name == "bcos_resnet20" else pytest.mark.slow) for name in SMALLEST]
+
+
+def sizes(name: str) -> tuple[dict[int, Any], list[tuple[int, int, int]]]:
+    """Free dimensions, and sizes to try: of batches, and of images where the network takes any."""
+    if "vit" in name or name == "bcos_convnext_atto":  # the latter's sides are not free yet
+        return {0: Dim("n")}, [(1, 96, 96), (5, 96, 96)]
+    free = {0: Dim("n"), 2: Dim("h", min=80), 3: Dim("w", min=80)}
+    return free, [(1, 96, 96), (5, 96, 96), (3, 128, 112)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exported_network_takes_any_batch_and_any_size_that_the_network_takes(name: str) -> None:
+    model = network(name, mean=0.1)
+    free, tried = sizes(name)
+    exported = torch.export.export(model, (torch.rand(2, 3, 96, 96),), dynamic_shapes={"x": free}).module()
+    for size in tried:
+        with torch.no_grad():
+            assert_close(exported(images(*size)), model(images(*size)), 1e-4)
+
+
+def compilations(model: nn.Module, inputs: list[Tensor]) -> int:
+    """How often torch.compile writes the network for these inputs."""
+    torch._dynamo.reset()
+    made: list[int] = []
+
+    def backend(graph: Any, example: Any) -> Any:
+        made.append(1)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=backend)
+    with torch.no_grad():
+        for x in inputs:
+            compiled(x)
+    return len(made)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_is_compiled_as_rarely_as_timms_own(name: str) -> None:
+    side = 96 if "inception" in name else 64
+    inputs = [torch.rand(n, 3, side, side) for n in range(1, 15)]
+    if "vit" not in name:
+        inputs += [torch.rand(2, 3, side + 16 * i, side + 8 * i) for i in range(10)]
+    theirs = timm.create_model("resnet10t").eval()
+    ours = timm.create_model(name, num_classes=10).eval()
+    assert compilations(ours, inputs) <= compilations(theirs, inputs)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the exporter and of what it imports
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in SMALLEST])
+def test_onnx_runtime_gives_the_same_logits(name: str) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, free = network(name, mean=0.1), {"x": {0: Dim("n")}}
+    program = torch.onnx.export(
+        model, (torch.rand(2, 3, 96, 96),), dynamo=True, verbose=False, dynamic_shapes=free
+    )
+    session = runtime.InferenceSession(program.model_proto.SerializeToString())
+    x = images(3, 96, 96)
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        assert_close(torch.from_numpy(got), model(x), 1e-4)
