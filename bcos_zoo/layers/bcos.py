@@ -79,6 +79,26 @@ class BcosConv2d(nn.Module):
             bias=False, padding_mode=padding_mode, device=device, dtype=dtype,
         )  # fmt: skip
 
+    @property
+    def weight(self) -> Tensor:
+        """That of the linear layer inside, as tools ask a classifier for it."""
+        return self.linear.weight
+
+    @property
+    def bias(self) -> None:
+        """None: there is none."""
+        return None
+
+    @property
+    def in_features(self) -> int:
+        """Channels in, by the name that they have of a fully connected classifier."""
+        return self.in_channels
+
+    @property
+    def out_features(self) -> int:
+        """Channels out."""
+        return self.out_channels
+
     def forward(self, x: Tensor) -> Tensor:
         if free(x) and bare(self.linear):
             return _fast.convolution(self, x)
@@ -155,6 +175,16 @@ class BcosLinear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.b, self.max_out, self.scale, self.normalize = b, max_out, scale, normalize
         self.linear = nn.Linear(in_features, out_features * max_out, bias=False, device=device, dtype=dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """That of the linear layer inside, as tools ask a classifier for it."""
+        return self.linear.weight
+
+    @property
+    def bias(self) -> None:
+        """None: there is none."""
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         if free(x) and bare(self.linear):

@@ -206,7 +206,13 @@ class ConvNetwork(nn.Module):
         x = F.dropout(x, p=self.drop_rate, training=self.training)
         if pre_logits:
             return self.global_pool(x)
-        return self.logits(self.global_pool(self.get_classifier()(x)))
+        classifier = self.get_classifier()
+        if isinstance(classifier, nn.Linear):
+            raise InputError(
+                f"{self.CLASSIFIER} is a plain nn.Linear, but it sees maps, ahead of the pooling; call "
+                "model.reset_classifier(num_classes), or put a BcosConv2d(in_features, num_classes, 1) there"
+            )
+        return self.logits(self.global_pool(classifier(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
