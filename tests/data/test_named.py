@@ -158,3 +158,15 @@ def test_torchvision_sets_that_are_not_there_are_refused(tmp_path):
     ]:
         with pytest.raises(InputError, match=said):
             open_task(name, root=root and str(root), **QUIET)
+
+
+def test_a_set_without_labels_is_one_line(tmp_path, opened):
+    (tmp_path / "flat").mkdir()
+    for i in range(4):
+        noise(i).save(tmp_path / "flat" / f"{i}.png")
+    with pytest.raises(InputError, match="no labels in column label: there is no other column") as got:
+        opened(f"hfds/{tmp_path}/flat")
+    assert "\n" not in str(got.value)
+    other = rows([0, 1] * 6, CLASSES).rename_column("label", "kind")
+    with pytest.raises(InputError, match="no labels in column label: the others are kind"):
+        opened(parquet(tmp_path / "set", train=other))
