@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import timm
 from timm.models import split_model_name_tag
 from torch import nn
 
-from . import checksums, configs, manifest, state_dicts
+from . import checksums, configs, manifest, state_dicts, weights
 from .errors import BcosZooError, InputError, UnknownModelError, WeightsError, closest
 from .models._build import SOURCES, own_names
 
@@ -23,11 +25,15 @@ PREFIX = "bcos_"
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """Names of all architectures, or of all checkpoints (`architecture.tag`) if `pretrained`; natural order.
 
-    pattern: shell wildcards, as in timm: without a dot it is matched against the architecture alone.
+    pattern: shell wildcards, as in timm: without a dot it is matched against the architecture alone. A text
+    that matches none so is matched against the names of checkpoints, their tags included.
     """
     if not isinstance(pattern, (str, list, tuple)):
         raise InputError(f"the pattern is a {type(pattern).__name__}; allowed are texts such as 'bcos_res*'")
-    return [name for name in timm.list_models(pattern, pretrained=pretrained) if name.startswith(PREFIX)]
+    names = [name for name in timm.list_models(pattern, pretrained=pretrained) if name.startswith(PREFIX)]
+    if names or not isinstance(pattern, str):
+        return names
+    return [] if pretrained else checkpoint_names(pattern)
 
 
 def check_name(name: str) -> None:
@@ -98,6 +104,45 @@ def find_checkpoint(name: str) -> manifest.Checkpoint:
     raise UnknownModelError(f"{name} has no pretrained weights; {hint}")
 
 
+def checkpoint_names(pattern: str = "*") -> list[str]:
+    """Names of all checkpoints of the manifest, also of those that must be got by hand, in its order.
+
+    pattern: shell wildcards for the name or, without a dot, the architecture; upper and lower case are one.
+    """
+    wanted = pattern.lower()
+    return [
+        one.name
+        for one in manifest.checkpoints()
+        if fnmatch.fnmatchcase(one.name.lower(), wanted) or fnmatch.fnmatchcase(one.architecture, wanted)
+    ]
+
+
+def overview(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Of each checkpoint: name, params, its first score in percent, licence of the weights, and where it is.
+
+    where: "here" (it comes along, or is in a cache), "download" or "by hand" (no address or sha256 is known).
+    No network is asked.
+    """
+    found = []
+    here = {record.name for record in weights.cached()}
+    for name in names:
+        record = manifest.get(name)
+        score = next((metric for metric in record.metrics if metric.name == "top1"), None)
+        file = record.file
+        fetchable = file is not None and file.digest is not None and file.where is not None
+        found.append(
+            {
+                "name": name,
+                "params": record.params,
+                "top1": score and score.value,
+                "dataset": score and score.dataset,
+                "licence": record.licence.weights,
+                "where": "here" if name in here else "download" if fetchable else "by hand",
+            }
+        )
+    return found
+
+
 def best_embedded() -> str:
     """The checkpoint that is taken where none is named: it comes with bcos_zoo, and needs no network.
 
@@ -133,7 +178,8 @@ def describe(name: str) -> dict[str, Any]:
         "input_size": list(model.pretrained_cfg["input_size"]),
     }
     if tag:
-        return document | {"checkpoint": asdict(manifest.get(name))}
+        (where,) = overview([name])
+        return document | {"checkpoint": asdict(manifest.get(name)), "where": where["where"]}
     return document | {"checkpoints": [checkpoint.name for checkpoint in manifest.checkpoints(architecture)]}
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import InputError
-from .console import Json, console, print_json
+from .console import SHOWN, Json, print_json, print_table
 
 Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph of the card's explanation.")]
 
@@ -22,28 +22,77 @@ def list_(
     """List architectures, or checkpoints."""
     from .. import zoo
 
-    names = zoo.list_models(pattern, pretrained=pretrained)
+    names = zoo.checkpoint_names(pattern) if pretrained else zoo.list_models(pattern)
     if as_json:
-        return print_json(names)
-    for name in names:
-        typer.echo(name)
+        return print_json(zoo.overview(names) if pretrained else names)
+    if not pretrained:
+        for name in names:
+            typer.echo(name)
+        return None
+    rows: list[tuple[str, ...]] = [("checkpoint", "parameters", "top-1", "where", "licence of the weights")]
+    for one in zoo.overview(names):
+        top1 = "-" if one["top1"] is None else f"{one['top1']:.2f} %"
+        params = "-" if one["params"] is None else f"{one['params'] / 1e6:.1f} M"
+        rows.append((one["name"], params, top1, one["where"], one["licence"] or "unknown"))
+    print_table(rows, right=(1, 2))
+    return None
 
 
 def info(
     name: Annotated[str, typer.Argument(help="An architecture or a checkpoint.")], as_json: Json = False
 ) -> None:
     """Show what is known of an architecture and its checkpoints."""
-    from rich.table import Table
-
     from .. import zoo
 
     document = zoo.describe(name)
     if as_json:
         return print_json(document)
-    table = Table(show_header=False, box=None)
-    for key, value in document.items():
-        table.add_row(key, json.dumps(value) if isinstance(value, (dict, list)) else str(value))
-    console().print(table)
+    for line in _page(document):
+        typer.echo(line)
+    return None
+
+
+def _page(document: dict[str, Any]) -> Iterator[str]:
+    """What `describe` says, for people: lines of "word  value", whole, however wide the terminal is."""
+    facts: dict[str, str | None] = {
+        "architecture": document["architecture"],
+        "is": " ".join(document["description"].split()),
+        "parameters": f"{document['params']:,}",
+        "input": " x ".join(map(str, document["input_size"])),
+    }
+    yield document["name"]
+    if one := document.get("checkpoint"):
+        count, labels = one["classes"]["count"], one["classes"]["labels"]
+        if labels is None:
+            facts["output"] = f"an embedding of {count} numbers"
+        else:
+            names = (labels,) if isinstance(labels, str) else labels
+            shown = names if len(names) <= SHOWN else (*names[:SHOWN], "...")
+            facts["classes"] = f"{count} ({', '.join(shown)})"
+        pre = one["preprocessing"]
+        facts["photographs"] = (
+            f"shorter side to {pre['resize']} pixels, {pre['interpolation']}, then the {pre['crop']} crop"
+        )
+        facts["built with"] = ", ".join(f"{key}={value}" for key, value in one["arguments"].items()) or None
+        for metric in one["metrics"]:
+            facts[metric["name"]] = f"{metric['value']:g} % on {metric['dataset']} ({metric['kind']})"
+        facts["where"] = document["where"]
+        for file in one["files"]:
+            place = file["where"] and next(iter(file["where"].values()))
+            facts["file"] = (
+                f"{place or 'no address is known'}, sha256 {file['sha256'] or file['sha256_prefix']}"
+            )
+        for part in ("weights", "code", "data"):
+            facts[f"licence of the {part}"] = one["licence"][part] or "unknown"
+        origin = one["origin"]
+        facts["made by"] = ", ".join(filter(None, (origin["project"], origin["url"])))
+        facts["paper"] = origin["paper"] and f"arXiv:{origin['paper']}"
+    else:
+        facts["checkpoints"] = ", ".join(document["checkpoints"]) or "none"
+    width = max(map(len, facts))
+    for word, value in facts.items():
+        if value:
+            yield f"  {word:{width}}  {value}"
 
 
 def export(
