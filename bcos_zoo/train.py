@@ -63,7 +63,7 @@ def train(
     """
     folder = Path(folder)
     alone = runs.claimed(folder) if machine.is_main() else contextlib.nullcontext()
-    with alone, machine.explaining_memory(recipe):
+    with machine.leaving_no_trace(), alone, machine.explaining_memory(recipe):
         found = states.newest(folder)
         if found and not resume:
             raise InputError(

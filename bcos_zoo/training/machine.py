@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from timm.optim import muon
 
 from .. import devices
-from ..data import Task
+from ..data import Task, seeds
 from ..errors import InputError
 from ..extras import required
 from .recipe import Recipe
@@ -64,6 +66,30 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
     if str(made.distributed_type).endswith("FSDP"):
         raise InputError("launched with --use_fsdp; leave it out, and give --set run.shard=true instead")
     return made
+
+
+@contextmanager
+def leaving_no_trace() -> Iterator[None]:
+    """Give back what a run changes for the whole process, as it was before the block.
+
+    The random generators, the environment, warnings' filters, the state of another Accelerator of the
+    caller's, and the function of timm's that `make_optimizer` puts another in the place of.
+    """
+    state = required("accelerate.state", "accelerate", "train")
+    theirs = [(one, dict(one._shared_state)) for one in (state.AcceleratorState, state.GradientState)]
+    environment, orthogonalise = dict(os.environ), muon.zeropower_via_newtonschulz
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    try:
+        with seeds.kept(), torch.random.fork_rng(devices), warnings.catch_warnings():
+            yield
+    finally:
+        muon.zeropower_via_newtonschulz = orthogonalise
+        for one, before in theirs:
+            one._shared_state.clear()
+            one._shared_state.update(before)
+        if environment != dict(os.environ):
+            os.environ.clear()
+            os.environ.update(environment)
 
 
 def is_main() -> bool:
