@@ -72,24 +72,29 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
 def leaving_no_trace() -> Iterator[None]:
     """Give back what a run changes for the whole process, as it was before the block.
 
-    The random generators, the environment, warnings' filters, the state of another Accelerator of the
-    caller's, and the function of timm's that `make_optimizer` puts another in the place of.
+    The random generators, the environment, warnings' filters, what accelerate keeps for all Accelerators of a
+    process, and the function of timm's that `make_optimizer` puts another in the place of.
     """
     state = required("accelerate.state", "accelerate", "train")
-    theirs = [(one, dict(one._shared_state)) for one in (state.AcceleratorState, state.GradientState)]
+    shared = (state.PartialState, state.AcceleratorState, state.GradientState)
+    theirs = [(one, dict(one._shared_state)) for one in shared]
     environment, orthogonalise = dict(os.environ), muon.zeropower_via_newtonschulz
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    kind = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    others = range(torch.accelerator.device_count()) if kind else ()
+    of = kind.type if kind else "cuda"
     try:
-        with seeds.kept(), torch.random.fork_rng(devices), warnings.catch_warnings():
+        with seeds.kept(), torch.random.fork_rng(others, device_type=of), warnings.catch_warnings():
             yield
     finally:
         muon.zeropower_via_newtonschulz = orthogonalise
         for one, before in theirs:
             one._shared_state.clear()
             one._shared_state.update(before)
-        if environment != dict(os.environ):
-            os.environ.clear()
-            os.environ.update(environment)
+        for key in environment.keys() | os.environ.keys():  # one by one: other threads may look meanwhile
+            if key not in environment:
+                del os.environ[key]
+            elif os.environ.get(key) != environment[key]:
+                os.environ[key] = environment[key]
 
 
 def is_main() -> bool:

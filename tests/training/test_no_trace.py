@@ -13,7 +13,9 @@ import logging, os, random, signal, sys, warnings
 import accelerate, matplotlib, numpy, timm, torch
 from timm.optim import muon
 
-own = accelerate.Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=3)
+if sys.argv[3] == "theirs":
+    accelerate.Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=3)
+shared = [getattr(accelerate.state, f"{one}State") for one in ("Partial", "Accelerator", "Gradient")]
 
 def snapshot():
     root = logging.getLogger()
@@ -27,7 +29,7 @@ def snapshot():
         logging=(root.level, list(root.handlers), logging.root.manager.disable),
         signals={one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)},
         environment=dict(os.environ), muon=muon.zeropower_via_newtonschulz, hook=sys.excepthook,
-        accelerate=(own.mixed_precision, own.gradient_accumulation_steps, own.state.mixed_precision),
+        accelerate=[dict(one._shared_state) for one in shared],
         folder=os.getcwd(),
     )
 
@@ -41,7 +43,7 @@ import bcos_zoo.train
 compare("import")
 from bcos_zoo.data import open_task
 from bcos_zoo.training import defaults
-changes = ["run.epochs=1", "run.snapshots=0", "data.workers=0", "run.trackers=[]", *sys.argv[3:]]
+changes = ["run.epochs=1", "run.snapshots=0", "data.workers=0", "run.trackers=[]", *sys.argv[4:]]
 settings = defaults.finetuning("bcos_resnet20.cifar10", "full", changes)
 task = open_task(sys.argv[1])
 before = snapshot()
@@ -52,8 +54,9 @@ compare("run")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["optimizer.name=muon"]], ids=["adam", "muon"])
+@pytest.mark.parametrize("more", [["theirs"], ["none", "optimizer.name=muon"]], ids=["adam", "muon"])
 def test_nothing_outside_is_changed(tmp_path, more):
+    """With an Accelerator of the caller's in the process, and without one."""
     images = paint(tmp_path / "images", {"train": 8, "val": 4})
     command = [sys.executable, "-c", CODE, str(images), str(tmp_path / "run"), *more]
     done = subprocess.run(command, capture_output=True, text=True)
