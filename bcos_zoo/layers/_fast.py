@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from . import functional as BF
@@ -30,7 +31,11 @@ FEW = 4  # a row of weights so many times longer than what it gives is most of t
 
 
 def _absent(module: nn.Module | None) -> bool:
-    return module is None or (type(module) is nn.Identity and untouched(module))
+    """Whether it does nothing: an identity, or stochastic depth that is off. Nobody watches it either."""
+    if module is None:
+        return True
+    off = type(module) is nn.Identity or (type(module) is DropPath and not module.training)
+    return off and untouched(module)
 
 
 def skipped(module: nn.Module, x: Tensor) -> bool:

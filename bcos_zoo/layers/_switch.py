@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.fx
-from timm.layers import register_notrace_module
+from timm.layers import DropPath, register_notrace_module
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
@@ -36,7 +36,8 @@ WAYS = (
 )
 
 _PLAIN = (Tensor, nn.Parameter)
-_KNOWN: dict[type, Any] = {kind: kind.forward for kind in (nn.Conv2d, nn.Linear, nn.Identity, nn.Sequential)}
+_TAKEN = (nn.Conv2d, nn.Linear, nn.Identity, nn.Sequential, DropPath)
+_KNOWN: dict[type, Any] = {kind: kind.forward for kind in _TAKEN}
 Module = TypeVar("Module", bound=type[nn.Module])
 
 

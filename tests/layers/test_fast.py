@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -246,3 +247,13 @@ def test_the_short_way_to_channel_energy_sums_squares_group_by_group(groups, sha
     got = _fast._energy(x.clone().requires_grad_(requires_grad), groups)
     expected = torch.stack([part.square().sum(-3) for part in x.chunk(groups, -3)], -3)
     torch.testing.assert_close(got.detach(), expected, **EXACT)
+
+
+@pytest.mark.parametrize("name", ["bcos_resnet20", "bcos_resnet50", "bcos_convnext_atto"])
+def test_stochastic_depth_that_is_off_changes_no_bit(name):
+    small = {} if name == "bcos_resnet20" else {"layers": (1, 1, 1, 1)}
+    made = [timm.create_model(name, drop_path_rate=rate, **small).eval() for rate in (0.0, 0.5)]
+    made[1].load_state_dict(made[0].state_dict())
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(made[0](x), made[1](x))
