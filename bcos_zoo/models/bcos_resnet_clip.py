@@ -86,7 +86,15 @@ class AttentionPool2d(nn.Module):
         return torch.unflatten(project(projection, tokens), -1, (self.heads, -1)).transpose(1, 2)
 
     def each(self, x: Tensor) -> Tensor:
-        """(N, K, H, W) -> (N, dim, H, W): the unit-length embedding of each position."""
+        """(N, K, H, W) -> (N, dim, H, W): the unit-length embedding of each position.
+
+        Raises InputError where a plain linear layer stands for the projection: it makes no embedding.
+        """
+        if isinstance(self.c_proj, nn.Linear):
+            raise InputError(
+                "attnpool.c_proj is a plain nn.Linear, which classifies what attention pooled; leave "
+                "global_pool='attn', or call model.reset_classifier(num_classes) for a B-cos one"
+            )
         tokens = self.c_proj(project(self.v_proj, x.permute(0, 2, 3, 1)), each=True)
         norm = hold(lambda: torch.linalg.vector_norm(tokens, dim=-1, keepdim=True))
         return (tokens / norm).permute(0, 3, 1, 2)

@@ -27,10 +27,53 @@ def test_the_classifier_answers_and_its_weight_is_the_published_one(name):
     assert len(list(model.parameters())) == len({id(p) for p in model.parameters()})
 
 
-@pytest.mark.parametrize("name", ["bcos_resnet20", "bcos_densenet52", "bcos_plain9"])
-def test_a_plain_linear_head_on_maps_is_one_line(name):
-    model = timm.create_model(name)
-    path = model.CLASSIFIER
-    setattr(model, path, nn.Linear(model.get_submodule(path).in_features, 3))
-    with pytest.raises(InputError, match=r"plain nn.Linear.*reset_classifier"):
-        model(images(1, like=model))
+def with_plain_head(name: str, **options) -> nn.Module:
+    """A network with nn.Linear(in_features, 3) in the place of its classifier, as people write it."""
+    model = timm.create_model(name, **options).eval()
+    path = (
+        model.pretrained_cfg["classifier"].removesuffix(".linear")
+        if "_std_" not in name
+        else "linear_head.linear"
+    )
+    model.set_submodule(path, nn.Linear(model.get_classifier().in_features, 3))
+    return model
+
+
+CONVOLUTIONAL = [name for name in smallest_of_each_family() if "vit" not in name and "clip" not in name]
+
+
+@pytest.mark.parametrize("pool", ["avg", ""])
+@pytest.mark.parametrize("name", [*CONVOLUTIONAL, pytest.param("bcos_vgg11", marks=pytest.mark.slow)])
+def test_a_plain_linear_head_on_maps_is_one_line(name, pool):
+    model = with_plain_head(name, global_pool=pool)
+    side = 96 if "inception" in name else 32
+    with pytest.raises(InputError, match=r"^.* is a plain nn.Linear.*reset_classifier.*$"):
+        model(images(1, side, side, like=model))
+    with torch.no_grad():
+        assert model.forward_head(
+            model.forward_features(images(1, side, side, like=model)), pre_logits=True
+        ).ndim
+
+
+@pytest.mark.parametrize("pool", ["avg", ""])
+@pytest.mark.parametrize("name", ["bcos_simple_vit_ti_patch16_224", "bcos_std_simple_vit_ti_patch16_224"])
+def test_a_plain_linear_head_on_tokens_gives_its_logits(name, pool):
+    """Those of the linear map on what it sees, but for the logit layer's constant."""
+    model = with_plain_head(name, global_pool=pool)
+    x = images(2, 32, 32, like=model)
+    with torch.no_grad():
+        seen = model.forward_head(model.forward_features(x), pre_logits=True)
+        expected = model.logits(seen @ model.get_classifier().weight.T + model.get_classifier().bias)
+        torch.testing.assert_close(model(x), expected)
+
+
+def test_a_plain_linear_head_on_clips_attention_pooling():
+    model = with_plain_head("bcos_resnet50_clip")
+    x = images(1, 64, 64, like=model)
+    with torch.no_grad():
+        seen = model.forward_head(model.forward_features(x), pre_logits=True)
+        expected = seen @ model.get_classifier().weight.T + model.get_classifier().bias
+        torch.testing.assert_close(model(x), expected)
+        model.global_pool = ""
+        with pytest.raises(InputError, match=r"^attnpool.c_proj is a plain nn.Linear.*reset_classifier.*$"):
+            model(x)
