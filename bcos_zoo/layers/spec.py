@@ -53,6 +53,7 @@ class LayerSpec:
         *,
         stride: int = 1,
         padding: int | tuple[int, int] = 0,
+        dilation: int = 1,
         groups: int = 1,
     ) -> BcosConv2d:
         """A B-cos convolution, as `BcosConv2d`. Raises InputError for both scale and scale_factor."""
@@ -62,8 +63,8 @@ class LayerSpec:
                 raise InputError(f"scale={scale}, scale_factor={self.scale_factor}: give one of the two")
             scale = v1_scale(kernel_size, in_channels, self.scale_factor)
         return BcosConv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=padding, groups=groups,
-            b=self.b, max_out=self.max_out, scale=scale, normalize=self.normalize,
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, dilation=dilation,
+            groups=groups, b=self.b, max_out=self.max_out, scale=scale, normalize=self.normalize,
             device=self.device, dtype=self.dtype,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ from timm.models._input import update_model_args
 from torch import Tensor, nn
 
 from .. import manifest, state_dicts, weights
-from ..errors import WeightsError
+from ..errors import InputError, WeightsError
 from ..layers import LayerSpec
 
 SOURCES = {"file", "url", "hf_hub_id", "state_dict"}  # keys of a card that say where the weights are
@@ -89,7 +89,8 @@ def build(
     is none, such as a class): they make it again, and timm writes them into a config.json. What it became
     later is not in them: its own num_classes and global_pool are. Its `pretrained_from` names the checkpoint,
     or the `hf-hub:org/name@revision`, whose weights it began with; None if random, or from the caller's file.
-    Raises WeightsError if the checkpoint is missing, damaged or does not fit; TypeError for unknown keywords.
+    Raises WeightsError if the checkpoint is missing, damaged or does not fit; InputError for an output_stride
+    of a family that has no dilated form; TypeError for other unknown keywords.
     """
     kwargs = {key: value if key in RUNTIME else _tuple(value) for key, value in kwargs.items()}
     features = {"feature_cls": "getter", "out_indices": tuple(range(levels))}
@@ -115,6 +116,11 @@ def build(
             overlay = overlay | {"file": str(file), "state_dict": state_dicts.read(file)}
             kwargs["pretrained_cfg_overlay"] = overlay
     options = {**arch, **arguments, **kwargs}
+    if "output_stride" in options and "output_stride" not in inspect.signature(cls).parameters:
+        raise InputError(
+            f"output_stride={options['output_stride']!r}: {name} has no dilated form; ResNets (bcos_resnet*, "
+            "bcos_resnext*, bcos_wide_resnet*) and bcos_convnext_* have one"
+        )
     shared = {field.name: options.pop(field.name) for field in fields(spec) if field.name in options}
     fit = partial(_fit, name=name, headless=bool(kwargs.get("features_only")))
     model = build_model_with_cfg(

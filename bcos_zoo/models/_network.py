@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
@@ -33,6 +33,44 @@ def gains(model: nn.Module) -> set[str]:
         if not isinstance(module, (nn.Conv2d, nn.Linear))
         for key, _ in module.named_parameters(recurse=False)
     }
+
+
+class Stride(NamedTuple):
+    """How a stage sees more of the image: by a stride of its first layer, or by dilation from there on."""
+
+    full: int  # by which the map would become smaller
+    step: int  # by which it does
+    before: int  # dilation of the layer that makes it smaller, or would
+    after: int  # dilation of all layers behind
+    reduction: int  # stride of the stage's map in the image
+
+    def of(self, block: int) -> Stride:
+        """What the stage's block of this index does: the first makes the map smaller, the others keep it."""
+        return self if block == 0 else Stride(1, 1, self.after, self.after, self.reduction)
+
+
+def strides(first: int, stages: int, output_stride: int | None) -> list[Stride]:
+    """Of each stage: the first one keeps its map, of stride `first`, and each later one halves the sides.
+
+    output_stride: from this stride on, layers are dilated instead (Chen et al. 2017); None for no such. At
+    the positions that a stride would have kept, the values are then the same.
+
+    Raises InputError unless it is the stride of one of the stages.
+    """
+    own = [first * 2**stage for stage in range(stages)]
+    wanted = own[-1] if output_stride is None else output_stride
+    if isinstance(wanted, bool) or wanted not in own:
+        raise InputError(
+            f"output_stride={output_stride!r}: the stages of this network allow {', '.join(map(str, own))}"
+        )
+    made, dilation = [], 1
+    for stage, reduction in enumerate(own):
+        full = 2 if stage else 1
+        dilated = reduction > wanted
+        after = dilation * full if dilated else dilation
+        made.append(Stride(full, 1 if dilated else full, dilation, after, min(reduction, wanted)))
+        dilation = after
+    return made
 
 
 POOLS = ("avg", "max", "avgmax", "")  # those that keep the class maps' channels and stay piecewise linear
@@ -199,19 +237,18 @@ class ConvNetwork(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Features to logits, or to pooled features if `pre_logits`. The classifier precedes the pooling."""
-        head = self.get_submodule(self.CLASSIFIER.rpartition(".")[0])
+        head, classifier = self.get_submodule(self.CLASSIFIER.rpartition(".")[0]), self.get_classifier()
+        if isinstance(classifier, nn.Linear) and not pre_logits:
+            raise InputError(
+                f"{self.CLASSIFIER} is a plain nn.Linear, but it sees maps, ahead of the pooling; call "
+                "model.reset_classifier(num_classes), or put a BcosConv2d(in_features, num_classes, 1) there"
+            )
         if isinstance(head, Head) and not pre_logits:
             return self.logits(self.global_pool(head(x, self.drop_rate)))
         x = chain(self._modules_named(self.HEAD), x)
         x = F.dropout(x, p=self.drop_rate, training=self.training)
         if pre_logits:
             return self.global_pool(x)
-        classifier = self.get_classifier()
-        if isinstance(classifier, nn.Linear):
-            raise InputError(
-                f"{self.CLASSIFIER} is a plain nn.Linear, but it sees maps, ahead of the pooling; call "
-                "model.reset_classifier(num_classes), or put a BcosConv2d(in_features, num_classes, 1) there"
-            )
         return self.logits(self.global_pool(classifier(x)))
 
     def forward(self, x: Tensor) -> Tensor:

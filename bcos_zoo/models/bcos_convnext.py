@@ -7,6 +7,7 @@ v2 files.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..errors import InputError
 from ..layers import V2, Head, LayerSpec, conv_gain, conv_norm, parameter
 from ..layers._switch import known, untouched
 from ._build import build, cards, register_model
-from ._network import ConvNetwork
+from ._network import ConvNetwork, Stride, strides
 
 
 @known
@@ -39,13 +40,15 @@ class ConvNeXtPath(nn.Sequential):
 class ConvNeXtBlock(nn.Module):
     """Depthwise 7x7, norm, 1x1 to four times the width and back, beside a shortcut. Keeps the shape."""
 
-    def __init__(self, width: int, *, layer_scale: float, drop_path: float, spec: LayerSpec) -> None:
+    def __init__(
+        self, width: int, *, dilation: int, layer_scale: float, drop_path: float, spec: LayerSpec
+    ) -> None:
         super().__init__()
         self.initial_scale = layer_scale
         scale = torch.full((width, 1, 1), layer_scale, device=spec.device, dtype=spec.dtype)
         self.layer_scale = nn.Parameter(scale)
         self.block = ConvNeXtPath(
-            spec.conv(width, width, 7, padding=3, groups=width),
+            spec.conv(width, width, 7, padding=3 * dilation, dilation=dilation, groups=width),
             spec.norm2d(width),
             spec.conv(width, 4 * width, 1),
             spec.conv(4 * width, width, 1),
@@ -65,6 +68,15 @@ class ConvNeXtBlock(nn.Module):
         return conv_gain(self.block[3], gain, y, path=self.drop_path, shortcut=x)
 
 
+def _down(in_chs: int, out_chs: int, stride: Stride, spec: LayerSpec) -> nn.Sequential:
+    """A norm, and a 2x2 convolution of stride 2, or dilated. (N, K, H, W) -> (N, K', H / step, W / step)."""
+    layers: dict[str, nn.Module] = {"0": spec.norm2d(in_chs)}
+    if stride.step != stride.full:  # behind alone, so that positions stay where they are
+        layers["pad"] = nn.ZeroPad2d((0, stride.before, 0, stride.before))
+    layers["1"] = spec.conv(in_chs, out_chs, 2, stride=stride.step, dilation=stride.before)
+    return nn.Sequential(OrderedDict(layers))
+
+
 class BcosConvNeXt(ConvNetwork):
     """B-cos ConvNeXt. (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits.
 
@@ -72,9 +84,11 @@ class BcosConvNeXt(ConvNetwork):
     layer_scale: what the factor of each block's channels begins with.
     global_pool: one of "avg", "max", "avgmax", or "" for the map of logits.
     drop_rate: dropout before the classifier. drop_path_rate: stochastic depth, rising linearly with depth;
-    published were 0.1 (atto, tiny), 0.4 (small) and 0.5 (base, large). spec: how its layers are made.
+    published were 0.1 (atto, tiny), 0.4 (small) and 0.5 (base, large).
+    output_stride: greatest stride of a map in the image, as in timm: stages beyond are dilated instead, with
+    the same weights. None for the stride that the stages make. spec: how its layers are made.
 
-    Raises InputError for stages without a width each.
+    Raises InputError for stages without a width each, and for an output_stride that none of them has.
     """
 
     CLASSIFIER = "classifier.1"
@@ -91,6 +105,7 @@ class BcosConvNeXt(ConvNetwork):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        output_stride: int | None = None,
         spec: LayerSpec = V2,
     ) -> None:
         super().__init__()
@@ -100,19 +115,21 @@ class BcosConvNeXt(ConvNetwork):
         stem = spec.conv(spec.encoded_channels(in_chans), widths[0], 4, stride=4)
         self.features = nn.Sequential(stem, spec.norm2d(widths[0]))
         names = ["features.0", "features.1"]
+        planned = strides(4, len(layers), output_stride)
         index, last = 0, max(sum(layers) - 1, 1)  # of all blocks
         for stage, (depth, width) in enumerate(zip(layers, widths, strict=True)):
             if stage:
-                before = widths[stage - 1]
-                down = nn.Sequential(spec.norm2d(before), spec.conv(before, width, 2, stride=2))
-                names = [self._append(down)]
+                names = [self._append(_down(widths[stage - 1], width, planned[stage], spec))]
             rates = [drop_path_rate * (index + i) / last for i in range(depth)]
             blocks = [
-                ConvNeXtBlock(width, layer_scale=layer_scale, drop_path=rate, spec=spec) for rate in rates
+                ConvNeXtBlock(
+                    width, dilation=planned[stage].after, layer_scale=layer_scale, drop_path=rate, spec=spec
+                )
+                for rate in rates
             ]
             index += depth
             names.append(self._append(nn.Sequential(*blocks)))
-            self._level(*names, channels=width, reduction=4 * 2**stage)
+            self._level(*names, channels=width, reduction=planned[stage].reduction)
         self.classifier = Head(spec.norm2d(widths[-1]), nn.Identity())
         self._finish(num_classes, global_pool)
 

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers import V2, LayerSpec, chain, conv_norm
 from ._build import build, cards, register_model
-from ._network import ConvNetwork
+from ._network import ConvNetwork, Stride, strides
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut. (N, in_chs, H, W) -> (N, width, H / stride, W / stride)."""
+    """Two 3x3 convolutions beside a shortcut. (N, in_chs, H, W) -> (N, width, H / step, W / step)."""
 
     expansion = 1
 
     def __init__(
-        self, in_chs: int, width: int, *, stride: int, cardinality: int, base_width: int, drop_path: float,
+        self, in_chs: int, width: int, *, stride: Stride, cardinality: int, base_width: int, drop_path: float,
         spec: LayerSpec,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -33,9 +33,10 @@ class BasicBlock(nn.Module):
             raise InputError(
                 f"cardinality={cardinality}, base_width={base_width}: only Bottleneck takes these; leave them"
             )
-        self.conv1 = spec.conv(in_chs, width, 3, stride=stride, padding=1)
+        before, after = stride.before, stride.after
+        self.conv1 = spec.conv(in_chs, width, 3, stride=stride.step, padding=before, dilation=before)
         self.bn1 = spec.norm2d(width)
-        self.conv2 = spec.conv(width, width, 3, padding=1)
+        self.conv2 = spec.conv(width, width, 3, padding=after, dilation=after)
         self.bn2 = spec.norm2d(width)
         self.act = spec.activation()
         self.downsample = _shortcut(in_chs, width, stride, spec)
@@ -50,20 +51,23 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, (grouped) 3x3 and 1x1 convolutions beside a shortcut.
 
-    (N, in_chs, H, W) -> (N, 4 width, H / stride, W / stride).
+    (N, in_chs, H, W) -> (N, 4 width, H / step, W / step).
     """
 
     expansion = 4
 
     def __init__(
-        self, in_chs: int, width: int, *, stride: int, cardinality: int, base_width: int, drop_path: float,
+        self, in_chs: int, width: int, *, stride: Stride, cardinality: int, base_width: int, drop_path: float,
         spec: LayerSpec,
     ) -> None:  # fmt: skip
         super().__init__()
         inner, outer = width * base_width // 64 * cardinality, width * self.expansion
         self.conv1 = spec.conv(in_chs, inner, 1)
         self.bn1 = spec.norm2d(inner)
-        self.conv2 = spec.conv(inner, inner, 3, stride=stride, padding=1, groups=cardinality)
+        self.conv2 = spec.conv(
+            inner, inner, 3, stride=stride.step, padding=stride.before, dilation=stride.before,
+            groups=cardinality,
+        )  # fmt: skip
         self.bn2 = spec.norm2d(inner)
         self.conv3 = spec.conv(inner, outer, 1)
         self.bn3 = spec.norm2d(outer)
@@ -78,10 +82,10 @@ class Bottleneck(nn.Module):
         return self.act(conv_norm(self.conv3, self.bn3, x, path=self.drop_path, shortcut=shortcut))
 
 
-def _shortcut(in_chs: int, out_chs: int, stride: int, spec: LayerSpec) -> nn.Sequential | None:
-    if stride == 1 and in_chs == out_chs:
+def _shortcut(in_chs: int, out_chs: int, stride: Stride, spec: LayerSpec) -> nn.Sequential | None:
+    if stride.full == 1 and in_chs == out_chs:
         return None
-    return nn.Sequential(spec.conv(in_chs, out_chs, 1, stride=stride), spec.norm2d(out_chs))
+    return nn.Sequential(spec.conv(in_chs, out_chs, 1, stride=stride.step), spec.norm2d(out_chs))
 
 
 class BcosResNet(ConvNetwork):
@@ -93,6 +97,8 @@ class BcosResNet(ConvNetwork):
     cardinality, base_width: groups of a `Bottleneck`'s 3x3 convolution, and channels of each at width 64.
     global_pool: one of "avg", "max", "avgmax", or "" for the map of logits (N, num_classes, H', W').
     drop_rate: dropout before the classifier. drop_path_rate: stochastic depth, rising linearly with depth.
+    output_stride: greatest stride of a map in the image, as in timm: stages beyond are dilated instead, with
+    the same weights. None for the stride that the stages make.
     spec: how its layers are made.
 
     Raises InputError for settings that do not fit.
@@ -114,6 +120,7 @@ class BcosResNet(ConvNetwork):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        output_stride: int | None = None,
         spec: LayerSpec = V2,
     ) -> None:
         super().__init__()
@@ -133,22 +140,20 @@ class BcosResNet(ConvNetwork):
         self.pool = nn.AvgPool2d(3, 2, 1) if large else nn.Identity()
         self._level("conv1", "bn1", "act", channels=in_chs, reduction=2 if large else 1, name="bn1")
 
-        reduction = 4 if large else 1
+        planned = strides(4 if large else 1, len(layers), output_stride)
         index, last = 0, max(sum(layers) - 1, 1)  # of all blocks
         for stage, (blocks, width) in enumerate(zip(layers, widths, strict=False), start=1):
             modules = []
             for i in range(blocks):
-                stride = 2 if stage > 1 and i == 0 else 1
-                reduction *= stride
                 one = block(
-                    in_chs, width, stride=stride, cardinality=cardinality, base_width=base_width,
-                    drop_path=drop_path_rate * index / last, spec=spec,
+                    in_chs, width, stride=planned[stage - 1].of(i), cardinality=cardinality,
+                    base_width=base_width, drop_path=drop_path_rate * index / last, spec=spec,
                 )  # fmt: skip
                 modules.append(one)
                 in_chs, index = width * block.expansion, index + 1
             self.add_module(f"layer{stage}", nn.Sequential(*modules))
             first = ("pool",) if stage == 1 else ()
-            self._level(*first, f"layer{stage}", channels=in_chs, reduction=reduction)
+            self._level(*first, f"layer{stage}", channels=in_chs, reduction=planned[stage - 1].reduction)
         self._finish(num_classes, global_pool)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
