@@ -215,16 +215,24 @@ class _Passed(logging.Handler):
         logging.getLogger(SHARDS_LOG).removeHandler(self)
 
 
-def from_stream(stream: Stream, val_split: str | None) -> tuple[Stream, Samples, tuple[str, ...]]:
-    """The stream with its classes; its validation images, decoded and kept; and those of them unreadable.
+def from_stream(
+    stream: Stream, val_split: str | None
+) -> tuple[Stream, Samples, tuple[str, ...], tuple[str, ...]]:
+    """The stream with its classes; its validation images, decoded and kept; those of them unreadable; and
+    which split is for what, in words.
 
     Raises InputError if it has no validation split: a stream cannot be divided.
     """
     opened = stream.open(training=True)
-    chosen = parts.choose(stream.name, {stream.split: None, **dict.fromkeys(opened.splits)}, stream.split)
+    train, val_name = stream.split.partition("|")[0], (val_split or "").partition("|")[0] or None
+    named = [train, *([val_name] if val_name else []), *opened.splits]
+    chosen = parts.choose(stream.name, named, train, val_name, kind="split")
     val_split = val_split or (chosen.named("val") if chosen else None)
-    if val_split is None:
+    if chosen is None or val_split is None:
         raise InputError(f"{stream.name}: no validation split, and streams are not divided: give val_split")
+    held = tuple(name for name, use in chosen.uses.items() if use == "test")  # it would be kept in memory
+    used = {name: use for name, use in chosen.uses.items() if use != "test"}
+    notes = (f"{stream.name}: {parts.Parts(used, (*held, *chosen.aside)).said()}",)
     val = replace(stream, split=val_split, length=0)
     pictures: list[Image.Image | InputError] = []
     targets, passed = [], list[str]()
@@ -252,4 +260,4 @@ def from_stream(stream: Stream, val_split: str | None) -> tuple[Stream, Samples,
         numbered=bool(known),
         multilabel=labels.ndim == 2,
     )
-    return stream, samples, tuple(passed)
+    return stream, samples, tuple(passed), notes

@@ -166,7 +166,8 @@ def open_task(
     if options.is_stream(text):
         if idle := [name for name in given if name in ("group", *options.DIVIDING)]:
             raise InputError(f"{source} is a stream, which is not divided: leave {idle[0]} out")
-        return _from_stream(Stream(text, train_split, 0, root, image_key, label_key), val_split, bad_share)
+        stream = Stream(text, train_split, 0, root, image_key, label_key)
+        return _from_stream(stream, val_split, bad_share, log)
     if text.startswith("hfds/"):
         found = from_hugging_face(
             text, *names, root=root, image_key=image_key, label_key=label_key, group=group
@@ -257,16 +258,21 @@ def _from_disk(path: Path, train_split: str, val_split: str | None, group: str |
     raise InputError(f"{path}: {what}; give {SOURCES}")
 
 
-def _from_stream(stream: Stream, val_split: str | None, bad_share: float) -> Task:
-    stream, val, unreadable = from_stream(stream, val_split)
+def _from_stream(
+    stream: Stream, val_split: str | None, bad_share: float, log: Callable[[str], object]
+) -> Task:
+    stream, val, unreadable, notes = from_stream(stream, val_split)
+    for line in notes:
+        log(line)
     check_share(unreadable, len(val) + len(unreadable), bad_share)
     if len(stream.class_names) < 2 and not stream.multilabel:
         raise InputError(f"{stream.name}: one class only; give images of two or more")
     if not len(val):
         raise InputError(f"{stream.name}: no validation image can be read; add some")
     return Task(
-        stream, val, stream.class_names, stream.multilabel, unreadable, found={"train": stream, "val": val}
-    )
+        stream, val, stream.class_names, stream.multilabel, unreadable, notes=notes,
+        found={"train": stream, "val": val},
+    )  # fmt: skip
 
 
 def _counts(samples: Samples, class_names: tuple[str, ...]) -> Tensor:

@@ -44,6 +44,24 @@ def test_a_hugging_face_stream_is_a_task(hugging):
     assert task.fingerprint == opened(hugging).fingerprint
 
 
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({}, "train to learn from; validation to validate with; left aside: test"),
+        ({"val_split": "test"}, "train to learn from; test to validate with; left aside: validation"),
+    ],
+)
+def test_a_stream_says_which_part_validates_and_which_is_left_aside(tmp_path, options, said):
+    more = rows([1, 0], CLASSES, 60)
+    parquet(
+        tmp_path / "set", train=rows([0, 1] * 10, CLASSES), validation=rows([1, 0], CLASSES, 50), test=more
+    )
+    lines = []
+    source = f"hfids/{tmp_path}/set"
+    task = open_task(source, **QUIET | {"log": lines.append}, train_split="train|20", **options)
+    assert task.test is None and list(task.notes) == lines and lines[0].startswith(f"{source}: {said}")
+
+
 def test_an_epoch_of_a_stream_has_every_image_with_its_label(hugging):
     task = opened(hugging)
     plain = Augment(crop="none", hflip=0.0)
