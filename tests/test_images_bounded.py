@@ -48,6 +48,19 @@ def test_transforms_that_keep_all_of_the_picture_are_not_cropped(mode):
     assert torch.equal(card_transform(card)(image), create_transform(**card, is_training=False)(image))
 
 
+@pytest.mark.parametrize("size", [(3000, 40), (1, 20000), (20000, 1), (64, 64)])
+def test_a_border_is_put_around_all_of_a_picture_however_thin(size):
+    """Its shorter side, which rounds to 0 pixels, is one pixel; the rest is black."""
+    made = card_transform(CARD | {"crop_mode": "border", "crop_pct": 1.0})(Image.new("RGB", size, "white"))
+    assert made.shape == (3, 64, 64)
+    assert int((made > 0.5).sum()) == 3 * 64 * (1 if size != (64, 64) else 64)
+
+
+def test_boxes_and_masks_follow_a_border_around_a_thin_picture():
+    rows, columns = centres(card_transform(CARD | {"crop_mode": "border", "crop_pct": 1.0}), (3000, 40))
+    assert all(bool(one.isfinite().all()) for one in (rows, columns))
+
+
 def test_boxes_and_masks_follow_the_bound():
     for size in ((1, 3000), (3001, 2)):
         exact = centres(create_transform(**CARD, is_training=False), size)

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 from timm.data import create_transform
-from timm.data.transforms import ResizeKeepRatio
+from timm.data.transforms import ResizeKeepRatio, interp_mode_to_str
 from torchvision import transforms
 
 LONGEST = 32  # of the longer side, in shorter ones
@@ -36,15 +36,28 @@ class Bound(transforms.CenterCrop):  # type: ignore[misc]
         return f"{type(self).__name__}({LONGEST}:1)"
 
 
+class Fit(ResizeKeepRatio):  # type: ignore[misc]
+    """timm's resize, but for a side that it would round to 0, as of 3000 x 40 pixels within 32: it is 1."""
+
+    @staticmethod
+    def get_params(*arguments: Any, **more: Any) -> list[int]:
+        return [max(1, side) for side in ResizeKeepRatio.get_params(*arguments, **more)]
+
+
 def card_transform(config: dict[str, Any]) -> transforms.Compose:
     """timm's evaluation transform of a card, by which a picture of any proportions fits into memory.
 
     config: as `timm.data.resolve_model_data_config` gives it.
     """
-    made = create_transform(**config, is_training=False)
-    return (
-        transforms.Compose([Bound(), *made.transforms]) if any(map(_is_unbounded, made.transforms)) else made
-    )
+    made = create_transform(**config, is_training=False).transforms
+    bound = [Bound()] if any(map(_is_unbounded, made)) else []
+    return transforms.Compose([*bound, *map(_fitting, made)])
+
+
+def _fitting(step: Any) -> Any:
+    if not isinstance(step, ResizeKeepRatio):
+        return step
+    return Fit(step.size, step.longest, interp_mode_to_str(step.interpolation))
 
 
 def _is_unbounded(resize: object) -> bool:
