@@ -36,7 +36,8 @@ def export(
     source: a Classifier, of a network of your own too, or a name that `bcos_zoo.load` takes; an embedding is
     given by name. It is left as it is.
     folder: its parents are created. What it holds besides the files written is kept, if `force` allows it.
-    sample: the photograph to explain in the card; a cat unless given.
+    sample: the photograph to explain in the card; unless given, of the folder of a run the validation image
+    that its own card shows, else a cat.
     force: write into a folder that is not empty.
 
     Returns the folder, with model.safetensors, config.json, README.md and, unless the network has no exact

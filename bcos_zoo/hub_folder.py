@@ -35,6 +35,8 @@ from .sources import Source
 SAMPLE = manifest.PACKAGE / "samples" / "chelsea.jpg"
 WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", configs.NAME, "README.md", "explanation.png"
 FILES = {WEIGHTS, CONFIG, CARD, PICTURE}
+VALIDATION = "A validation image"
+OWN_SAMPLE = "card-sample.png"  # in the folder of a run, and never uploaded: the photograph of its card
 FROM_MODEL = {"num_classes", "global_pool", "in_chans", "img_size"}  # timm writes them as they are now
 
 
@@ -48,17 +50,11 @@ class Network:
     base: manifest.Checkpoint | None  # the one they were trained on from, if they are not
     training: configs.Training | None  # if a run of ours gave it its weights
     photograph: Image.Image | None  # None if the network takes no photograph
-    credit: str  # of the photograph
+    shown: str  # what the photograph is, for the card
     x: Tensor  # (1, K, H, W)
     logits: Tensor
     explanation: Explanation | None
     reason: str | None  # why there is no picture
-
-    @property
-    def shown(self) -> str:
-        """What the photograph is."""
-        own = self.training is not None and not self.credit
-        return "A validation image" if own else "A photograph"
 
     @property
     def model(self) -> Any:
@@ -80,11 +76,14 @@ def prepare(
     source: Classifier | str,
     sample: Source | None,
     *,
+    shown: str = "A photograph",
     training: configs.Training | None = None,
     ended: bool = True,
 ) -> Network:
     """Look at all that can be wrong before anything is written.
 
+    sample: the photograph of the card; unless given, that of a run whose folder is named, else a cat. shown:
+    what the card calls a given one.
     training: the run that gave a Classifier its weights; a name's own config.json says it. ended: False while
     that run goes on, and its weights change: then there is no picture.
     """
@@ -98,6 +97,8 @@ def prepare(
         if source.startswith(configs.ELSEWHERE):
             found = configs.read(source)
             source, training = found.name, found.training
+            if sample is None and training is not None and (own := _own_sample(source)):
+                sample, shown = own, VALIDATION
     embedding = isinstance(source, str) and _is_embedding(source)
     given = source if isinstance(source, Classifier) else _embedding(source) if embedding else load(source)
     check(given.model)
@@ -108,9 +109,11 @@ def prepare(
         percentile=given.head.percentile,
     )
     model: Any = classifier.model
-    photograph, credit = None, "" if sample is not None else " (Stefan van der Walt, CC0)"
+    photograph = None
     if sample is not None or model.in_chans in (1, 3):
-        photograph = sources.photograph(SAMPLE if sample is None else sample)
+        if sample is None:
+            sample, shown = SAMPLE, "A photograph (Stefan van der Walt, CC0)"
+        photograph = sources.photograph(sample)
         x = classifier.preprocess(photograph)
     else:
         size = (1, model.in_chans, *resolve_model_data_config(model)["input_size"][-2:])
@@ -135,8 +138,15 @@ def prepare(
     else:
         record, base = _known(model, unchanged=isinstance(source, str))
     return Network(
-        classifier, embedding, record, base, training, photograph, credit, x, logits, explanation, reason
+        classifier, embedding, record, base, training, photograph, shown, x, logits, explanation, reason
     )
+
+
+def _own_sample(name: str) -> Path | None:
+    """The photograph that a run left in its folder; of a repository none."""
+    scheme, _, place = name.partition(":")
+    path = Path(place, OWN_SAMPLE)
+    return path if scheme == "local-dir" and path.is_file() else None
 
 
 def _is_embedding(name: str) -> bool:
@@ -219,7 +229,7 @@ def write(network: Network, folder: Path, repo: str | None = None) -> None:
         title = f"{best.label}, {classifier.outputs.said(best.probability)}"
         gap = network.explanation.completeness().abs().max()
         caption = (
-            f"{network.shown}{network.credit}, what its pixels contribute, and W(x) in colour: {title}. "
+            f"{network.shown}, what its pixels contribute, and W(x) in colour: {title}. "
             f"Contributions and bias sum to the logit up to {gap:.1g}."
         )
         view = classifier.view(network.photograph)

@@ -20,20 +20,23 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import ModelCard, ModelCardData
+from PIL import Image
 from timm.data import resolve_model_data_config
 from torch import Tensor
 
-from .. import configs, hub_folder, state_dicts, zoo
+from .. import configs, hub_folder, sources, state_dicts, zoo
 from ..classifier import Classifier
 from ..configs import Training
 from ..errors import InputError, WeightsError
 from ..explanation import DEFAULT_SMOOTH
-from ..hub_folder import CARD, CONFIG, PICTURE, WEIGHTS
+from ..hub_folder import CARD, CONFIG, OWN_SAMPLE, PICTURE, VALIDATION, WEIGHTS
+from ..images import own_info
 from ..inputs import unwrapped
 from ..outputs import Outputs
 from ..sources import Source
 from .runs import writing
 
+SAMPLE_SIDE = 1024  # pixels, at most
 MADE_AT = 224  # pixels: the images that DEFAULT_SMOOTH is for
 BUILDS = ("architecture", "num_classes", "global_pool", "model_args", "label_names")  # of a config.json
 PREPARES = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")  # of the card in it
@@ -47,7 +50,7 @@ def classifier_of(model: Any, class_names: Sequence[str] | Outputs) -> Classifie
 
 
 class NetworkFolder:
-    """`model.safetensors`, `config.json`, `README.md` and `explanation.png` in a run's folder.
+    """`model.safetensors`, `config.json`, `README.md`, `explanation.png`, in the folder of a run, with the photograph of its card.
 
     class_names: as a `Classifier` takes them. training: what the card says of the run. sample: the photograph
     that the card explains, of a validation image; a cat unless given.
@@ -111,16 +114,26 @@ class NetworkFolder:
             if _is_ours(model):
                 classifier = classifier_of(model, self.outputs)
                 sample = self.sample if model.in_chans in (1, 3) else None  # others are no photographs'
-                network = hub_folder.prepare(classifier, sample, training=training, ended=ended)
+                network = hub_folder.prepare(
+                    classifier, sample, shown=VALIDATION, training=training, ended=ended
+                )
                 hub_folder.write(network, staged)
+                if sample is not None:  # for those who export or push the folder later
+                    _save_sample(sources.photograph(sample), staged / OWN_SAMPLE)
             else:
                 _write_conventional(model, self.outputs, training, staged)
             _refuse_another(staged, self.run)
-            for name in (WEIGHTS, CONFIG, PICTURE, CARD):  # weights without a config are no network yet
+            for name in (WEIGHTS, CONFIG, PICTURE, OWN_SAMPLE, CARD):  # weights without a config are no network yet
                 if (staged / name).exists():
                     os.replace(staged / name, self.run / name)
                 else:
                     (self.run / name).unlink(missing_ok=True)
+
+
+def _save_sample(photograph: Image.Image, path: Path) -> None:
+    small = photograph.copy()
+    small.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+    small.save(path, format="PNG", pnginfo=own_info())
 
 
 def write_network(

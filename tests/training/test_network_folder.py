@@ -135,6 +135,21 @@ def test_the_card_names_base_data_recipe_and_scores(tmp_path):
     assert card.data.datasets is None and card.data.license == "apache-2.0"
 
 
+def test_what_is_exported_of_a_run_shows_the_runs_own_image(tmp_path):
+    noise = torch.Generator().manual_seed(3)
+    own = Image.fromarray(torch.randint(0, 256, (40, 60, 3), generator=noise, dtype=torch.uint8).numpy())
+    write_network(small_one(), [*"abc"], tmp_path / "run", training=TRAINING, sample=own)
+    bcos_zoo.export(str(tmp_path / "run"), tmp_path / "out")
+    assert left_in(tmp_path / "out") == FILES  # the photograph itself stays in the run
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "A validation image, what its pixels" in card and "van der Walt" not in card
+    pictures = [Image.open(tmp_path / folder / "explanation.png") for folder in ("run", "out")]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+    bcos_zoo.export(str(tmp_path / "run"), tmp_path / "other", sample=Image.new("RGB", (40, 40), "red"))
+    card = (tmp_path / "other" / "README.md").read_text()
+    assert "A photograph, what its pixels" in card and "validation image" not in card.split("## ")[0]
+
+
 def test_the_card_claims_nothing_that_was_not_said(tmp_path):
     text = (write_network(small_one(), "abc", tmp_path / "a") / "README.md").read_text()
     assert "Trained from nothing, on unknown data\n" in text and "None are known to bcos_zoo." in text
