@@ -55,7 +55,7 @@ def resolve(name: str | os.PathLike[str]) -> str:
     """A name as timm has it: a folder that holds config.json becomes `local-dir:PATH`, the rest stays.
 
     What is known by that name wins over a folder that is called so. Raises UnknownModelError for a path to
-    nothing, WeightsError for a folder without config.json, InputError for what is no name.
+    nothing, WeightsError for a folder without config.json and for a file, InputError for what is no name.
     """
     if not isinstance(name, (str, os.PathLike)):
         hint = ": a network of your own becomes a classifier by bcos_zoo.Classifier(model, class_names)"
@@ -74,11 +74,31 @@ def resolve(name: str | os.PathLike[str]) -> str:
             f"{name} is a folder without config.json; give one that `bcos-zoo finetune`, `train` or `export` "
             "wrote"
         )
+    if _is_file(path):
+        raise WeightsError(_of_file(path))
     if len(path.parts) > 1:
         raise UnknownModelError(
             f"no folder at {name}; give one that holds config.json, or hf-hub:{name} if it is a repository"
         )
     return name
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
+
+
+def _of_file(path: Path) -> str:
+    """What to do with a file in the place of a name."""
+    if (path.parent / configs.NAME).is_file():
+        return f"{path} is a file; give its folder, which holds config.json: {path.parent}"
+    return (
+        f"{path} is a file, which does not say of which network it is: bcos_zoo.create_model(NAME, "
+        f"pretrained=True, pretrained_cfg_overlay={{'file': {str(path)!r}}}) loads it, and bcos_zoo.export("
+        "bcos_zoo.Classifier(model, class_names), FOLDER) makes a folder that all verbs take"
+    )
 
 
 def _is_known(name: str) -> bool:

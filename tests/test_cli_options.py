@@ -30,7 +30,6 @@ IDLE = {
     ("evaluate", "--explainer"): (["inherent"], []),
     ("evaluate", "--samples"): (["3"], []),
     ("evaluate", "--fewer"): (["rise=3"], ["--metric", "accuracy"]),
-    ("evaluate", "-o"): (["place"], []),
     ("evaluate", "--grid"): (["2"], ["--metric", "sparseness"]),
     ("evaluate", "--smooth"): (["3"], ["--metric", "deletion", "--metric", "accuracy"]),
     ("evaluate", "--stride"): (["16"], ["--metric", "sparseness"]),

@@ -44,3 +44,13 @@ def test_a_licence_is_one_that_the_hub_knows_or_another_with_its_name(text, entr
     assert got == entries
     assert (link is None) == (entries["license"] != "other")
     assert link is None or link.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    "identifier", ["fair-noncommercial-research-license", "openmdw-1.0", "eupl-1.2", "gemma"]
+)
+def test_identifiers_that_the_hub_took_up_later_are_known(identifier):
+    record = manifest.get("bcos_resnet18_w32.imagenette")
+    record = replace(record, licence=replace(record.licence, weights=identifier.upper()))
+    head = yaml.safe_load(modelcard.make(facts_of(record)).content.split("---")[1])
+    assert head["license"] == identifier and "license_name" not in head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -46,8 +47,15 @@ def run(arguments: list[str] | None = None) -> int:
     except BcosZooError as error:
         typer.echo(error_line(error), err=True)
         return 2
+    except OSError as error:
+        if error.filename is None:  # of no file that a person named
+            raise
+        name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
+        said = f"{str(name)!r}: {error.strerror}; check the name, and who may read and write there"
+        typer.echo(error_line(said), err=True)
+        return 2
     except typer.exceptions.TyperException as error:
-        if message := error.format_message():  # none where no command was given: then help was printed
+        if message := error.format_message().rstrip("."):  # none without a command: then help was printed
             typer.echo(f"error: {message}; see bcos-zoo --help", err=True)
         return 2
     except typer.Abort:

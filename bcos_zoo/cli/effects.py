@@ -34,7 +34,6 @@ NEEDS: dict[str, dict[str, Needs]] = {
         "--explainer": EXPLAINED,
         "--samples": EXPLAINED,
         "--fewer": EXPLAINED,
-        "-o": EXPLAINED,
         "--grid": GRIDS,
         "--smooth": GRIDS,
         "--stride": GRIDS,
@@ -89,7 +88,7 @@ ALWAYS: dict[str, frozenset[str]] = {  # have an effect by themselves, or are re
     ),
     "evaluate": frozenset(
         {
-            *("--model", "--device", "--batch-size", "--json", "--metric"),
+            *("--model", "--device", "--batch-size", "--json", "--metric", "-o"),
             *("--specificity", "--confidence", "--resamples", "--group"),
         }
     ),

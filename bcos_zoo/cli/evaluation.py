@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,9 +72,14 @@ def evaluate_(
     masks: Annotated[
         Path | None, typer.Option("--masks", help="Of energy: folder of a PNG an image, not zero is object.")
     ] = None,
-    folder: Annotated[Path, typer.Option("-o", help="Folder of the run; continued if it is there.")] = Path(
-        "runs/evaluate"
-    ),
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            help="Folder: predictions.json; of explanations the run, continued if it is there, in "
+            "runs/evaluate if not given.",
+        ),
+    ] = None,
 ) -> None:
     """Measure accuracy, or explanations beside those of other methods, on a folder of labelled images."""
     from rich.progress import Progress
@@ -95,6 +101,7 @@ def evaluate_(
     document: dict[str, Any] = {"model": name, "data": str(data)}
     summary: list[dict[str, Any]] = []
     if explained:
+        folder = folder or Path("runs/evaluate")
         progress = Progress(console=console(stderr=True))
         summary = evaluate.run(classifier, data, folder, settings, batch_size=batch_size, progress=progress)
         document |= {"folder": str(folder), "summary": evaluate.for_json(summary)}
@@ -107,11 +114,28 @@ def evaluate_(
             for line in found.lines(name):
                 typer.echo(line)
     if as_json:
-        return print_json(document)
-    if predicted and found.scores:
+        print_json(document)
+    if predicted and found.scores and not as_json:
         console().print(_scores(found.scores, asked))
-    if explained:
+    if explained and not as_json:
         console().print(_table(summary))
+    if predicted and folder is not None:  # last: what was measured is told, be the folder writable
+        _keep({"model": name, "data": str(data)} | found.document(), folder)
+    return None
+
+
+def _keep(document: dict[str, Any], folder: Path) -> None:
+    """Write what predictions are worth beside what explanations are, whole or not at all."""
+    from ..files import replacing
+
+    path = folder / "predictions.json"
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}; give another folder with -o"
+        ) from error
 
 
 def _asked(

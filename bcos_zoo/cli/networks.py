@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, closest
 from .console import SHOWN, Json, print_json, print_table
 
 Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph of the card's explanation.")]
@@ -25,6 +25,9 @@ def list_(
     names = zoo.checkpoint_names(pattern) if pretrained else zoo.list_models(pattern)
     if as_json:
         return print_json(zoo.overview(names) if pretrained else names)
+    if not names:
+        near = closest(pattern, [*zoo.list_models(), *zoo.checkpoint_names()])
+        raise InputError(f"nothing is called {pattern!r}; closest: {near}. `bcos-zoo list` shows all")
     if not pretrained:
         for name in names:
             typer.echo(name)

@@ -78,7 +78,7 @@ def finetune(
     from ..training.records import RECIPE
 
     changes = _all_changes(changes, group, device, batch_size)
-    model = model or zoo.best_embedded()
+    model = zoo.best_embedded() if model is None else model
     run = folder or Path("runs") / f"{Path(data).stem}-{Path(model).name}"
     if resume:
         wanted = recipe.read(run / RECIPE, changes)

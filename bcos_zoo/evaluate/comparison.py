@@ -18,7 +18,7 @@ from timm.data import resolve_model_data_config
 from .. import __version__, state_dicts
 from ..classifier import Classifier
 from ..data import identity
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..files import replacing
 from .accuracy import BATCH_SIZE, labelled_files
 from .objects import Boxes, Objects, read_boxes, read_masks
@@ -155,7 +155,11 @@ def _hash(text: str) -> str:
 def _begin(folder: Path, same: dict[str, Any]) -> None:
     """Write what all rows share, or raise InputError if those in the folder share something else."""
     path = folder / "settings.json"
-    there = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        there = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:  # of the disk; of what is no JSON
+        raise InputError(f"{path} cannot be used ({reason(error)}); give another folder with -o") from error
     if there and "network" not in there:  # of a version that told less apart
         there |= {"version": "an older one"}
     if other := [name for name, value in there.items() if same.get(name, value) != value]:

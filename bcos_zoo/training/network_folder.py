@@ -50,7 +50,7 @@ def classifier_of(model: Any, class_names: Sequence[str] | Outputs) -> Classifie
 
 
 class NetworkFolder:
-    """`model.safetensors`, `config.json`, `README.md`, `explanation.png`, in the folder of a run, with the photograph of its card.
+    """`model.safetensors`, `config.json`, `README.md`, `explanation.png`, and its photograph, in a run's folder.
 
     class_names: as a `Classifier` takes them. training: what the card says of the run. sample: the photograph
     that the card explains, of a validation image; a cat unless given.
@@ -123,7 +123,13 @@ class NetworkFolder:
             else:
                 _write_conventional(model, self.outputs, training, staged)
             _refuse_another(staged, self.run)
-            for name in (WEIGHTS, CONFIG, PICTURE, OWN_SAMPLE, CARD):  # weights without a config are no network yet
+            for name in (
+                WEIGHTS,
+                CONFIG,
+                PICTURE,
+                OWN_SAMPLE,
+                CARD,
+            ):  # weights without a config are no network yet
                 if (staged / name).exists():
                     os.replace(staged / name, self.run / name)
                 else:

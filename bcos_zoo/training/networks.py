@@ -22,6 +22,8 @@ from ..images.bounded import card_transform
 from ..outputs import Outputs
 from .recipe import Recipe
 
+FILES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".bin")  # of weights: no tag ends so
+
 
 def build(recipe: Recipe, task: Task) -> tuple[Any, Outputs]:
     """The network of a recipe with an output for each class of a task, and what its outputs mean.
@@ -68,7 +70,8 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
     Raises TypeError for unknown arguments; UnknownModelError, WeightsError and InputError, of one line, for
     all else: a name or tag that nobody knows, weights that do not exist or are out of reach.
     """
-    if timm.is_model(name.partition(".")[0]) and not name.startswith(zoo.PREFIX):
+    of_timm = timm.is_model(name.partition(".")[0]) and not name.startswith(zoo.PREFIX)
+    if of_timm and not name.endswith(FILES):
         return _conventional(name, pretrained, arguments)
     name = zoo.resolve(name)
     if name.startswith(configs.ELSEWHERE):

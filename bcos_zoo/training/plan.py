@@ -7,8 +7,11 @@ from typing import Any
 
 from .. import devices
 from ..data import Order, Task
-from . import effects, networks, parameters, states
+from . import effects, machine, networks, parameters, states
+from .losses import make_loss
+from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
+from .scores import to_watch
 
 
 def plan(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
@@ -23,6 +26,12 @@ def plan(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
     )
     model, outputs = networks.build(recipe, task)
     parameters.freeze(model, recipe.model.train)
+    optimizer = make_optimizer(model, recipe.optimizer)
+    make_schedule(optimizer, recipe.optimizer, epochs=recipe.run.epochs, steps=order.steps)
+    to_watch(recipe.run.monitor, model.num_classes, task.multilabel)
+    weighted = recipe.loss.class_weights != "none"
+    make_loss(recipe.loss, model.num_classes, task.multilabel, task.class_counts() if weighted else None)
+    machine.accelerator(recipe, folder)
     weights = list(model.parameters())
     latest = states.list_(folder)
     return {

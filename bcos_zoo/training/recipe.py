@@ -40,6 +40,11 @@ class Model:
     args: dict[str, Any] = field(default_factory=dict)
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
+    def __post_init__(self) -> None:
+        outputs = self.args.get("num_classes", 1)
+        if not isinstance(outputs, int) or outputs < 1:
+            raise InputError(f"model.args.num_classes={outputs!r}: allowed are whole numbers, 1 and more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -81,6 +86,8 @@ class Data:
     def __post_init__(self) -> None:
         _within("data.val_share", self.val_share, 0, 1)
         _within("data.bad_share", self.bad_share, 0, 1)
+        if self.workers < 0:
+            raise InputError(f"data.workers={self.workers}: allowed are 0 and more")
         if self.folds is not None and not 0 <= self.fold < self.folds:
             raise InputError(f"data.fold is {self.fold} of {self.folds} folds; it counts from 0")
 
