@@ -54,7 +54,7 @@ def test_info_tells_what_the_manifest_holds(run):
     assert document["params"] == 25538880
     assert document["checkpoint"]["files"][0]["sha256_prefix"] == "ead259efe4"
     assert json.loads(run("info", "bcos_resnet20", "--json")[1])["checkpoints"] == ["bcos_resnet20.cifar10"]
-    assert "params" in run("info", "bcos_resnet110")[1]
+    assert "parameters" in run("info", "bcos_resnet110")[1]
 
 
 def test_predict_ranks_classes(run, photograph):
@@ -265,7 +265,7 @@ def test_an_unreadable_image_is_named_and_does_not_stop_the_others(run, photogra
         (["explain", "IMAGE", "--contrast", "cat", "unicorn"], "no class named 'unicorn'"),
         (["explain", "IMAGE", "--contrast", "cat", "cat"], "a class has no contrast to itself"),
         (["explain", "IMAGE", "--contrast", "cat", "dog", "--target", "cat"], "leave out --target"),
-        (["explain", "IMAGE", "--seconds", "0"], "seconds=0.0: allowed are finite numbers above 0"),
+        (["explain", "IMAGE", "--seconds", "0"], "--seconds is of clips, and none is given"),
         (["verify", "missing.zip", "IMAGE"], "missing.zip: no such file"),
         (["verify", "IMAGE", "IMAGE"], "photo.png is no bundle, or is damaged"),
         (["verify", "IMAGE"], "Missing argument"),

@@ -50,7 +50,7 @@ def classifier_of(model: Any, class_names: Sequence[str] | Outputs) -> Classifie
 
 
 class NetworkFolder:
-    """`model.safetensors`, `config.json`, `README.md`, `explanation.png`, and its photograph, in a run's folder.
+    """What a run leaves of its network: weights, `config.json`, a card, its picture and its photograph.
 
     class_names: as a `Classifier` takes them. training: what the card says of the run. sample: the photograph
     that the card explains, of a validation image; a cat unless given.
