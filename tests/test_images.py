@@ -144,6 +144,9 @@ def test_palette_alphas_between_none_and_full_are_blended(tmp_path):
     [
         (8, 0, bytes([9, 8]), struct.pack(">H", 9), (8, 8, 8)),
         (1, 0, bytes([0b10000000]), struct.pack(">H", 1), (0, 0, 0)),
+        (2, 0, bytes([0b10010000]), struct.pack(">H", 2), (85, 85, 85)),
+        (4, 0, bytes([0x79]), struct.pack(">H", 7), (153, 153, 153)),
+        (4, 0, bytes([0x0F]), struct.pack(">H", 0), (255, 255, 255)),
         (8, 2, bytes([1, 2, 3, 3, 2, 1]), struct.pack(">3H", 1, 2, 3), (3, 2, 1)),
         (16, 0, struct.pack(">2H", 4660, 257 * 7), struct.pack(">H", 4660), (7, 7, 7)),
         (

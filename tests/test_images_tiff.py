@@ -102,6 +102,18 @@ def test_a_tiff_that_does_not_say_whether_0_is_black_is_refused(tmp_path):
         load_rgb(tagged(tmp_path / "a.tif", "PhotometricInterpretation", None))
 
 
+def test_a_colour_map_of_8_bits_is_refused(tmp_path):
+    """Its values are of 16 bits; Pillow makes black of those of writers that leave 8."""
+    colours, index = np.zeros((3, 256), np.uint16), np.array([[0, 1], [1, 0]], np.uint8)
+    colours[:, :2] = [[220, 30], [30, 200], [40, 60]]
+    how = {"photometric": "palette", "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", index, colormap=colours * 257, **how)
+    assert [load_rgb(tmp_path / "a.tif").getpixel((x, 0)) for x in (0, 1)] == [(220, 30, 40), (30, 200, 60)]
+    tifffile.imwrite(tmp_path / "a.tif", index, colormap=colours, **how)
+    with pytest.raises(InputError, match="a colour map of 8 bits"):
+        load_rgb(tmp_path / "a.tif")
+
+
 def test_subsampled_ycbcr_that_is_no_jpeg_is_refused(tmp_path):
     path = written(tmp_path / "a.tif", encoded(picture().convert("YCbCr"), format="TIFF"))
     expected = np.asarray(picture().convert("YCbCr").convert("RGB")).astype(int)

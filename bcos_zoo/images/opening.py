@@ -33,6 +33,7 @@ HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b
 ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path has one / of the two
 # Their decoders keep the picture several times over: of all that Pillow allows they would take above 2 GB.
 SEVERAL_COPIES = frozenset({"AVIF", "WEBP"})
+STEPS = {"L;2": 85, "L;4": 17}  # of grey values of 2 and 4 bits in a PNG, once they are 8
 ADVICE = "give a whole picture, such as a JPEG or PNG"
 _warning_filters = threading.Lock()
 
@@ -148,6 +149,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(image, name)
+    step = _step(image)
     # Only of a TIFF does loading warn, and the lock is for all threads.
     quiet = _quiet() if image.format == "TIFF" else nullcontext()
     with _refusing(name, "is cut off or damaged"), tiff.listening() as wrong, quiet:
@@ -162,11 +164,26 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if fault := tiff.misread(image):
         raise InputError(f"{name} is a TIFF of {fault}; save it as 8-bit RGB or grey first")
     with _refusing(name, f"of mode {image.mode} does not turn into RGB"):
-        rgb = to_rgb(image)
+        rgb = to_rgb(image if step == 1 else _with_key(image, step))
     turn = UPRIGHT.get(_orientation(image))
     rgb = rgb if turn is None else rgb.transpose(turn)
     rgb.info = {}
     return rgb
+
+
+def _step(image: Image.Image) -> int:
+    """What one level of a PNG's transparent grey is of 255: Pillow widens the values, and not this one.
+
+    Once the picture is loaded, nothing tells how many bits it had.
+    """
+    packed = [tile[3] for tile in getattr(image, "tile", ())] if image.format == "PNG" else []
+    return STEPS.get(packed[0], 1) if packed and isinstance(image.info.get("transparency"), int) else 1
+
+
+def _with_key(image: Image.Image, step: int) -> Image.Image:
+    copied = image.copy()
+    copied.info["transparency"] = image.info["transparency"] * step
+    return copied
 
 
 def _check_size(image: Image.Image, name: str) -> None:

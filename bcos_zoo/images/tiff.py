@@ -14,8 +14,11 @@ from functools import cache
 
 from PIL import Image, _imaging
 
-BITS, COMPRESSION, PHOTOMETRIC, PLANES, SUBSAMPLING, INKS, SIGN = 258, 259, 262, 284, 530, 332, 339
-WHITE_IS_ZERO, YCBCR, CMYK = 0, 6, 5
+BITS, COMPRESSION, PHOTOMETRIC, PLANES, COLOURS, SUBSAMPLING, INKS, SIGN = (
+    *(258, 259, 262, 284),
+    *(320, 530, 332, 339),
+)
+WHITE_IS_ZERO, PALETTE, YCBCR, CMYK = 0, 3, 6, 5
 JPEG = (6, 7)  # compressions, which know of subsampling themselves
 
 
@@ -36,6 +39,8 @@ def misread(image: Image.Image) -> str | None:
         return "16-bit values of which 0 is white"
     if tags.get(PLANES, 1) != 1 and len(bits) > 1 and bits[0] != 8:
         return f"{bits[0]}-bit channels in separate planes"
+    if photometric == PALETTE and 0 < max(_numbers(tags.get(COLOURS, 0))) < 256:
+        return "a colour map of 8 bits where the format has 16, which would be black"
     if photometric == YCBCR and tags.get(COMPRESSION, 1) not in JPEG:
         if _numbers(tags.get(SUBSAMPLING, (2, 2))) != (1, 1):
             return "subsampled YCbCr that is not JPEG"
