@@ -126,6 +126,45 @@ def test_a_cut_transport_stream_is_noticed_within_a_packet(tmp_path):
         shown(path)
 
 
+@pytest.mark.parametrize("ending", ["ts", "m2ts", "mts"])
+def test_of_a_transport_stream_only_whole_packets_are_whole(tmp_path, ending):
+    """Of 188 bytes, or with a time before each 192; what follows the last one is no packet."""
+    path = make(tmp_path / f"a.{ending}", 6)
+    data = path.read_bytes()
+    length = next(n for n in (188, 192) if data[n - 188 :: n].count(b"G"[0]) == len(data) / n)
+    assert length == (188 if ending == "ts" else 192) or ending == "mts"
+    assert missing(path) is None
+    for less in (1, 50, 100, length + 1):
+        path.write_bytes(data[:-less])
+        assert missing(path), less
+    path.write_bytes(data + b"\0" * 100)
+    assert missing(path) is None and len(shown(path)) == 6
+
+
+def test_a_cut_program_stream_is_noticed_within_a_packet(tmp_path):
+    path = make(tmp_path / "a.mpg", 30, "mpeg2video")
+    data = path.read_bytes()
+    assert missing(path) is None and len(shown(path)) == 30
+    starts = {i for i in range(len(data)) if data[i : i + 3] == b"\0\0\1"}
+    noticed = []
+    for share in range(1, 100, 7):
+        length = len(data) * share // 100
+        path.write_bytes(data[:length])
+        noticed.append(missing(path) is not None)
+        assert noticed[-1] or length in starts
+    assert all(noticed)
+    with pytest.raises(InputError, match="cut off"):
+        shown(path)
+    path.write_bytes(data + b"\0\0\1\xb9")
+    assert missing(path) is None
+
+
+def test_what_follows_a_whole_flv_is_no_cut(tmp_path):
+    path = make(tmp_path / "a.flv", 6, "flv")
+    path.write_bytes(path.read_bytes() + b"\0" * 100)
+    assert missing(path) is None and len(shown(path)) == 6
+
+
 @pytest.mark.parametrize(
     ("aspect", "size"), [("2/1", (128, 48)), ("1/2", (64, 96)), ("16/11", (93, 48)), ("1/1", (64, 48))]
 )

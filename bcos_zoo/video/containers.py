@@ -1,10 +1,11 @@
 """Whether a clip's file is all there. FFmpeg takes the end of a cut Matroska, AVI or Ogg file for its end.
 
 Containers say how long their parts are: here only that is read, part by part, and compared with the file.
-What says nothing of its length, such as a live recording cut between two clusters, or MPEG-TS at the end of a
-packet, cannot be told from a whole one.
+What says nothing of its length, such as a live recording cut between two clusters, or MPEG-TS or a program
+stream at the end of a packet, cannot be told from a whole one.
 Sources: RFC 8794 (EBML) and 9559 (Matroska), ISO/IEC 14496-12 section 4.2 (boxes), Microsoft's RIFF and
-OpenDML, RFC 3533 (Ogg), ISO/IEC 13818-1 (packets of 188 bytes), Adobe's FLV 10.1 annex E, Microsoft's ASF.
+OpenDML, RFC 3533 (Ogg), ISO/IEC 13818-1 (packets of 188 bytes, and packs), Adobe's FLV 10.1 annex E,
+Microsoft's ASF.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from typing import BinaryIO
 EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-PACKET = 188  # bytes, of MPEG-TS
+PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes of MPEG-TS, and where the first mark is: plain, timed, FEC
+MARK = b"G"
+PACK = b"\0\0\1\xba"  # of an MPEG program stream
+FLV_TAGS = (8, 9, 18)  # sound, pictures, data
 OGG_LAST, OGG_PAGE = 4, 65307  # a page's flag, the most bytes of one
 MOST_PARTS = 1_000_000  # a file that has more is not followed further
 
@@ -38,8 +42,10 @@ def missing(path: Path) -> str | None:
             end = _asf(file)
         elif start[:4] == b"OggS":
             return None if _ogg_ends(file, size) else "its last page is not there"
-        elif start[:1] == b"G" and path.suffix.lower() == ".ts":
-            end = -(-size // PACKET) * PACKET
+        elif start[:4] == PACK:
+            end = _program(file, size)
+        elif MARK in (start[:1], start[4:5]):
+            end = _transport(file, size)
         else:
             return None
     return f"it says that it has {end} bytes, and has {size}" if end > size else None
@@ -108,6 +114,43 @@ def _boxes(file: BinaryIO, size: int) -> int:
     return at
 
 
+def _transport(file: BinaryIO, size: int) -> int:
+    """Where the packet ends that the last mark begins; 0 of what has no marks where packets begin."""
+    file.seek(0)
+    head = file.read(4 * max(PACKETS)[0])
+    for length, first in PACKETS:
+        if len(marks := head[first::length]) > 1 and not marks.strip(MARK):
+            whole = size // length * length
+            file.seek(whole + first)
+            return whole if size == whole or file.read(1) not in (MARK, b"") else whole + length
+    return 0
+
+
+def _program(file: BinaryIO, size: int) -> int:
+    """Where the last pack or packet ends, of MPEG-1 and MPEG-2."""
+    at = 0
+    for _ in range(MOST_PARTS):
+        if at >= size:
+            break
+        file.seek(at)
+        head = file.read(14)
+        if len(head) < 4 and PACK.startswith(head[:3]) and head[2:3] == b"\1":
+            return size + 1
+        if head[:3] != PACK[:3] or head[3:4] < b"\xb9":  # no packet: whatever follows
+            break
+        if head[3:4] == b"\xb9":  # the end of the program
+            at += 4
+        elif head[3:4] == PACK[3:]:
+            if len(head) < (length := 14 if head[4:5] >= b"\x40" else 12):
+                return size + 1
+            at += length + (head[13] & 7 if length == 14 else 0)
+        elif len(head) < 6:
+            return size + 1
+        else:
+            at += 6 + int.from_bytes(head[4:6], "big")
+    return at
+
+
 def _flv(file: BinaryIO, size: int) -> int:
     file.seek(5)
     (at,) = struct.unpack(">I", file.read(4).rjust(4, b"\0"))
@@ -119,6 +162,8 @@ def _flv(file: BinaryIO, size: int) -> int:
         head = file.read(11)
         if len(head) < 11:
             return size + 1
+        if head[0] & 31 not in FLV_TAGS:  # no tag: whatever follows
+            break
         at += 11 + int.from_bytes(head[1:4], "big") + 4
     return at
 
