@@ -31,7 +31,7 @@ from .explain import explain
 from .explanation import Explanation
 from .files import replacing
 from .layers.functional import at_least_float32
-from .saved import DAMAGE, SETTINGS
+from .saved import DAMAGE, SETTINGS, settings_fit
 
 FORMAT, VERSION = "bcos_zoo explanation bundle", 1
 ENDINGS = (".zip", ".npz")
@@ -231,7 +231,7 @@ def _misfit(metadata: Mapping[str, Any]) -> str | None:
             value = value.get(key) if isinstance(value, dict) else None
         if not isinstance(value, kind):
             return ".".join(keys)
-    return None
+    return None if settings_fit(metadata.get("explanation", {})) else "explanation"
 
 
 def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
@@ -367,8 +367,9 @@ def _recomputed(
         if (dtype := DTYPES.get(claim["dtype"])) is None:
             raise InputError(f"dtype {claim['dtype']!r}; allowed are {', '.join(DTYPES)}")
         targets = torch.from_numpy(arrays["targets"])
-        x, outputs = classifier.preprocess(image), classifier.outputs
-        again = _arrays(explain(classifier.model, x, targets, class_names=outputs, dtype=dtype))
+        output = claim.get("explanation", {}).get("output", "logit")  # older bundles do not say it
+        options = {"output": output, "class_names": classifier.outputs, "dtype": dtype}
+        again = _arrays(explain(classifier.model, classifier.preprocess(image), targets, **options))
     except InputError as error:
         return [Check(name, False, f"cannot be recomputed: {error}") for name in names]
     return [_close(name, arrays[name], again[name], tolerance) for name in names]

@@ -96,12 +96,21 @@ def _check(
         wrong.append("targets")
     if dtypes.keys() != AXES.keys() or not all(value in DTYPES for value in dtypes.values()):
         wrong.append("dtypes")
-    smooth, percentile = settings.get("smooth", 0), settings.get("percentile", 100.0)
-    kinds = isinstance(smooth, int) and isinstance(percentile, (int, float))
-    if not kinds or not isinstance(settings.get("output", ""), str):
+    if not settings_fit(settings):
         wrong.append("settings")
     if wrong:
         raise InputError(f"has {', '.join(dict.fromkeys(wrong))} that do not fit the rest; save it anew")
+
+
+def settings_fit(settings: object) -> bool:
+    """Whether settings that a file has are such as an explanation can have; any of them may be missing."""
+    if not isinstance(settings, dict):
+        return False
+    smooth, percentile = settings.get("smooth", 0), settings.get("percentile", 100.0)
+    kinds = (
+        type(smooth) is int and type(percentile) in (int, float) and type(settings.get("output", "")) is str
+    )
+    return kinds and smooth >= 0 and 0 < percentile <= 100
 
 
 def _text(archive: zipfile.ZipFile, member: str) -> bytes:

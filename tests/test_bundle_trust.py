@@ -118,6 +118,45 @@ def test_a_bundle_of_before_the_hash_holds_by_what_is_recomputed(written, photog
     assert fails(said(written, tmp_path / "x.zip", older), photograph, classifier) == set()
 
 
+def test_what_of_a_class_was_explained_is_recomputed(classifier, photograph, tmp_path):
+    """A bundle says which: so a probability is not passed off as a logit, nor a logit as a probability."""
+    x = classifier.preprocess(photograph)
+    for output in ("logit", "relative", "sigmoid", "probability"):
+        one = classifier.head(x, ["cat", "dog"], output=output)
+        path = bundle.write(tmp_path / "a.zip", classifier, photograph, one, model=NAME)
+        assert fails(path, photograph, classifier) == set(), output
+        for other in {"logit", "relative", "probability"} - {output}:
+            if {output, other} == {"sigmoid", "probability"}:  # of this network they are one
+                continue
+            lie = said(path, tmp_path / "b.zip", lambda m, o=other: m["explanation"].update(output=o))
+            assert "logits" in fails(lie, photograph, classifier), (output, other)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [None, [], "x"]
+    + [{"output": value} for value in (3, "certainty")]
+    + [{"smooth": value} for value in ("wide", -1, True)]
+    + [{"percentile": value} for value in (None, 0, 101, "99", [], float("nan"))],
+)
+def test_settings_that_say_nothing_do_not_hold(written, photograph, classifier, tmp_path, settings):
+    def change(metadata):
+        metadata["explanation"] = (
+            metadata["explanation"] | settings if isinstance(settings, dict) else settings
+        )
+
+    path = said(written, tmp_path / "x.zip", change)
+    try:
+        assert fails(path, photograph, classifier) >= {"logits"}
+    except InputError as error:
+        assert "explanation" in str(error)
+
+
+def test_a_bundle_of_before_the_settings_holds(written, photograph, classifier, tmp_path):
+    path = said(written, tmp_path / "x.zip", lambda metadata: metadata.pop("explanation"))
+    assert fails(path, photograph, classifier) == set()
+
+
 def test_an_image_that_cannot_be_read_fails_its_lines_and_raises_nothing(written, photograph, classifier):
     photograph.write_bytes(b"no picture")
     assert fails(written, photograph, classifier) >= {"image", "preprocessing", "logits"}
