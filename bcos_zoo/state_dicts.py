@@ -24,6 +24,7 @@ from .files import replacing
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")  # of weights over the steps
 SETS = ("state_dict", "model_state_dict", "model", "module", "net", "network")
 AVERAGED = ("model_ema.", "ema_model.", "ema.")  # the same in the names of a Lightning module
+COUNTS = frozenset({"n_averaged"})  # what torch's AveragedModel keeps beside the weights
 HOLDERS = (*AVERAGED, "model.", "net.", "network.", "backbone.")
 _log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ def unwrap(state_dict: Mapping[str, Tensor], names: Collection[str]) -> dict[str
     ViTs were the first element of a Sequential); where moving averages stand beside it, these are taken.
     "clip_model.", the teacher of the B-cosified CLIP, is left out.
     """
+    state_dict = {key: value for key, value in state_dict.items() if key not in COUNTS - set(names)}
     flat = {_bare(key): value for key, value in state_dict.items()}
     if len(flat) < len(state_dict):
         raise WeightsError("the file has two tensors for one name, with and without 'module.'; give one set")
@@ -164,7 +166,7 @@ def check_fit(
     spare: Collection[str] = (),
     most: int | None = 10,
 ) -> None:
-    """Raise WeightsError unless the tensors are those of a network, by name and shape.
+    """Raise WeightsError unless the tensors are those of a network, by name, shape and kind of number.
 
     own: the network's state dict. name: what the error calls the network.
     spare: names that may be missing, and of any shape. most: how many names of each fault it lists, or all.
@@ -176,13 +178,29 @@ def check_fit(
         for key, value in own.items()
         if key in state_dict and key not in spare and state_dict[key].shape != value.shape
     ]
+    kinds = [
+        f"{key} {_kind(state_dict[key])} for {_kind(value)}"
+        for key, value in own.items()
+        if key in state_dict and key not in spare and _other_kind(state_dict[key], value)
+    ]
     faults = []
     if missing or surplus:
         faults += [_count(missing, "missing", most), _count(surplus, "surplus", most)]
     if shapes:
         faults += [_count(shapes, "of another shape", most)]
+    if kinds:
+        faults += [_count(kinds, "of other numbers", most)]
     if faults:
         raise WeightsError(f"the file is not of {name}: {', '.join(faults)}; give a file of this network")
+
+
+def _other_kind(given: Tensor, own: Tensor) -> bool:
+    """Whether torch would take the real part, or whole numbers for weights. Counts may be of any kind."""
+    return given.is_complex() or (own.is_floating_point() and not given.is_floating_point())
+
+
+def _kind(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def save(
@@ -217,8 +235,17 @@ def _not_flat(content: object) -> str | None:
         return "an empty dict"
     others = [repr(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
     if not others:
-        return None
+        odd = [f"{key} is {kind}" for key, value in content.items() if (kind := _no_numbers(value))]
+        return f"no numbers to take as they are: {', '.join(odd[:3])}" if odd else None
     return f"entries that are not named tensors ({', '.join(others[:3])}{', ...' if others[3:] else ''})"
+
+
+def _no_numbers(value: Tensor) -> str | None:
+    if value.is_meta:
+        return "on the meta device"
+    if value.is_quantized:
+        return "quantised"
+    return None if value.layout is torch.strided else "sparse"
 
 
 def _count(keys: list[str], fault: str, most: int | None) -> str:

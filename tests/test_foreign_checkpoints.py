@@ -57,6 +57,8 @@ HOLDS: dict[str, tuple[Any, dict[str, Tensor]]] = {
     "lightning compiled": ({"state_dict": prefixed("model._orig_mod.")}, RAW),
     "lightning ema": ({"state_dict": prefixed("model.") | prefixed("ema_model.module.", AVERAGE)}, AVERAGE),
     "net": (prefixed("net."), RAW),
+    "torch's averaged model": ({"n_averaged": torch.tensor(3)} | prefixed("module."), RAW),
+    "an averaged model inside": ({"model": {"n_averaged": torch.tensor(3)} | prefixed("module.")}, RAW),
     "backbone": ({"model": prefixed("module.backbone.")}, RAW),
     "deep": (prefixed("module.model.net._orig_mod."), RAW),
     "mixed": (half("module."), RAW),
@@ -135,3 +137,25 @@ def test_a_checkpoint_that_could_run_code_is_refused_at_every_door(tmp_path: Pat
         with pytest.raises(WeightsError, match="could run code"):
             call()
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda weight: weight.to_sparse(), "sparse"),
+        (lambda weight: weight.to(torch.complex64), "complex64 for float32"),
+        (lambda weight: (weight * 100).to(torch.int8), "int8 for float32"),
+        (lambda weight: weight.to("meta"), "meta"),
+    ],
+)
+def test_numbers_of_another_kind_are_one_line(change: Any, says: str, tmp_path: Path) -> None:
+    """torch would take the real part, or whole numbers as they are, or end in a traceback."""
+    file = tmp_path / "odd.pth"
+    torch.save({**RAW, "fc.linear.weight": change(RAW["fc.linear.weight"])}, file)
+    with pytest.raises(WeightsError, match=says):
+        bcos_zoo.create_model(
+            "bcos_resnet20.cifar10", pretrained=True, pretrained_cfg_overlay={"file": str(file)}
+        )
+    out = tmp_path / "out.safetensors"
+    assert cli.run(["weights", "convert", str(file), "--to", "bcos_resnet20.cifar10", "-o", str(out)]) == 2
+    assert not out.exists()
