@@ -136,6 +136,10 @@ def check_images(x: Tensor) -> None:
             hint = "; add the batch axis with x[None]"
             hint = "; channels come first: x.permute(2, 0, 1)[None]" if last else hint
         raise InputError(f"got a tensor of shape {tuple(x.shape)}; images come as (N, K, H, W){hint}")
+    if x.layout is not torch.strided:
+        raise InputError("got a sparse tensor; allowed are dense ones: x.to_dense()")
+    if x.is_meta:
+        raise InputError("got a tensor on the meta device, which holds no numbers; give one with values")
     if not x.is_floating_point():
         raise InputError(f"got {x.dtype} images; allowed are floats in [0, 1]: divide 8-bit values by 255")
     if x.numel() == 0:

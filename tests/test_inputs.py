@@ -48,6 +48,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "None": (None, "got a NoneType; allowed are tensors and arrays"),
     "objects": (np.array([None]), "got a ndarray; allowed are tensors and arrays"),
     "complex": (np.zeros((1, 3, 8, 8), complex), "got a ndarray; allowed are tensors"),
+    "sparse": (images().to_sparse(), "got a sparse tensor; allowed are dense ones: x.to_dense"),
+    "meta": (images().to("meta"), "got a tensor on the meta device, which holds no numbers"),
     "empty": ([], "got a list; allowed are tensors and arrays"),
 }
 # fmt: on
