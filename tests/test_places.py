@@ -81,6 +81,23 @@ def test_what_cannot_stand_in_a_name_everywhere_does_not(run, tmp_path, name):
     assert written.partition(".")[0].upper() not in ("CON", "LPT1")
 
 
+@pytest.mark.parametrize("verb", ["explain", "predict", "units"])
+def test_a_name_breaks_no_line_and_commands_no_terminal(run, tmp_path, verb):
+    names = ["new\nline.png", "a\x1b[31m.png", "tab\t.png", "\u2028.png", "\x9b2J.png", "👩‍🚀 [é].png"]
+    for name in names:
+        drawn(tmp_path / "in" / name)
+    (tmp_path / "in" / "bad\n.png").write_bytes(b"no picture")
+    more = {"predict": [], "explain": ["-o", tmp_path / "out"]}
+    more["units"] = [*more["explain"], "--layer", "layer1", "--unit", "0"]
+    code, out, err = run(verb, tmp_path / "in", *more[verb])
+    lines = [line for line in out.split("\n") if "->" not in line or verb == "explain"]
+    assert code == 2 and err.count("\n") == 1 and len([line for line in lines if line]) == len(names)
+    assert not {
+        character for character in out + err if ord(character) < 32 or ord(character) in (127, 0x9B)
+    } - {"\n"}
+    assert "👩‍🚀 [é].png" in out and r"new\nline.png" in out and r"a\x1b[31m.png" in out
+
+
 def test_a_name_that_can_stand_everywhere_is_kept():
     for stem in ("cat [copy]", "two words", "ça", "a.b", "100%", "$x_1^2$", "'quoted'"):
         assert places.file_name(stem, ".explained.png") == f"{stem}.explained.png"

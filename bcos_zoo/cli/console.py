@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +84,17 @@ def report(errors: list[InputError]) -> None:
 
 def error_line(error: object) -> str:
     """The one line of an error, whatever names are in it."""
-    return f"error: {' '.join(str(error).splitlines())}"
+    return f"error: {on_one_line(' '.join(str(error).splitlines()))}"
+
+
+def on_one_line(name: object) -> str:
+    """A name as it is, but for what breaks lines or commands a terminal, which is written as Python does."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        else character
+        for character in str(name)
+    )
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -95,7 +106,7 @@ def console(*, stderr: bool = False) -> Console:
 
 class _Notes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(f"note: {' '.join(record.getMessage().splitlines())}", err=True)
+        typer.echo(f"note: {on_one_line(' '.join(record.getMessage().splitlines()))}", err=True)
 
 
 @contextmanager

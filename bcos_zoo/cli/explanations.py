@@ -18,6 +18,7 @@ from .console import (
     Json,
     Model,
     load,
+    on_one_line,
     parse_target,
     print_json,
     report,
@@ -53,7 +54,7 @@ def predict(
         documents.append({"image": str(path), "predictions": [asdict(prediction) for prediction in answer]})
         if not as_json:
             best = ", ".join(f"{prediction.label} {shown(prediction.probability)}" for prediction in answer)
-            typer.echo(f"{path}: {best} ({classifier.outputs.kind})")
+            typer.echo(on_one_line(f"{path}: {best} ({classifier.outputs.kind})"))
     _finish({"model": name, "outputs": classifier.outputs.kind}, documents, errors, as_json)
 
 
@@ -108,7 +109,8 @@ def explain(
             continue
         documents.append({"image": str(path)} | asdict(answer) | {"picture": str(answer.picture)})
         if not as_json:
-            typer.echo(f"{path}: {_said(answer, explained, classifier.outputs)} -> {answer.picture}")
+            said = _said(answer, explained, classifier.outputs)
+            typer.echo(on_one_line(f"{path}: {said} -> {answer.picture}"))
     _finish({"model": name, "outputs": classifier.outputs.kind}, documents, errors, as_json)
 
 
@@ -173,7 +175,7 @@ def units(
             }
         )
     for one in sheet.found if not as_json else []:
-        typer.echo(f"{one.value:10.4g}  {one.path}")
+        typer.echo(on_one_line(f"{one.value:10.4g}  {one.path}"))
     if picture and not as_json:
         typer.echo(f"-> {picture}")
     report(sheet.errors)
