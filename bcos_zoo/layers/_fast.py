@@ -234,7 +234,8 @@ def convolution(
     y = _divide(y, conv.scale)
     if shortcut is None:
         return y
-    return y.add_(shortcut) if on("in_place") and y.dtype == shortcut.dtype else y + shortcut
+    same = y.dtype == shortcut.dtype and y.shape == shortcut.shape
+    return y.add_(shortcut) if on("in_place") and same else y + shortcut
 
 
 def fully_connected(module: BcosLinear, x: Tensor) -> Tensor:
@@ -279,15 +280,10 @@ def conv_norm(
     Uncentred batch norm in eval mode does, and a B-cos convolution with b of 1 or 2 takes the factor into its
     weights, exactly. Not where a gradient reaches the norm.
     """
-    if _folds(conv, x) and (shortcut is None or _absent(path)):
-        gain = _gain(norm)
-        if gain is not None or _absent(norm):
-            folded: Any = conv
-            return convolution(folded, x, gain, shortcut=shortcut)
-    y: Tensor = norm(conv(x))
-    if path is not None:
-        y = path(y)
-    return y if shortcut is None else y + shortcut
+    gain = _gain(norm) if (folds := _folds(conv, x)) else None
+    if gain is not None or (folds and _absent(norm)):
+        return _folded(conv, x, gain, path, shortcut)
+    return _beside(norm(conv(x)), path, shortcut)
 
 
 def conv_gain(
@@ -295,10 +291,21 @@ def conv_gain(
 ) -> Tensor:
     """`path(conv(x) * gain) + shortcut`, as `conv_norm` does it. gain: (out_channels, 1, 1)."""
     gain = parameter(gain)
-    if _folds(conv, x) and not gain.requires_grad and (shortcut is None or _absent(path)):
-        folded: Any = conv
-        return convolution(folded, x, gain.flatten(), shortcut=shortcut)
-    y: Tensor = conv(x) * gain
+    if _folds(conv, x) and not gain.requires_grad:
+        return _folded(conv, x, gain.flatten(), path, shortcut)
+    return _beside(conv(x) * gain, path, shortcut)
+
+
+def _folded(
+    conv: Any, x: Tensor, gain: Tensor | None, path: nn.Module | None, shortcut: Tensor | None
+) -> Tensor:
+    if _absent(path):
+        return convolution(conv, x, gain, shortcut=shortcut)
+    return _beside(convolution(conv, x, gain), path, shortcut)
+
+
+def _beside(y: Tensor, path: nn.Module | None, shortcut: Tensor | None) -> Tensor:
+    """`path(y) + shortcut`, of what there is of the two."""
     if path is not None:
         y = path(y)
     return y if shortcut is None else y + shortcut

@@ -2,8 +2,18 @@
 
 import pytest
 import torch
+from timm.layers import DropPath
 
-from bcos_zoo.layers import BatchNorm2d, BcosConv2d, GroupNorm2d, _fast, conv_norm, linear_mode
+from bcos_zoo.layers import (
+    BatchNorm2d,
+    BcosConv2d,
+    GroupNorm2d,
+    _fast,
+    conv_gain,
+    conv_norm,
+    fast_ways,
+    linear_mode,
+)
 
 
 def pair(b=2.0, *, norm=None, **options):
@@ -24,14 +34,14 @@ X = torch.rand(2, 6, 7, 5, dtype=torch.float64)
 def folded(monkeypatch):
     """Whether the norm is left out: it is where the convolution is given its gain."""
 
-    def tell(conv, norm):
+    def tell(conv, norm, **options):
         gains = []
         own = _fast.convolution
         monkeypatch.setattr(
             _fast, "convolution", lambda *args, **o: (gains.append(args[2:]), own(*args, **o))[1]
         )
         with torch.no_grad():
-            conv_norm(conv, norm, X)
+            conv_norm(conv, norm, X, **options)
         monkeypatch.undo()
         return any(gains)
 
@@ -95,3 +105,26 @@ def test_hooks_on_either_see_what_they_would_see(hooked):
         conv_norm(conv, norm, X)
         expected = (conv.forward(X), norm.forward(conv.forward(X)))[hooked]
     assert torch.equal(seen[0], expected)
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["folded", "plain"])
+@pytest.mark.parametrize("beside", [None, X.mean() * torch.ones(2, 8, 7, 5)], ids=["alone", "shortcut"])
+@pytest.mark.parametrize("way", ["norm", "gain"])
+def test_a_path_is_taken_with_a_shortcut_and_without(joined, beside, way):
+    """A ReLU among them, so that a path that is left out shows."""
+    conv, norm = pair()
+    path = torch.nn.Sequential(torch.nn.Identity(), torch.nn.ReLU())
+    gain = norm.gain()[:, None, None].detach()
+    with torch.no_grad(), fast_ways(joined):
+        if way == "norm":
+            got = conv_norm(conv, norm, X, path=path, shortcut=beside)
+        else:
+            got = conv_gain(conv, gain, X, path=path, shortcut=beside)
+        expected = (conv(X) * gain).clamp_min(0) + (0 if beside is None else beside)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_stochastic_depth_in_eval_mode_keeps_the_fold(folded):
+    """timm's DropPath passes its input on there."""
+    conv, norm = pair()
+    assert folded(conv, norm, path=DropPath(0.1).eval(), shortcut=torch.zeros(2, 8, 7, 5).double())
