@@ -16,6 +16,7 @@ import torch
 import torch.fx
 from timm.layers import DropPath, register_notrace_module
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -36,6 +37,7 @@ WAYS = (
 )
 
 _PLAIN = (Tensor, nn.Parameter)
+_WEIGHTS = (*_PLAIN, FakeTensor)  # the last stands for a plain one where a network is exported
 _TAKEN = (nn.Conv2d, nn.Linear, nn.Identity, nn.Sequential, DropPath)
 _KNOWN: dict[type, Any] = {kind: kind.forward for kind in _TAKEN}
 Module = TypeVar("Module", bound=type[nn.Module])
@@ -155,5 +157,5 @@ def bare(module: nn.Module) -> bool:
         type(module) in (nn.Conv2d, nn.Linear)
         and untouched(module)
         and module.bias is None
-        and type(module.weight) in _PLAIN
+        and type(module.weight) in _WEIGHTS
     )

@@ -248,7 +248,8 @@ class PositionNorm2d(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.centered and not is_linear():
+        # In a program the layout stays what it was: torch guards free sides where another one begins.
+        if self.centered and not (is_linear() or torch.compiler.is_compiling()):
             y = F.layer_norm(x.movedim(-3, -1), self.weight.shape, self.weight, None, self.eps)
             return y.movedim(-1, -3)
         return _standardize(x, (-3,), _per_channel(self.weight), self.centered, self.eps)
