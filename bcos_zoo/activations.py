@@ -10,6 +10,7 @@ import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from .devices import moved
 from .errors import InputError, closest
 from .explain import explain_output
 from .explanation import Explanation
@@ -67,9 +68,8 @@ def activations(
     check_eval(network)
     x = checked_images(x)
     check_layer(network, layer)
-    own = next(network.parameters(), x)
     with torch.no_grad(), full_float32():
-        return _activation(network, x.to(own.device, own.dtype), layer, unit, position, call)[:, 0]
+        return _activation(network, moved(x, network), layer, unit, position, call)[:, 0]
 
 
 def check_layer(network: nn.Module, layer: str) -> None:

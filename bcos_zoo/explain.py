@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import encodings
+from .devices import place_of
 from .encodings import per_image
 from .errors import InputError
 from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
@@ -112,7 +113,7 @@ def explain_output(
         check_integer("max_batch", max_batch, 1)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise InputError(f"dtype={dtype!r}: allowed are floating-point types, such as torch.float64")
-    own = next((p for p in model.parameters() if p.is_floating_point()), None)
+    own = place_of(model)
     model_dtype, device = (torch.float32, x.device) if own is None else (own.dtype, own.device)
     if dtype is None:
         dtype = torch.promote_types(model_dtype, torch.float32)

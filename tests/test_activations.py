@@ -168,7 +168,7 @@ def test_layers_called_several_times_are_told_apart() -> None:
     [
         ("mix", {}, "mix is called 3 times in a pass; say call=0 to 2"),
         ("mix", {"call": 3}, "call=3 is none of mix in a pass; allowed are 0 to 2"),
-        ("mix", {"call": -1}, "call=-1 is none of mix in a pass; allowed are 0 to 2"),
+        ("mix", {"call": -1}, "call=-1: allowed are integers, 0 and more"),
         ("unused", {}, "unused is not called in a pass; name the layer that holds it, or one inside it"),
         ("pair", {}, "pair gives a tuple; name a layer that gives one tensor"),
         ("Mix", {}, "no layer named 'Mix'; closest: mix"),
@@ -204,3 +204,21 @@ def test_a_hook_of_the_caller_that_changes_an_output_is_heard(small: Any) -> Non
     plain = activations(model, images(), "layer2", 3)
     model.layer2.register_forward_hook(lambda module, inputs, output: output * 2)
     assert_close(activations(model, images(), "layer2", 3), plain * 2, 1e-6)
+
+
+class Counted(nn.Module):
+    """A network whose first parameter is no number of its computation, as in quantised ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = nn.Parameter(torch.tensor([3]), requires_grad=False)
+        self.encode, self.conv = Encode(), BcosConv2d(6, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.encode(x)).mean((2, 3))
+
+
+def test_activations_are_in_the_precision_that_the_network_computes_in() -> None:
+    model, x = Counted().eval(), images(2, 9, 8)
+    expected = bcos_zoo.explain_unit(model, x, "conv", 1).logits[:, 0]
+    assert_close(activations(model, x, "conv", 1), expected, 1e-6)

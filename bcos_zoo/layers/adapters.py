@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..devices import place_of
 from ..errors import InputError
 from .functional import full_precision, unit_factors
 from .linear_mode import parameter
@@ -76,8 +77,8 @@ def _corner(conv: nn.Conv2d) -> tuple[int, int]:
 
 def _unit_patches(module: nn.Module, x: Tensor, conv: nn.Conv2d | None) -> Iterator[Tensor]:
     """One at each place of a patch, some at a time: (M, K), or images (M, K, H, W) for a convolution."""
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), x.dtype)
-    options: dict[str, Any] = dict(dtype=dtype, device=x.device)
+    own = place_of(module)
+    options: dict[str, Any] = dict(dtype=x.dtype if own is None else own.dtype, device=x.device)
     if conv is None:
         yield from torch.split(torch.eye(x.shape[-1], **options), PATCHES)
         return

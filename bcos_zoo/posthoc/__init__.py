@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..devices import place_of
 from ..errors import InputError, closest
 from ..inputs import check_eval, checked_images, names_of, unwrapped
 from ..layers import is_linear
@@ -110,7 +111,8 @@ def attribute(
     if run is inherent:  # it is of the given image, whatever the network encodes
         maps = inherent(model, x, targets, batch, names)
         return maps if several else maps[:, 0]
-    device = next(model.parameters(), x).device
+    own = place_of(model)
+    device = x.device if own is None else own.device
     with (
         torch.inference_mode(False),
         torch.enable_grad(),

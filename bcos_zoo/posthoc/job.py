@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import encodings
+from ..devices import place_of
 from ..errors import InputError
 from ..extras import required
 from ..inputs import class_logits, logits_in
@@ -61,7 +62,8 @@ def prepare(
     network.register_forward_hook(
         lambda module, inputs, output: logits_in(output, len(inputs[0]), to="attribute")
     )
-    own = next((p for p in network.parameters() if p.is_floating_point()), x)
+    own = place_of(network)
+    own = x if own is None else own
     x = x.detach().clone().to(own.device, torch.promote_types(own.dtype, torch.float32))
     stem = next((module for module in model.modules() if isinstance(module, Encode)), None)
     if stem is not None:
