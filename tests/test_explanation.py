@@ -10,7 +10,7 @@ import torch
 from conftest import images, network
 
 from bcos_zoo import Explanation, InputError, explain
-from bcos_zoo.explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH
+from bcos_zoo.explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, opaque_length
 
 LABELS = tuple("abcdefghij")
 
@@ -197,3 +197,17 @@ def test_a_save_that_fails_leaves_nothing(several, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         several.save(tmp_path / "e.npz")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 7, 1000])
+@pytest.mark.parametrize("percentile", [0.1, 50.0, 99.5, 99.99, 100.0])
+def test_what_is_opaque_is_numpys_percentile(pixels: int, percentile: float) -> None:
+    lengths = torch.rand(2, 3, 1, pixels, dtype=torch.float64)
+    expected = np.percentile(lengths[:, :, 0].numpy(), percentile, axis=2)
+    np.testing.assert_allclose(opaque_length(lengths, percentile), expected, rtol=1e-12)
+
+
+def test_what_is_opaque_of_more_pixels_than_torchs_quantile_takes() -> None:
+    lengths = torch.zeros(257, 1, 256, 256)  # 2^24 and more, which some versions refuse
+    lengths[-1] = torch.linspace(0, 1, 256 * 256).view(256, 256)
+    assert opaque_length(lengths, 75.0)[[0, -1], 0].tolist() == pytest.approx([0, 0.75])
