@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import InputError
 
-NAMES = {  # of each part, whatever their case, with or without - and _; of several that are there the first
+NAMES = {  # of each part, as `_plain` has them; of several that are there the first
     "train": ("train", "training"),
     "val": ("val", "valid", "validate", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing", "holdout", "heldout"),
 }
+BESIDE = re.compile(r"(set|data|images|split)$")  # as in train_set
 USES = {"train": "to learn from", "val": "to validate with", "test": "for the end"}
 
 
@@ -42,8 +44,12 @@ class Parts:
 
 def part_of(name: str) -> str | None:
     """What a part of that name is for by custom: "train", "val" or "test"; None for any other name."""
-    plain = name.lower().replace("-", "").replace("_", "")
-    return next((use for use, names in NAMES.items() if plain in names), None)
+    return next((use for use, names in NAMES.items() if _plain(name) in names), None)
+
+
+def _plain(name: str) -> str:
+    """A name in lower case, without what stands between its words, and without "set" or the like behind it."""
+    return BESIDE.sub("", re.sub("[-_ ]", "", name.lower()))
 
 
 def choose(
@@ -74,8 +80,7 @@ def choose(
 
     def usual(use: str) -> None:
         fitting = [name for name in there if name not in uses and part_of(name) == use]
-        plain = {name: name.lower().replace("-", "").replace("_", "") for name in fitting}
-        fitting.sort(key=lambda name: (NAMES[use].index(plain[name]), name != plain[name]))
+        fitting.sort(key=lambda name: (NAMES[use].index(_plain(name)), name != _plain(name)))
         uses.update(dict.fromkeys(fitting if merged else fitting[:1], use))
 
     if val_split is not None:

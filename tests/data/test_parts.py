@@ -64,6 +64,31 @@ def test_parts_are_known_by_name_whatever_its_case(tmp_path, kind, train, val):
 
 
 @KINDS
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train_set", "val_set", "test_set"),
+        ("TrainSet", "ValidSet", "TestSet"),
+        ("training-data", "validation-data", "testing-data"),
+        ("train images", "dev images", "test images"),
+        ("train_split", "val_split", "test_split"),
+    ],
+)
+def test_parts_that_say_that_they_are_sets_are_known_too(tmp_path, kind, train, val, test):
+    names = tree(*(f"{part}/{name}" for part in (train, val, test) for name in ("cat", "dog")))
+    task = opened(kind, tmp_path, names)
+    assert task.class_names == ("cat", "dog")
+    for samples, part in ((task.train, train), (task.val, val), (task.test, test)):
+        assert ends(samples) == sorted(name for name in names if name.startswith(f"{part}/"))
+
+
+def test_classes_that_are_called_somewhat_like_parts_are_classes(tmp_path):
+    names = tree("headset/a", "dataset/a", "set/a", "data/a", "trained/a", "contest_data/a")
+    task = opened("folder", tmp_path, names)
+    assert task.class_names == ("contest_data", "data", "dataset", "headset", "set", "trained")
+
+
+@KINDS
 @pytest.mark.parametrize("test", ["test", "Test", "testing", "hold-out"])
 def test_a_test_part_is_left_for_the_end_unless_it_is_the_only_one(tmp_path, kind, test):
     names = tree(*(f"{part}/{name}" for part in ("train", "dev", test) for name in ("cat", "dog")))
