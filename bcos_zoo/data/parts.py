@@ -48,7 +48,7 @@ def part_of(name: str) -> str | None:
 
 
 def _plain(name: str) -> str:
-    """A name in lower case, without what stands between its words, and without "set" or the like behind it."""
+    """A name in lower case, without what stands between its words, and without "set" behind it."""
     return BESIDE.sub("", re.sub("[-_ ]", "", name.lower()))
 
 

@@ -84,7 +84,7 @@ def test_parts_that_say_that_they_are_sets_are_known_too(tmp_path, kind, train, 
 
 def test_classes_that_are_called_somewhat_like_parts_are_classes(tmp_path):
     names = tree("headset/a", "dataset/a", "set/a", "data/a", "trained/a", "contest_data/a")
-    task = opened("folder", tmp_path, names)
+    task = opened(as_folder, tmp_path, names)
     assert task.class_names == ("contest_data", "data", "dataset", "headset", "set", "trained")
 
 
