@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -93,7 +92,7 @@ class _Package(ModuleType):
             super().__setattr__(name, value)
 
 
-class _Registering(MetaPathFinder):
+class _Registering:  # a MetaPathFinder, whose class takes long to import
     """Registers our architectures with timm as soon as it is imported, by whom ever.
 
     It finds timm and our own files as the other finders do, and waits for the end of the outermost import: a
