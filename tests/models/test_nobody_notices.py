@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import warnings
 from typing import Any
 
 import pytest
@@ -100,9 +101,14 @@ def skipped(module: nn.Module) -> bool:
 @pytest.mark.parametrize(("family", "norm"), CASES)
 def test_every_norm_gives_the_same_numbers_in_every_way(family: str, norm: str) -> None:
     model = random_state(FAMILIES[family](LayerSpec(norm=norm)), mean=0.1).double()
-    # Centred instance norm leaves no mean for CLIP's pooling to attend to: all but the bias is rounding.
-    tolerance = 1e-6 if (family, norm) == ("clip", "in") else 1e-9
-    every_way(model, images(2, like=model).double(), tolerance)
+    x = images(2, like=model).double()
+    if (family, norm) != ("clip", "in"):
+        return every_way(model, x, 1e-9)
+    # Centred instance norm leaves no mean for CLIP's pooling to attend to: all but the bias is rounding, and
+    # the warning says so.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*of an output is not explained")
+        every_way(model, x, 1e-6)
 
 
 @pytest.mark.parametrize(
