@@ -150,6 +150,8 @@ def test_what_makes_a_form_stands_in_its_config(pushed, form):
     _, options, expected = FORMS[form]
     wanted = options | {key: value for key, value in expected.items() if value is not None}
     wanted |= {"img_size": [96, 96]} if "img_size" in wanted else {}
+    assert config["num_classes"] == wanted.pop("num_classes", config["num_classes"])
+    assert "num_classes" not in config["model_args"]  # transformers gives it again
     assert config["model_args"].items() >= wanted.items()
 
 

@@ -155,7 +155,7 @@ def test_a_checkpoint_is_one_only_while_its_weights_are_as_they_were(tmp_path):
 def test_a_head_that_was_replaced_later_comes_back(tmp_path):
     model = bcos_zoo.create_model("bcos_resnet20", pretrained=True)
     model.reset_classifier(3, "max")
-    folder = bcos_zoo.export(bcos_zoo.Classifier(model, "abc"), tmp_path / "new")
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, list(list("abc"))), tmp_path / "new")
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert loaded.num_classes == 3 and loaded.global_pool.pool_type == "max"
     assert torch.equal(loaded(images()), model(images()))
@@ -224,7 +224,7 @@ def test_other_networks_without_a_picture_come_back_too(tmp_path, options, reaso
 
 
 def test_what_no_config_can_make_again_is_refused(tmp_path, small):
-    own = bcos_zoo.Classifier(small, "abcdefghij")
+    own = bcos_zoo.Classifier(small, list("abcdefghij"))
 
     def refused(message: str, source: Any = own, **options: Any) -> None:
         with pytest.raises((InputError, UnknownModelError), match=message):
@@ -240,7 +240,7 @@ def test_what_no_config_can_make_again_is_refused(tmp_path, small):
     )
     refused("no classifier .num_classes=0", bcos_zoo.Classifier(network("bcos_resnet20", num_classes=0), []))
     block = timm.create_model("bcos_resnet20", num_classes=2, block=Bottleneck).eval()
-    refused("block=<class .*Bottleneck'> cannot be written as JSON", bcos_zoo.Classifier(block, "ab"))
+    refused("block=<class .*Bottleneck'> cannot be written as JSON", bcos_zoo.Classifier(block, list("ab")))
     small.double()
     refused("conv1.linear.weight is torch.float64; timm loads float32 only")
     small.float().fc.linear.weight.data[0] = torch.nan

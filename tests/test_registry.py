@@ -87,7 +87,8 @@ def test_threads_explain_and_predict_at_the_same_time(explained):
 
 def test_bfloat16_stays_finite_and_keeps_its_dtype(model):
     model = copy.deepcopy(model).bfloat16()
-    x = images(1, like=model).bfloat16()
+    # Not of 33 pixels: with AMX, torch 2.14's own 3x3 convolution of stride 2 gives anything over 3x2 pixels.
+    x = images(1, 65, 63, like=model).bfloat16()
     with torch.inference_mode():
         logits = model(x)
     assert logits.dtype == torch.bfloat16 and logits.isfinite().all()

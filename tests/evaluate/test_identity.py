@@ -83,7 +83,7 @@ def test_rows_of_other_pictures_are_never_the_answer(
 
 def test_the_command_refuses_in_one_line(data: Path, tmp_path: Path) -> None:
     command = ["evaluate", str(data), "-o", str(tmp_path / "ev"), "--metric", "sparseness", "--samples", "2"]
-    command += ["--explainer", "inherent", "--json"]
+    command += ["--explainer", "inherent", "--json", "--model", "bcos_resnet20.cifar10"]
     assert cli.run(command) == 0
     all_replaced(data)
     assert cli.run(command) == 2

@@ -19,7 +19,7 @@ NAME = "bcos_resnet20.cifar10"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = network("bcos_resnet20", num_classes=3, widths=(8, 16, 32))
-    return bcos_zoo.export(bcos_zoo.Classifier(model, "abc"), tmp_path_factory.mktemp("runs") / "one")
+    return bcos_zoo.export(bcos_zoo.Classifier(model, list("abc")), tmp_path_factory.mktemp("runs") / "one")
 
 
 def test_a_folder_is_loaded_by_its_path(folder, monkeypatch):

@@ -76,8 +76,8 @@ def test_pictures_are_smoothed_in_proportion_to_the_images(tmp_path):
     for size, smooth in ((224, 15), (32, 3), (64, 5), (128, 9)):
         model = small_one()
         model.pretrained_cfg["input_size"] = (3, size, size)
-        assert classifier_of(torch.compile(model), "abc").head.smooth == smooth
-    folder = write_network(model, "abc", tmp_path)
+        assert classifier_of(torch.compile(model), list("abc")).head.smooth == smooth
+    folder = write_network(model, list("abc"), tmp_path)
     assert bcos_zoo.load(folder).head.smooth == 9
 
 
@@ -85,7 +85,7 @@ def test_a_network_in_training_is_left_as_it_is(tmp_path):
     model = small_one().train()
     model.layer1.eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    folder = NetworkFolder(tmp_path, "abc")
+    folder = NetworkFolder(tmp_path, list("abc"))
     folder.update(model.to(memory_format=torch.channels_last))
     folder.update(model)
     folder.finish(model)
@@ -97,7 +97,7 @@ def test_a_network_in_training_is_left_as_it_is(tmp_path):
 
 
 def test_while_the_run_goes_on_only_weights_change(tmp_path):
-    folder = NetworkFolder(tmp_path, "abc", training=TRAINING)
+    folder = NetworkFolder(tmp_path, list("abc"), training=TRAINING)
     folder.update(small_one(0))
     assert left_in(tmp_path) == [name for name in FILES if name != "explanation.png"]
     assert (
@@ -111,14 +111,14 @@ def test_while_the_run_goes_on_only_weights_change(tmp_path):
     folder.finish(small_one(2), epoch=9, scores={"top1": 87.5, "loss": 0.4, "f1": float("nan")})
     assert left_in(tmp_path) == FILES
     assert torch.equal(bcos_zoo.load(tmp_path).model(images()), small_one(2)(images()))
-    resumed = NetworkFolder(tmp_path, "abc", training=TRAINING)
+    resumed = NetworkFolder(tmp_path, list("abc"), training=TRAINING)
     resumed.update(small_one(3))  # no score and no picture of other weights stays
     assert left_in(tmp_path) == [name for name in FILES if name != "explanation.png"]
     assert "87.5" not in (tmp_path / "README.md").read_text() + (tmp_path / "config.json").read_text()
 
 
 def test_the_card_names_base_data_recipe_and_scores(tmp_path):
-    folder = NetworkFolder(tmp_path, "abc", training=TRAINING, sample=Image.new("RGB", (40, 40), "red"))
+    folder = NetworkFolder(tmp_path, list("abc"), training=TRAINING, sample=Image.new("RGB", (40, 40), "red"))
     folder.finish(small_one(), epoch=9, scores={"top1": 87.5, "balanced_accuracy": 81.25, "loss": 0.4})
     card = ModelCard.load(tmp_path / "README.md")
     for text in (
@@ -151,23 +151,25 @@ def test_what_is_exported_of_a_run_shows_the_runs_own_image(tmp_path):
 
 
 def test_the_card_claims_nothing_that_was_not_said(tmp_path):
-    text = (write_network(small_one(), "abc", tmp_path / "a") / "README.md").read_text()
+    text = (write_network(small_one(), list("abc"), tmp_path / "a") / "README.md").read_text()
     assert "Trained from nothing, on unknown data\n" in text and "None are known to bcos_zoo." in text
     assert "license: unknown" in text
     several = Training(data="hfds/org/set", multilabel=True)
-    card = ModelCard.load(write_network(small_one(), "abc", tmp_path / "b", training=several) / "README.md")
+    card = ModelCard.load(
+        write_network(small_one(), list("abc"), tmp_path / "b", training=several) / "README.md"
+    )
     assert card.data.datasets == ["org/set"]
     assert "an image may show several of them, or none" in card.text and "gets one of" not in card.text
     model = timm.create_model("bcos_resnet20.cifar10", pretrained=True, num_classes=3)
     said = Training(base="bcos_resnet20")  # as somebody asked for it
-    text = (write_network(model, "abc", tmp_path / "c", training=said) / "README.md").read_text()
+    text = (write_network(model, list("abc"), tmp_path / "c", training=said) / "README.md").read_text()
     assert "Began with the weights of `bcos_resnet20.cifar10`" in text and "from nothing" not in text
     assert "license: apache-2.0" in text
 
 
 def test_what_the_card_says_outlasts_another_export(tmp_path):
     training = Training("bcos_resnet20.cifar10", "pets", "finetune", 3, False, {"top1": 87.5})
-    run = write_network(small_one(), "abc", tmp_path / "run", training=training)
+    run = write_network(small_one(), list("abc"), tmp_path / "run", training=training)
     text = (bcos_zoo.export(str(run), tmp_path / "copy") / "README.md").read_text()
     for said in (
         "Began with the weights of `bcos_resnet20.cifar10`",
@@ -184,7 +186,7 @@ def test_what_the_card_says_outlasts_another_export(tmp_path):
     "said", [3, {"base": 3}, {"scores": {"top1": "good"}}, {"scores": 3}, {"epoch": "last"}]
 )
 def test_a_damaged_account_of_the_training_is_refused(tmp_path, said):
-    config = json.loads((write_network(small_one(), "abc", tmp_path) / "config.json").read_text())
+    config = json.loads((write_network(small_one(), list("abc"), tmp_path) / "config.json").read_text())
     config["bcos_zoo"]["training"] = said
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(
@@ -222,7 +224,7 @@ def test_a_run_killed_at_any_step_leaves_the_old_network_or_the_new_one(tmp_path
     """Or, where there was no old one, none: without a config.json it is not taken for one."""
     make = conventional if what == "conventional" else small_one
     first, second, x = make(0), make(1), images(2, 64, 64)
-    begun, logits, folder = False, [one(x) for one in (first, second)], NetworkFolder(tmp_path, "abc")
+    begun, logits, folder = False, [one(x) for one in (first, second)], NetworkFolder(tmp_path, list("abc"))
     for limit in range(100):
         with monkeypatch.context() as patch:
             steps(patch, limit)
@@ -239,7 +241,9 @@ def test_a_run_killed_at_any_step_leaves_the_old_network_or_the_new_one(tmp_path
         with monkeypatch.context() as patch:
             steps(patch, limit)
             try:
-                NetworkFolder(tmp_path, "abc").update(second) if what != "finish" else folder.finish(second)
+                NetworkFolder(tmp_path, list("abc")).update(second) if what != "finish" else folder.finish(
+                    second
+                )
             except Killed:
                 found = logits_of(tmp_path, x)
                 seen.append([torch.equal(found, one) for one in logits].index(True))
@@ -258,7 +262,7 @@ import sys, torch
 from bcos_zoo.training.network_folder import NetworkFolder
 import timm
 model = timm.create_model("bcos_resnet20", num_classes=3).eval()
-folder = NetworkFolder(sys.argv[1], "abc")
+folder = NetworkFolder(sys.argv[1], list("abc"))
 for value in range(1, 100_000):
     for parameter in model.parameters():
         parameter.data.fill_(value)
@@ -281,7 +285,7 @@ def test_a_process_killed_at_a_random_moment_leaves_a_network(tmp_path):
 
 @pytest.mark.parametrize("change", ["classes", "names", "widths", "size"])
 def test_another_network_does_not_take_the_place_of_one(tmp_path, change):
-    write_network(small_one(), "abc", tmp_path)
+    write_network(small_one(), list("abc"), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     model = small_one(
         1, classes=4 if change == "classes" else 3, widths=(8, 8, 8 if change == "widths" else 32)
@@ -290,8 +294,8 @@ def test_another_network_does_not_take_the_place_of_one(tmp_path, change):
         model = small_one(1, classes=4 if change == "classes" else 3)
     if change == "size":
         model.pretrained_cfg["input_size"] = (3, 64, 64)
-    names = "abd" if change == "names" else "abcd"[: model.num_classes]
-    said = {"classes": "num_classes, model_args, label_names", "names": "label_names", "widths": "model_args",
+    names = list("abd" if change == "names" else "abcd"[: model.num_classes])
+    said = {"classes": "num_classes, label_names", "names": "label_names", "widths": "model_args",
             "size": "input_size"}  # fmt: skip
     with pytest.raises(InputError, match=f"another network .of another {said[change]}.; give another folder"):
         NetworkFolder(tmp_path, names).update(model)
@@ -303,7 +307,7 @@ def test_another_network_does_not_take_the_place_of_one(tmp_path, change):
 
 @pytest.mark.parametrize("first", [True, False])
 def test_weights_that_are_not_finite_are_not_kept(tmp_path, first):
-    folder, model = NetworkFolder(tmp_path / "run", "abc"), small_one()
+    folder, model = NetworkFolder(tmp_path / "run", list("abc")), small_one()
     if not first:
         folder.update(model)
     model.fc.linear.weight.data[0] = torch.nan
@@ -324,7 +328,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_leaves_the_network_before(small_disk):
     options = {"widths": (16, 16, 32)}
-    folder = NetworkFolder(small_disk, "abc")
+    folder = NetworkFolder(small_disk, list("abc"))
     folder.update(small_one(0, **options))
     for call in (folder.update, folder.finish):
         with pytest.raises((InputError, WeightsError), match="cannot .*No space left on device") as error:
@@ -378,7 +382,7 @@ def test_a_conventional_network_that_does_not_come_back_is_refused(tmp_path):
     model = conventional()
     model.act1 = torch.nn.GELU()
     with pytest.raises(WeightsError, match="resnet18 gives other logits when it is loaded again"):
-        write_network(model, "abc", tmp_path / "run")
+        write_network(model, list("abc"), tmp_path / "run")
     assert left_in(tmp_path / "run") == []
     with pytest.raises(InputError, match="2 class names for 3 classes"):
-        write_network(conventional(), "ab", tmp_path / "run")
+        write_network(conventional(), list("ab"), tmp_path / "run")
