@@ -5,16 +5,19 @@ BIN = $(VENV)/bin
 # glibc gives every large buffer back to the kernel and faults it in anew; benchmarks are run with it kept.
 MALLOC = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=100000000
 
+# A process a core, each with one thread: small networks keep no two threads busy.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+
 .PHONY: demo test test-all check format generate bench
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev check
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: $(VENV)/.all check
-	$(BIN)/python -m pytest -q -m ""
+	$(PYTEST) -m ""
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -72,6 +72,7 @@ def compilations(model: nn.Module, inputs: list[Tensor]) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_a_network_is_compiled_as_rarely_as_timms_own(name: str) -> None:
     side = 96 if "inception" in name else 64
     inputs = [torch.rand(n, 3, side, side) for n in range(1, 15)]
