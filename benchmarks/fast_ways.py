@@ -39,8 +39,9 @@ CASES: list[tuple[str, str, int, int, str]] = [  # shortcut, network, images, pi
     ("max_out", "bcos_plain9", 8, 32, "forward"),
     ("rows", "bcos_resnet50", 1, 64, "forward"),
     ("rows", "bcos_vgg11_bnu", 1, 64, "forward"),
-    ("separate", "bcos_convnext_atto", 2, 160, "forward"),
-    ("tokens", "bcos_simple_vit_ti_patch16_224", 4, 224, "forward"),
+    ("separate", "bcos_convnext_tiny", 8, 224, "forward"),
+    ("dense", "bcos_densenet121", 8, 224, "explain"),
+    ("dense", "bcos_densenet169", 16, 224, "forward"),
 ]
 
 
@@ -79,8 +80,9 @@ def main() -> None:
     )
     parser.add_argument("--ways", nargs="+", help="only these shortcuts")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each case")
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     for way, name, n, size, what in CASES:
         if arguments.ways and way not in arguments.ways:
             continue

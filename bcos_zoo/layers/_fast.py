@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .bcos import BcosConv2d, BcosLinear
 
 CACHED = 600_000  # values: so many at a time, what is in between stays in a processor's cache
-PIXELS = 128  # tokens: so many are worth going through a convolution
 SEPARATED = 5  # pixels: windows of that size are summed along columns, then along rows
 FEW = 4  # a row of weights so many times longer than what it gives is most of the work
 
@@ -63,25 +62,11 @@ def as_given(y: Tensor, x: Tensor) -> Tensor:
     return y
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """`F.linear(x, weight)`. (..., K), (O, K) -> (..., O). Many tokens as pixels of a 1x1 convolution.
-
-    The products of oneDNN are faster than those that `F.linear` calls. Only where no gradient is wanted.
-    """
-    tokens = x.numel() // max(x.shape[-1], 1)
-    plain = not on("tokens") or torch.is_grad_enabled() or x.dtype != torch.float32
-    if plain or x.device.type != "cpu" or tokens < PIXELS or not torch._C._has_mkldnn:
-        return F.linear(x, weight)
-    pixels = x.reshape(1, tokens, 1, -1).permute(0, 3, 1, 2)  # channels last
-    return F.conv2d(pixels, weight[:, :, None, None]).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
-
-
 def project(module: nn.Module, x: Tensor) -> Tensor:
     """`module(x)`, of a plain linear layer or what stands in its place. (..., K) -> (..., O)."""
     if bare(module) and not switched_off():
         plain: Any = module
-        weight = parameter(plain.weight)
-        return linear(x, weight) if free(x) else F.linear(x, weight)
+        return F.linear(x, parameter(plain.weight))
     y: Tensor = module(x)
     return y
 
@@ -243,7 +228,7 @@ def fully_connected(module: BcosLinear, x: Tensor) -> Tensor:
     inner: Any = module.linear
     weight = parameter(inner.weight)
     factors = BF.unit_factors(weight) if module.normalize else None
-    y = _rows(linear, x, weight, factors, x.numel() // max(x.shape[-1], 1), dim=-1)
+    y = _rows(F.linear, x, weight, factors, x.numel() // max(x.shape[-1], 1), dim=-1)
     y = _max_out(y, module.max_out, dim=-1)
     if module.b != 1:
         y = _scale(y, lambda: BF.token_norm(x), module.b)
