@@ -22,12 +22,12 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ..errors import InputError
 
-# What each saves of a pass without it, as benchmarks/fast_ways.py measured it: AVX-512, one thread, one to four
+# What each saves of a pass without it, measured by benchmarks/fast_ways.py: AVX-512, one thread, one to four
 # images; of DenseNet and ConvNeXt-T also two threads, 8 and 16 images of 224 pixels.
 WAYS = (
     "attention",  # torch's own function: 8 % of a ViT
-    "dense",  # DenseNet's first norms through sums of squares: -3 to 4 %, of an explanation 3 to 5 %
-    "energy",  # sums of squares without a copy, or image by image: 7 % of a DenseNet, nothing of a ResNet
+    "dense",  # DenseNet's first norms through sums of squares: -3 to 4 %, explained 3 to 5 %
+    "energy",  # sums of squares without a copy: 7 % of a DenseNet, nothing of a ResNet
     "few",  # few pixels: weights as they lie: 5 to 15 % of 64 pixels
     "fold",  # norms, layer scale and shortcut in the convolution: 5 % of a ResNet
     "in_place",  # products written over: 7 %
