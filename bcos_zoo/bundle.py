@@ -31,17 +31,14 @@ from .explain import explain
 from .explanation import Explanation
 from .files import replacing
 from .layers.functional import at_least_float32
-from .saved import DAMAGE, SETTINGS, settings_fit
+from .saved import AXES, DAMAGE, METADATA, MOST_TEXT, SETTINGS, read_array, settings_fit
 
 FORMAT, VERSION = "bcos_zoo explanation bundle", 1
 ENDINGS = (".zip", ".npz")
-METADATA = "metadata.json"
-AXES = {"logits": 2, "targets": 2, "weights": 5, "contributions": 4, "bias": 2}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 TOLERANCE = 1e-3  # of the largest absolute value of an array: float32 on another machine stays below
 GAP = 1e-3  # of the sum of the absolute contributions, as `bcos_zoo.explain` warns at
 MOST_BYTES = 1 << 30  # of all arrays together
-MOST_METADATA = 1 << 20
 # The settings that timm's transform is made of; what else a later timm says of a network is no difference.
 CARD = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of all that is in a bundle
@@ -178,11 +175,11 @@ def read(path: str | os.PathLike[str]) -> Bundle:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read(archive, path)
+            return _read(archive)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give a bundle that `bcos-zoo explain` wrote") from error
-    except BcosZooError:
-        raise
+    except InputError as error:
+        raise InputError(f"{path} {error}") from error
     except DAMAGE as error:
         raise InputError(
             f"{path} is no bundle, or is damaged ({reason(error)}); "
@@ -190,24 +187,24 @@ def read(path: str | os.PathLike[str]) -> Bundle:
         ) from error
 
 
-def _read(archive: zipfile.ZipFile, path: Path) -> Bundle:
+def _read(archive: zipfile.ZipFile) -> Bundle:
     sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     wanted = [METADATA, *(f"{name}.npy" for name in AXES)]
     if sorted(sizes) != sorted(wanted) or len(archive.infolist()) != len(wanted):
-        raise InputError(f"{path} holds {', '.join(sorted(sizes))[:200]}; a bundle holds {', '.join(wanted)}")
-    if sizes[METADATA] > MOST_METADATA or sum(sizes.values()) > MOST_BYTES:
+        raise InputError(f"holds {', '.join(sorted(sizes))[:200]}; a bundle holds {', '.join(wanted)}")
+    if sizes[METADATA] > MOST_TEXT or sum(sizes.values()) > MOST_BYTES:
         raise InputError(
-            f"{path} holds {sum(sizes.values())} bytes; at most {MOST_BYTES} are allowed: take fewer targets"
+            f"holds {sum(sizes.values())} bytes; at most {MOST_BYTES} are allowed: take fewer targets"
         )
     metadata = json.loads(archive.read(METADATA))
     if not isinstance(metadata, dict) or (metadata.get("format"), metadata.get("version")) != (
         FORMAT,
         VERSION,
     ):
-        raise InputError(f"{path} is no bundle of version {VERSION}; write it anew with `bcos-zoo explain`")
+        raise InputError(f"is no bundle of version {VERSION}; write it anew with `bcos-zoo explain`")
     if fault := _misfit(metadata):
-        raise InputError(f"{path}: its metadata lack {fault}; write it anew with `bcos-zoo explain`")
-    return Bundle(metadata, {name: _read_array(archive, name, path) for name in AXES})
+        raise InputError(f"has metadata that lack {fault}; write it anew with `bcos-zoo explain`")
+    return Bundle(metadata, {name: read_array(archive, name) for name in AXES})
 
 
 def _misfit(metadata: Mapping[str, Any]) -> str | None:
@@ -232,24 +229,6 @@ def _misfit(metadata: Mapping[str, Any]) -> str | None:
         if not isinstance(value, kind):
             return ".".join(keys)
     return None if settings_fit(metadata.get("explanation", {})) else "explanation"
-
-
-def _read_array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
-    size = archive.getinfo(f"{name}.npy").file_size
-    with archive.open(f"{name}.npy") as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise InputError(f"{path}: {name}.npy is of another version; write the bundle anew")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        header = file.tell()
-    kinds = ("<i8",) if name == "targets" else ("<f4", "<f8")
-    if dtype.hasobject or dtype.str not in kinds or len(shape) != AXES[name]:
-        raise InputError(
-            f"{path}: {name} is {dtype} of shape {shape}; allowed are {', '.join(kinds)} of {AXES[name]} axes"
-        )
-    if header + math.prod(shape) * dtype.itemsize != size:
-        raise InputError(f"{path}: {name} says it is {shape}, which is not its size; write the bundle anew")
-    with archive.open(f"{name}.npy") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def verify(

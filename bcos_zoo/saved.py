@@ -59,7 +59,7 @@ def _read(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], Labels, dict
         raise InputError("holds a name twice; give a file that Explanation.save wrote")
     if (size := sum(entry.file_size for entry in archive.infolist())) > MOST_BYTES:
         raise InputError(f"holds {size} bytes; at most {MOST_BYTES} are allowed: save fewer images at once")
-    arrays = {name: _array(archive, name) for name in AXES}
+    arrays = {name: read_array(archive, name) for name in AXES}
     settings: dict[str, Any] = {}
     labels: Labels = None
     if METADATA in names:
@@ -128,7 +128,8 @@ def _small(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...] | None) -
     return _values(archive, name)
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """One of the arrays of AXES. Raises InputError, which the caller begins with the path, and DAMAGE."""
     with archive.open(f"{name}.npy") as file:
         shape, dtype = _header(archive, file, name)
     kinds = ("<i8",) if name == "targets" else ("<f4", "<f8")

@@ -170,14 +170,18 @@ def _scores(scores: list[Score], asked: Asked) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from ..evaluate import RANKED
+
     interval = [] if asked.confidence is None else [f"{100 * asked.confidence:g} % interval"]
     table = Table("metric", "class", "score", *interval, "", box=None)
     for one in scores:
         name = one.metric
+        written = ".3f" if name in RANKED else ".2f"
+        unit = "" if name in RANKED else " %"
+        value = "undefined" if one.value is None else f"{one.value:{written}}{unit}"
+        span = "" if one.low is None else f"{one.low:{written}} to {one.high:{written}}{unit}"
         if name == "sensitivity":
             name += f" at specificity {asked.specificity:g}"
-        value = "undefined" if one.value is None else f"{one.value:.3f}"
-        span = "" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"
         cells = [name, "all" if one.label is None else one.label, value, *([span] if interval else [])]
         table.add_row(*map(Text, cells), Text(one.undefined or ""))
     return table

@@ -24,7 +24,7 @@ RESAMPLES = 1000
 class Score:
     """One score on some images: of a class, or the mean over those classes of which it is defined.
 
-    All are shares, in [0, 1].
+    top1, top5 and exact are in per cent, as everywhere; auroc and sensitivity in [0, 1].
     """
 
     metric: str  # "auroc", "sensitivity", "top1", "top5" or "exact"
@@ -123,13 +123,13 @@ def _shown(truth: Tensor, classes: int) -> Tensor:
 
 
 def _hits(outputs: Outputs, odds: Tensor, shown: Tensor) -> dict[str, Tensor]:
-    """(M,) 0 and 1: whether an answer is right."""
+    """(M,) 100 for an answer that is right, else 0: their mean is in per cent."""
     if outputs.multilabel:
-        return {"exact": ((odds > 0) == shown).all(1).double()}
+        return {"exact": 100 * ((odds > 0) == shown).all(1).double()}
     order = odds.topk(min(5, odds.shape[1])).indices
     right = shown.gather(1, order)
-    hits = {"top1": right[:, 0].double()}
-    return hits if odds.shape[1] <= 5 else hits | {"top5": right.any(1).double()}
+    hits = {"top1": 100 * right[:, 0].double()}
+    return hits if odds.shape[1] <= 5 else hits | {"top5": 100 * right.any(1).double()}
 
 
 def _lacking(outputs: Outputs, shown: Tensor) -> dict[str, str]:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import InputError
 
+LOCK = ".lock"
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # the temporary names of bcos_zoo.files and bcos_zoo.hub
 
 
@@ -22,12 +23,14 @@ def claimed(run: str | os.PathLike[str]) -> Iterator[Path]:
     """Hold a run's folder in the block, for one process: of several, the one that writes.
 
     Creates it, and removes what a process that was killed left unfinished; a killed one holds it no longer.
-    Raises InputError if another process holds it, or if it cannot be written.
+    A folder in which the block put nothing is gone again when the block fails. Raises InputError if another
+    process holds it, or if it cannot be written.
     """
     folder = Path(run)
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout:
@@ -38,8 +41,22 @@ def claimed(run: str | os.PathLike[str]) -> Iterator[Path]:
         with writing(folder):
             _tidy(folder)
         yield folder
+    except BaseException:
+        if created and [path.name for path in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            _remove_empty(created)
+        raise
     finally:
         lock.release()
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, the inmost first, up to one that holds something by now."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # another process found a use for it
+            return
 
 
 @contextmanager

@@ -41,6 +41,18 @@ def test_one_process_at_a_time_and_a_killed_one_leaves_nothing(tmp_path):
         pass
 
 
+def test_a_run_that_never_began_leaves_no_folder(tmp_path):
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/a/b", "runs"):
+        with pytest.raises(InputError, match="no such recipe"), runs.claimed(tmp_path / name):
+            raise InputError("no such recipe")
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", ".lock"]  # what was there before stays
+    with pytest.raises(InputError, match="halfway"), runs.claimed(tmp_path / "runs" / "c") as run:
+        (run / "metrics.csv").write_text("epoch")
+        raise InputError("halfway")
+    assert (tmp_path / "runs" / "c" / "metrics.csv").exists()
+
+
 def test_only_what_is_unfinished_goes(tmp_path):
     kept = [".hidden", "notes.tmp", ".model.safetensors.0123.tmp", "state/.x.tmp"]
     with replacing(tmp_path / "metrics.csv") as temporary:
