@@ -153,7 +153,7 @@ class Classifier:
     ) -> list[Prediction] | list[list[Prediction]]:
         """The `top_k` most probable classes, best first; of several images, a list of such lists.
 
-        Raises InputError for an unreadable image.
+        Raises InputError for an unreadable image, and where the network gives NaN.
         """
         parts = (self.logits(x).cpu() for x in self._batches(source, batch_size))
         answers = [self.rank(row, top_k) for part in parts for row in part]
@@ -204,10 +204,14 @@ class Classifier:
         return replace(Explanation.cat(parts), smooth=smooth, percentile=percentile)
 
     def rank(self, logits: Tensor, top_k: int = 5) -> list[Prediction]:
-        """The best classes of one row of logits, (C,) or as the network gives them."""
+        """The best classes of one row of logits, (C,) or as the network gives them.
+
+        Raises InputError for a `top_k` below 1, and for logits of NaN.
+        """
         if top_k < 1:
             raise InputError(f"top_k={top_k}: allowed are 1 and more")
         logits = self.outputs.class_logits(logits)
+        self.outputs.check_answered(logits)
         values, indices = logits.topk(min(top_k, len(self.class_names)))
         probabilities = self.outputs.probabilities(logits)[indices]
         rows = zip(indices.tolist(), probabilities.tolist(), values.tolist(), strict=True)

@@ -71,6 +71,15 @@ class Outputs:
         self.check_width(logits.shape[-1])
         return of_two(logits) if self.single(logits.shape[-1]) else logits
 
+    @staticmethod
+    def check_answered(logits: Tensor) -> None:
+        """Raise InputError for logits of NaN, in which every class is the best one."""
+        if logits.isnan().any():
+            raise InputError(
+                "the network gives NaN, which is no answer: its weights hold NaN, or its values leave the "
+                f"range of {str(logits.dtype).removeprefix('torch.')}; give other weights, or take float32"
+            )
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """(..., C) in [0, 1] and in float64, of what the network gives or of class logits.
 

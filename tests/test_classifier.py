@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import bcos_zoo
+from bcos_zoo import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,22 @@ def test_a_grey_network_takes_colour_files(picture):
     grey = bcos_zoo.Classifier(model, [str(i) for i in range(10)])
     assert grey.preprocess(picture).shape == (1, 1, 32, 32)
     assert grey.explain(picture).rgba().shape == (1, 1, 4, 32, 32)
+
+
+def test_nan_is_no_answer(classifier, picture, tmp_path):
+    model = copy.deepcopy(classifier.model)
+    with torch.no_grad():
+        next(model.parameters())[0] = torch.nan
+    broken = bcos_zoo.Classifier(model, classifier.class_names)
+    with pytest.raises(bcos_zoo.InputError, match="the network gives NaN, which is no answer"):
+        broken.predict(picture)
+    (tmp_path / "cat").mkdir()
+    picture.save(tmp_path / "cat" / "0.png")
+    with pytest.raises(bcos_zoo.InputError, match="the network gives NaN, which is no answer"):
+        evaluate.evaluate(broken, tmp_path)
+    masked = torch.full((10,), -torch.inf)  # as who rules classes out writes it
+    masked[3] = 1.0
+    assert classifier.rank(masked, 1)[0].index == 3
 
 
 def test_what_does_not_fit_is_refused(classifier, picture):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,23 @@ class Found:
     class_names: tuple[str, ...]
     test: Samples | None = None  # None: it has no part that is left for the end
     notes: tuple[str, ...] = ()  # what people should know of how it was read
+
+    def __post_init__(self) -> None:
+        """Raise InputError for two classes whose names are one name, written in two ways."""
+        first: dict[str, str] = {}
+        for name in self.class_names:
+            before = first.setdefault(_plainest(name), name)
+            if before != name:
+                raise InputError(
+                    f"{before!a} and {name!a} would be two classes, and are one name written in two ways; "
+                    "write it in one"
+                )
+
+
+def _plainest(name: str) -> str:
+    """What is equal for names that only look unlike to a machine: é as one character or two, 1 and 1.0."""
+    text = unicodedata.normalize("NFC", name)
+    return text.removesuffix(".0") if re.fullmatch(r"[+-]?\d+\.0", text) else text
 
 
 def by_names(

@@ -87,10 +87,15 @@ def logits_of(
 def logits_of_samples(
     classifier: Classifier, samples: data.Samples, *, batch_size: int = BATCH_SIZE, workers: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """(M, C) logits of labelled images, and their labels. Raises InputError if one cannot be read."""
+    """(M, C) logits of labelled images, and their labels.
+
+    Raises InputError if an image cannot be read, and where the network gives NaN.
+    """
     loader = DataLoader(_Images(samples, classifier), batch_size=batch_size, num_workers=workers)
     parts = [(classifier.logits(x).cpu(), y) for x, y in loader]
-    return torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
+    logits = torch.cat([logits for logits, _ in parts])
+    classifier.outputs.check_answered(logits)
+    return logits, torch.cat([y for _, y in parts])
 
 
 def evaluate(

@@ -1,5 +1,7 @@
 """Tasks from a CSV: one label or several, checked line by line."""
 
+import re
+
 import pytest
 import torch
 from pictures import written
@@ -230,3 +232,12 @@ def test_names_of_splits_are_given_for_tables_too(table):
         open_task(table(lines("path,label", lambda i: ANIMALS[i])), train_split="fit", **QUIET)
     with pytest.raises(InputError, match="no line whose split is train"):
         open_task(table(lines("path,label,split", lambda i: f"{ANIMALS[i]},val")), **QUIET)
+
+
+@pytest.mark.parametrize("two", [("caf\u00e9", "cafe\u0301"), ("1", "1.0"), ("-3.0", "-3")])
+def test_one_name_in_two_ways_is_not_two_classes(table, two):
+    said = re.escape(" and ".join(map(ascii, sorted(two))))
+    with pytest.raises(InputError, match=f"{said} would be two classes"):
+        open_task(table(lines("path,label", lambda i: two[i % 2])), **QUIET)
+    other = ("1.5", "1.05", "v1.0", "v1", "Cat", "cat")
+    assert len(open_task(table(lines("path,label", lambda i: other[i % 6])), **QUIET).class_names) == 6
