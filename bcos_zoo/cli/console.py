@@ -111,13 +111,19 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Print what the library has to say beside its results, such as files passed over, a line each."""
+    """Print what the library has to say beside its results, such as files passed over, a line each.
+
+    What Pillow logs of a damaged file is not printed: the error says that the file cannot be read.
+    """
     logger, notes = logging.getLogger("bcos_zoo.images"), _Notes(logging.WARNING)
+    pillow, nothing = logging.getLogger("PIL"), logging.NullHandler()
     before, logger.propagate = logger.propagate, False
     logger.addHandler(notes)
+    pillow.addHandler(nothing)
     try:
         yield
     finally:
+        pillow.removeHandler(nothing)
         logger.removeHandler(notes)
         logger.propagate = before
 
