@@ -20,7 +20,7 @@ def _package():
     import bcos_zoo  # not at the top: torch.hub checks the dependencies only after reading this file
 
     here = os.path.join(os.path.dirname(os.path.realpath(__file__)), "bcos_zoo")
-    with open(os.path.join(here, "__init__.py"), encoding="utf-8") as file:
+    with open(os.path.join(here, "_version.py"), encoding="utf-8") as file:
         version = re.search('^__version__ = "(.+)"', file.read(), re.MULTILINE)[1]
     used = getattr(bcos_zoo, "__version__", "without a version")
     if used != version:

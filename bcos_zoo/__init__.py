@@ -4,7 +4,6 @@ The import registers every architecture with timm. It does so when timm is impor
 when it is asked for, so that `bcos-zoo --help` need not wait for torch.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -13,20 +12,15 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
-# A relative path, and the variable itself, may mean something else by the time timm is imported.
-__manifest__ = os.environ.get("BCOS_ZOO_MANIFEST", "")
-if __manifest__:
-    __manifest__ = os.path.abspath(os.path.expanduser(__manifest__))
+from . import _startup as _startup  # now: it keeps what the environment says
+from ._version import __version__
 
 if TYPE_CHECKING:
     from . import models
-    from .activations import explain_unit
     from .classifier import Classifier, Prediction, load
     from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
-    from .explain import ExplanationHead, explain
-    from .explanation import Explanation
-    from .hub import export, push_to_hub
+    from .explanations import Explanation, ExplanationHead, explain, explain_unit
+    from .hub.export import export, push_to_hub
     from .layers import linear_mode
     from .zoo import create_model, list_models
 
@@ -54,10 +48,8 @@ __all__ = [
 _FILES = {  # where the public names are
     **dict.fromkeys(("Classifier", "Prediction", "load"), "classifier"),
     **dict.fromkeys(("BcosZooError", "InputError", "UnknownModelError", "WeightsError"), "errors"),
-    **dict.fromkeys(("ExplanationHead", "explain"), "explain"),
-    "Explanation": "explanation",
-    "explain_unit": "activations",
-    **dict.fromkeys(("export", "push_to_hub"), "hub"),
+    **dict.fromkeys(("Explanation", "ExplanationHead", "explain", "explain_unit"), "explanations"),
+    **dict.fromkeys(("export", "push_to_hub"), "hub.export"),
     "linear_mode": "layers",
     **dict.fromkeys(("create_model", "list_models"), "zoo"),
 }
@@ -82,14 +74,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Importing the file explain.py would put it in the place of the function `explain`: it may not."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _FILES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
 
 
 class _Registering:  # a MetaPathFinder, whose class takes long to import
@@ -124,7 +108,6 @@ class _Registering:  # a MetaPathFinder, whose class takes long to import
             import_module(f"{__name__}.models")
 
 
-sys.modules[__name__].__class__ = _Package
 if "timm" in sys.modules:
     from . import models  # noqa: F811
 else:

@@ -15,16 +15,18 @@ from PIL import Image
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from . import configs, devices, manifest, sources, zoo
-from .activations import explain_unit
+from . import devices, zoo
 from .errors import InputError, WeightsError
-from .explain import ExplanationHead
-from .explanation import Explanation
+from .explanations.engine import ExplanationHead
+from .explanations.explanation import Explanation
+from .explanations.inputs import class_logits, described, unwrapped
+from .explanations.targets import Targets, check_shape
+from .explanations.units import explain_unit
+from .images import sources
 from .images.bounded import card_transform
-from .inputs import class_logits, described, unwrapped
+from .images.sources import Source, Sources
 from .outputs import Outputs
-from .sources import Source, Sources
-from .targets import Targets, check_shape
+from .weights import config_json, manifest
 
 BATCH_SIZE = 32  # images at once, unless told otherwise
 EXPLAINED = 8  # the same, of explanations, which hold what all layers give
@@ -227,8 +229,8 @@ def load(name: str | os.PathLike[str]) -> Classifier:
     Raises UnknownModelError or WeightsError; InputError for an embedding, whose outputs are no classes.
     """
     name = zoo.resolve(name)
-    if name.startswith(configs.ELSEWHERE):
-        source = configs.read(name)
+    if name.startswith(config_json.ELSEWHERE):
+        source = config_json.read(name)
         return of_source(zoo.create_model(source.name, pretrained=True), source)
     checkpoint = zoo.find_checkpoint(name)
     model = zoo.create_model(checkpoint.name, pretrained=True)
@@ -238,7 +240,7 @@ def load(name: str | os.PathLike[str]) -> Classifier:
     return Classifier(model, names, smooth=settings.smooth, percentile=settings.percentile)
 
 
-def of_source(model: Any, source: configs.Source) -> Classifier:
+def of_source(model: Any, source: config_json.Source) -> Classifier:
     """The network of a folder or repository with the class names and settings of its config.json.
 
     Raises InputError for an embedding, WeightsError if the names do not fit the outputs.

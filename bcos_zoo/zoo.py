@@ -15,9 +15,11 @@ import timm
 from timm.models import split_model_name_tag
 from torch import nn
 
-from . import checksums, configs, manifest, state_dicts, weights
+from . import weights
+from ._version import __version__
 from .errors import BcosZooError, InputError, UnknownModelError, WeightsError, closest
 from .models._build import SOURCES, own_names
+from .weights import checksums, config_json, manifest, state_dicts
 
 PREFIX = "bcos_"
 
@@ -65,9 +67,9 @@ def resolve(name: str | os.PathLike[str]) -> str:
         )
     name = os.fspath(name)
     path = Path(name)
-    if not name or name.startswith(configs.ELSEWHERE) or _is_known(name):
+    if not name or name.startswith(config_json.ELSEWHERE) or _is_known(name):
         return name
-    if (path / configs.NAME).is_file():
+    if (path / config_json.NAME).is_file():
         return f"local-dir:{path}"
     if path.is_dir():
         raise WeightsError(
@@ -92,7 +94,7 @@ def _is_file(path: Path) -> bool:
 
 def _of_file(path: Path) -> str:
     """What to do with a file in the place of a name."""
-    if (path.parent / configs.NAME).is_file():
+    if (path.parent / config_json.NAME).is_file():
         return f"{path} is a file; give its folder, which holds config.json: {path.parent}"
     return (
         f"{path} is a file, which does not say of which network it is: bcos_zoo.create_model(NAME, "
@@ -211,7 +213,7 @@ def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **kw
     Raises UnknownModelError, and WeightsError if the checkpoint cannot be had or does not fit.
     """
     name = resolve(name)
-    if name.startswith(configs.ELSEWHERE):
+    if name.startswith(config_json.ELSEWHERE):
         return _create_from_elsewhere(name, pretrained, kwargs)
     check_name(name)
     own_source = SOURCES & (kwargs.get("pretrained_cfg_overlay") or {}).keys()
@@ -222,7 +224,7 @@ def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **kw
 
 
 def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    source = configs.read(name, kwargs.get("cache_dir"))
+    source = config_json.read(name, kwargs.get("cache_dir"))
     if source.architecture not in list_models():
         raise WeightsError(
             f"{name} is of {source.architecture!r}, no network of this zoo: `bcos-zoo list` shows all; "
@@ -236,7 +238,7 @@ def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) 
         unknown = re.search(r"argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
         if unknown and unknown[1] in kwargs:
             raise  # the caller's
-        raise configs.unloadable(name, error) from None
+        raise config_json.unloadable(name, error) from None
     return model.eval()
 
 
@@ -260,8 +262,6 @@ def convert(
     WeightsError, with the names of all that is missing, surplus or of another shape, if the file is of
     another network, and as `state_dicts.read` and `state_dicts.save` do.
     """
-    from . import __version__  # not at the top: the package imports this file before it says its version
-
     check_name(name)
     path = Path(target)
     if path.is_dir():

@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from bcos_zoo import evaluate, load, train
+from bcos_zoo import evaluate, load
 from bcos_zoo.data import open_task
-from bcos_zoo.training import recipe, states
+from bcos_zoo.training import engine, recipe, states
 
 RECIPE = Path(__file__).resolve().parent.parent / "configs" / "cifar10_resnet20.toml"
 EXPONENTS = [1, 1.25, 1.5, 1.75, 2, 2.25, 2.5]
@@ -42,7 +42,7 @@ def main() -> None:
     for b in asked.exponents:
         run = asked.folder / f"b{b:g}"
         wanted = recipe.read(RECIPE, [*CHANGES, f"model.args.b={b}", *asked.changes])
-        result = train.train(wanted, task, run, resume=states.newest(run) is not None, log=lambda line: None)
+        result = engine.train(wanted, task, run, resume=states.newest(run) is not None, log=lambda line: None)
         points = run / "localisation"
         found = evaluate.run(load(str(run)), asked.data / "val", points, settings, progress=quiet)[0]
         low, median, high = (found[key] for key in ("p25", "p50", "p75"))

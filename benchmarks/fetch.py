@@ -64,7 +64,8 @@ def by_curl(url: str, target: Path) -> None:
 
 
 def measure(folder: Path, url: str, digest: str, rounds: int) -> dict[str, object]:
-    from bcos_zoo import manifest, weights
+    from bcos_zoo import weights
+    from bcos_zoo.weights import manifest
 
     known = manifest.get("bcos_resnet50.v2_in1k")
     file = dataclasses.replace(known.files[0], where=manifest.Url(url), sha256=digest)

@@ -13,9 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bcos_zoo import train
 from bcos_zoo.data import open_task
-from bcos_zoo.training import defaults
+from bcos_zoo.training import defaults, engine
 
 MODEL = "bcos_resnet20.cifar10"
 MODES: dict[str, list[str]] = {
@@ -55,7 +54,7 @@ def main() -> None:
                 recipe = defaults.for_task(defaults.finetuning(MODEL, changes=changes), task, changes)
                 started = time.monotonic()
                 run = Path(place) / f"{name} {mode}"
-                result = train.train(recipe, task, run, log=lambda line: None)
+                result = engine.train(recipe, task, run, log=lambda line: None)
                 top1, loss = result.scores["top1"], result.scores["loss"]
                 seconds = time.monotonic() - started
                 print(f"| {mode} | {name} | {top1:.1f} | {loss:.3f} | {seconds:.0f} |", flush=True)

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import timm
 import torch
+from commands import of_the_small_one
 from torch import Tensor, nn
 
 import bcos_zoo
+from bcos_zoo import cli
 
 NAMES = bcos_zoo.list_models()
 EXPLAINED = [name for name in NAMES if not name.startswith("bcos_std_")]  # the twins are conventional
@@ -144,3 +146,15 @@ def shared() -> Any:
 def small(shared: Any) -> Any:
     """A copy of the smallest ResNet, for tests that change it."""
     return copy.deepcopy(shared)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command; returns (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        code = cli.run(of_the_small_one([str(argument) for argument in arguments]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

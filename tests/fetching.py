@@ -15,9 +15,10 @@ from typing import Any
 
 from huggingface_hub import close_session, constants
 
-from bcos_zoo import manifest, weights
+from bcos_zoo import weights
 from bcos_zoo.errors import WeightsError
-from bcos_zoo.manifest import Checkpoint, Place
+from bcos_zoo.weights import manifest
+from bcos_zoo.weights.manifest import Checkpoint, Place
 
 DATA = bytes(range(256)) * 2000
 SHA = hashlib.sha256(DATA).hexdigest()

@@ -60,10 +60,9 @@ def test_the_import_registers_with_timm_in_any_order(imports):
 
 
 def test_a_public_name_is_itself_whichever_file_was_imported_before():
-    """The function `explain` and the file explain.py have one name; the function wins, as ever."""
     code = (
-        "import bcos_zoo.explain\n"
-        "from bcos_zoo.explain import ExplanationHead\n"
+        "import bcos_zoo.explanations.engine\n"
+        "from bcos_zoo.explanations import ExplanationHead\n"
         "from bcos_zoo.classifier import Classifier\n"
         "from bcos_zoo import explain\n"
         "import bcos_zoo\n"
@@ -71,9 +70,12 @@ def test_a_public_name_is_itself_whichever_file_was_imported_before():
         "assert all(hasattr(bcos_zoo, name) for name in bcos_zoo.__all__)\n"
         "assert set(bcos_zoo.__all__) <= set(dir(bcos_zoo))\n"
         "assert bcos_zoo.Classifier is Classifier\n"
-        "print(bcos_zoo.render.figure.__name__, hasattr(bcos_zoo, 'no'), hasattr(bcos_zoo, '__wrapped__'))\n"
+        "from bcos_zoo import weights\n"
+        "assert callable(weights.fetch) and weights.fetching.fetch is weights.fetch\n"
+        "print(bcos_zoo.pipeline.explain_image.__name__)\n"
+        "print(hasattr(bcos_zoo, 'no'), hasattr(bcos_zoo, '__wrapped__'))\n"
     )
-    assert run(code).split() == ["figure", "False", "False"]
+    assert run(code).split() == ["explain_image", "False", "False"]
 
 
 def test_an_import_that_fails_inside_says_why():
@@ -81,7 +83,7 @@ def test_an_import_that_fails_inside_says_why():
     code = (
         "import sys, bcos_zoo\n"
         "sys.modules['PIL'] = None\n"
-        "try:\n    bcos_zoo.render\n"
+        "try:\n    bcos_zoo.pipeline\n"
         "except ImportError as error:\n    print('PIL' in str(error))\n"
     )
     assert run(code).strip() == "True"

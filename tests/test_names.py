@@ -11,10 +11,11 @@ from conftest import images
 import bcos_zoo
 from bcos_zoo import InputError, UnknownModelError, explain, explain_unit
 from bcos_zoo.errors import closest
+from bcos_zoo.explanations.targets import resolve_targets
 from bcos_zoo.posthoc import attribute
-from bcos_zoo.targets import resolve_targets
+from bcos_zoo.weights import manifest
 
-IMAGENET = tuple(bcos_zoo.manifest.class_names(bcos_zoo.manifest.get("bcos_resnet50.v2_in1k")))
+IMAGENET = tuple(manifest.class_names(manifest.get("bcos_resnet50.v2_in1k")))
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import bcos_zoo
-from bcos_zoo import Classifier, InputError, bundle, configs, explain, manifest
+from bcos_zoo import Classifier, InputError, explain
 from bcos_zoo.cli import app
 from bcos_zoo.outputs import Outputs, of_two, shown
+from bcos_zoo.pipeline import bundle
 from bcos_zoo.training.network_folder import write_network
+from bcos_zoo.weights import config_json, manifest
 
 PICTURE = Image.merge(
     "RGB", [Image.radial_gradient("L"), Image.linear_gradient("L"), Image.new("L", (256,) * 2)]
@@ -242,7 +244,7 @@ def test_a_damaged_word_on_outputs_is_refused(tmp_path):
         config["bcos_zoo"]["outputs"] = said
         (run / "config.json").write_text(json.dumps(config))
         with pytest.raises(bcos_zoo.WeightsError, match="has outputs="):
-            configs.read(f"local-dir:{run}")
+            config_json.read(f"local-dir:{run}")
     config["bcos_zoo"]["outputs"] = "classes"  # of versions before: sigmoids
     (run / "config.json").write_text(json.dumps(config))
     assert bcos_zoo.load(run).outputs == Outputs(THREE)

@@ -5,7 +5,8 @@ import shlex
 from pathlib import Path
 
 import bcos_zoo
-from bcos_zoo import manifest, zoo
+from bcos_zoo import zoo
+from bcos_zoo.weights import manifest
 
 README = Path(bcos_zoo.__file__).parents[1] / "README.md"
 

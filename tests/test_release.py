@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bcos_zoo import checksums, manifest, state_dicts
 from bcos_zoo.training import recipe
+from bcos_zoo.weights import checksums, manifest, state_dicts
 
 ROOT = Path(__file__).parent.parent
 NAME = "bcos_resnet20.cifar10"
@@ -75,9 +75,7 @@ def test_a_checkpoint_is_trained_measured_and_recorded(
     record = json.loads((ROOT / "weights_manifest.json").read_text())["checkpoints"][NAME]
     record["files"][0] |= {"where": where, "sha256": None}
     written = tmp_path / "weights_manifest.json"
-    written.write_text(
-        json.dumps({"$schema": "weights_manifest.schema.json", "version": 1, "checkpoints": {NAME: record}})
-    )
+    written.write_text(json.dumps({"$schema": "schema.json", "version": 1, "checkpoints": {NAME: record}}))
     target = tmp_path / ("bcos_zoo/checkpoints" if where == PACKAGED else "release") / f"{NAME}.safetensors"
     (tmp_path / "bcos_zoo").mkdir()
     monkeypatch.setattr(tool, "ROOT", tmp_path)

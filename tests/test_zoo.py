@@ -14,7 +14,8 @@ from conftest import NAMES, images
 from timm.models import save_for_hf
 
 import bcos_zoo
-from bcos_zoo import InputError, UnknownModelError, WeightsError, manifest, state_dicts, weights, zoo
+from bcos_zoo import InputError, UnknownModelError, WeightsError, weights, zoo
+from bcos_zoo.weights import manifest, state_dicts
 
 RESNETS = (18, "18_w32", 20, 32, 34, 44, 50, 56, 101, 110, 152)
 

@@ -19,8 +19,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bcos_zoo import list_models, manifest, models
+from bcos_zoo import list_models, models
 from bcos_zoo.layers import BcosConv2d, BcosLinear, ConventionalSpec
+from bcos_zoo.weights import manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- models: made by tools/generate.py -->", "<!-- end of models -->"
@@ -49,7 +50,7 @@ def _package():
     import bcos_zoo  # not at the top: torch.hub checks the dependencies only after reading this file
 
     here = os.path.join(os.path.dirname(os.path.realpath(__file__)), "bcos_zoo")
-    with open(os.path.join(here, "__init__.py"), encoding="utf-8") as file:
+    with open(os.path.join(here, "_version.py"), encoding="utf-8") as file:
         version = re.search('^__version__ = "(.+)"', file.read(), re.MULTILINE)[1]
     used = getattr(bcos_zoo, "__version__", "without a version")
     if used != version:

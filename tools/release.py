@@ -19,10 +19,11 @@ import timm
 import torch
 from torch import Tensor
 
-from bcos_zoo import Classifier, state_dicts, train
+from bcos_zoo import Classifier
 from bcos_zoo.data import open_task
 from bcos_zoo.evaluate import evaluate
-from bcos_zoo.training import recipe, states
+from bcos_zoo.training import engine, recipe, states
+from bcos_zoo.weights import state_dicts
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = ROOT / "weights_manifest.json"
@@ -88,7 +89,7 @@ def trained(release: Release, data: Path, runs: Path) -> Path:
     for name in release.recipes:
         wanted = recipe.read(ROOT / "configs" / f"{name}.toml", changes)
         folder = runs / name
-        train.train(wanted, task, folder, resume=bool(states.list_(folder)))
+        engine.train(wanted, task, folder, resume=bool(states.list_(folder)))
         changes = [f"model.name={folder}"]
     return folder
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
+from .._version import __version__
 from ..errors import BcosZooError
 from . import evaluation, explanations, networks, training, weights
 from .console import error_line, told

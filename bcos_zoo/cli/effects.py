@@ -115,6 +115,6 @@ class Verb(TyperCommand):
 
 
 def _is_clip(path: Any) -> bool:
-    from .. import video
+    from ..pipeline import clips
 
-    return video.is_clip(path)
+    return clips.is_clip(path)

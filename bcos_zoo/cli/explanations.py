@@ -27,7 +27,7 @@ from .console import (
 if TYPE_CHECKING:
     from .. import pipeline
     from ..outputs import Outputs
-    from ..units import Unit
+    from ..pipeline.top_images import Unit
 
 
 def predict(
@@ -123,7 +123,7 @@ def _finish(
 
 
 def _unit(layer: str | None, index: int | None) -> Unit | None:
-    from ..units import Unit
+    from ..pipeline.top_images import Unit
 
     if layer is not None and index is not None:
         return Unit(layer, index)
@@ -154,7 +154,7 @@ def units(
 ) -> None:
     """Find the images that a unit inside the network answers to most, and draw them with what it sees."""
     from .. import pipeline
-    from ..units import Unit
+    from ..pipeline.top_images import Unit
 
     name, classifier = load(model, device)
     sheet = pipeline.draw_unit(
@@ -194,7 +194,8 @@ def verify_bundle(
     as_json: Json = False,
 ) -> None:
     """Recompute an explanation from its image and network; exit with 2 unless all of it holds."""
-    from .. import bundle, devices
+    from .. import devices
+    from ..pipeline import bundle
 
     place = devices.choose(device)
     checks = bundle.verify(file, image, model=model, tolerance=tolerance, device=place)

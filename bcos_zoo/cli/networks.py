@@ -106,7 +106,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
     """Write a checkpoint as a folder: weights, config, model card with a sample explanation; on the CPU."""
-    from .. import hub
+    from ..hub import export as hub
 
     if format_ != "hf":
         raise InputError(f"--format {format_}: allowed is hf")
@@ -121,6 +121,6 @@ def push(
     sample: Sample = None,
 ) -> None:
     """Upload a checkpoint to the Hugging Face Hub, as `export` writes it."""
-    from .. import hub
+    from ..hub import export as hub
 
     typer.echo(hub.push_to_hub(model, repo_id, private=private or None, revision=revision, sample=sample))

@@ -149,8 +149,7 @@ def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
 def _run(
     wanted: Recipe, task: Task, source: str, folder: Path, resume: bool, dry_run: bool, as_json: bool
 ) -> None:
-    from .. import train
-    from ..training import machine, recipe
+    from ..training import engine, machine, recipe
     from ..training.plan import plan
 
     if dry_run:
@@ -161,7 +160,7 @@ def _run(
         return typer.echo(lines + recipe.to_toml(wanted), nl=False)
     with _progress() as progress:
         name = Path(source).name or source
-        result = train.train(wanted, task, folder, resume=resume, source=name, log=_log, progress=progress)
+        result = engine.train(wanted, task, folder, resume=resume, source=name, log=_log, progress=progress)
     if not machine.is_main():
         return None
     if as_json:

@@ -119,7 +119,8 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn a published file, in whatever layout it has its weights, into a .safetensors file of our own."""
-    from .. import checksums, zoo
+    from .. import zoo
+    from ..weights import checksums
 
     path = zoo.convert(source, name, target, take=take, force=force)
     if as_json:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .. import data, manifest, metrics
+from .. import data, metrics
 from ..classifier import Classifier
 from ..errors import InputError
 from ..outputs import Outputs
+from ..weights import manifest
 
 BATCH_SIZE = 250  # images at once, unless told otherwise
 

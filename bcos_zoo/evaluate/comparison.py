@@ -15,11 +15,12 @@ from typing import Any
 
 from timm.data import resolve_model_data_config
 
-from .. import __version__, state_dicts
+from .._version import __version__
 from ..classifier import Classifier
 from ..data import identity
 from ..errors import InputError, reason
 from ..files import replacing
+from ..weights import state_dicts
 from .accuracy import BATCH_SIZE, labelled_files
 from .objects import Boxes, Objects, read_boxes, read_masks
 from .samples import Pool, Sample, energy_pool

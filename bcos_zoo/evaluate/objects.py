@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import checksums, images
+from .. import images
 from ..classifier import Classifier
 from ..data import identity
 from ..errors import InputError
+from ..weights import checksums
 from .annotations import Box, read_annotations
 from .geometry import centres
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from .. import metrics
 from ..classifier import Classifier
 from ..errors import InputError, reason
-from ..explain import explain
-from ..explanation import Explanation
+from ..explanations.engine import explain
+from ..explanations.explanation import Explanation
 from ..posthoc import attribute
 from .accuracy import BATCH_SIZE
 from .objects import Objects, in_view

@@ -1,7 +1,7 @@
 """What a TIFF may hold that Pillow reads without a word as something else.
 
 Found by comparing Pillow with tifffile over bits, planes, photometric interpretations, extra samples, tiles,
-byte orders and compressions: `tests/test_images_tiff.py` does so again.
+byte orders and compressions: `tests/images/test_images_tiff.py` does so again.
 """
 
 from __future__ import annotations

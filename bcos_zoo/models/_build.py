@@ -21,9 +21,10 @@ from timm.models import (
 from timm.models._input import update_model_args
 from torch import Tensor, nn
 
-from .. import manifest, state_dicts, weights
+from .. import weights
 from ..errors import InputError, WeightsError
 from ..layers import LayerSpec
+from ..weights import manifest, state_dicts
 
 SOURCES = {"file", "url", "hf_hub_id", "state_dict"}  # keys of a card that say where the weights are
 RUNTIME = {  # keywords that say nothing about the network itself

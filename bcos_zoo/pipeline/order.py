@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .. import vector
 from ..errors import InputError
-from ..targets import Target
-from ..units import Unit
+from ..explanations.targets import Target
+from ..pictures import figures
+from .top_images import Unit
 
 PICTURES = ("figure", "rgba", "map", "overlay", "sheet")
-FORMATS = ("png", *vector.FORMATS, "npz", "bundle", "html")
+FORMATS = ("png", *figures.FORMATS, "npz", "bundle", "html")
 ENDINGS = {"bundle": "bundle.zip"}  # of a format that is not its own ending
 MOST_IN_A_SHEET = 400
 
@@ -40,7 +40,7 @@ class Order:
         for name, given, allowed in (("picture", self.picture, PICTURES), ("format", self.format, FORMATS)):
             if given not in allowed:
                 raise InputError(f"{name} {given!r}: allowed are {', '.join(allowed)}")
-        drawn = self.format in ("png", *vector.FORMATS)
+        drawn = self.format in ("png", *figures.FORMATS)
         if not drawn and (self.picture != "figure" or self.contrast and self.format != "npz"):
             what = "contrast" if self.contrast else f"picture {self.picture}"
             raise InputError(f"format {self.format} has no {what}; take png, svg or pdf for it")
@@ -57,5 +57,5 @@ class Order:
             raise InputError(f"{what} are of classes, {self.unit} is a unit; leave out one of them")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise InputError(f"seconds={self.seconds}: allowed are finite numbers above 0")
-        if self.format in vector.FORMATS:
-            vector.check(self.format)
+        if self.format in figures.FORMATS:
+            figures.check(self.format)

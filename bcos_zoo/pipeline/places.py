@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from PIL import Image
 
-from .. import render, vector, video
 from ..errors import InputError, reason
 from ..files import LONGEST, replacing, shortened
 from ..images import own_info
+from ..pictures import figures, panels
+from . import clips
 
 RESERVED = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')  # on Windows, and what would break lines
 DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
@@ -39,12 +40,12 @@ def save_bytes(data: bytes, path: Path) -> Path:
     return path
 
 
-def save_sheet(rows: Sequence[list[render.Panel]], path: Path) -> Path:
+def save_sheet(rows: Sequence[list[panels.Panel]], path: Path) -> Path:
     """Write a contact sheet, PNG, SVG or PDF by its ending. Raises InputError as `save_picture` does."""
-    rows, format_ = render.in_columns(rows), path.suffix[1:]
-    if format_ in vector.FORMATS:
-        return save_bytes(vector.draw(rows, format_), path)
-    return save_picture(render.lay_out(rows, side=render.SMALL), path)
+    rows, format_ = panels.in_columns(rows), path.suffix[1:]
+    if format_ in figures.FORMATS:
+        return save_bytes(figures.draw(rows, format_), path)
+    return save_picture(panels.lay_out(rows, side=panels.SMALL), path)
 
 
 def unwritable(path: Path, error: OSError) -> InputError:
@@ -61,7 +62,7 @@ def picture_paths(sources: Sequence[Path], folder: Path, ending: str = "png") ->
     used: set[str] = set()
     paths = []
     for source in sources:
-        end = "mp4" if video.is_clip(source) else ending
+        end = "mp4" if clips.is_clip(source) else ending
         name, n = file_name(source.stem, f".explained.{end}"), 2
         while _same(name) in used:
             name, n = file_name(source.stem, f".{n}.explained.{end}"), n + 1

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import bundle, render, report, vector, video, zoo
+from .. import zoo
 from ..classifier import BATCH_SIZE, Classifier, Prediction
-from ..configs import ELSEWHERE
 from ..errors import InputError
-from ..sources import batched
-from ..targets import Targets
+from ..explanations.targets import Targets
+from ..images.sources import batched
+from ..pictures import figures, panels
+from ..weights.config_json import ELSEWHERE
+from . import bundle, clips, html
 from .order import ENDINGS, MOST_IN_A_SHEET, Order
 from .places import (
     as_text,
@@ -84,14 +86,14 @@ def explain_files(
 
     def one_file(source: Path, path: Path, explained: Iterator[ImageExplained | InputError]) -> Answer:
         check_spared(path, given)
-        if video.is_clip(source):
+        if clips.is_clip(source):
             return _clip(classifier, source, path, targets, order)
         if isinstance(one := next(explained), InputError):
             raise one
         return _answer(one, _write(classifier, one, path, order, scale, model))
 
     for some in batched(zip(sources, paths, strict=True), batch_size):
-        wanted = [source for source, path in some if not (video.is_clip(source) or _spoils(path, given))]
+        wanted = [source for source, path in some if not (clips.is_clip(source) or _spoils(path, given))]
         explained = iter(explain_several(classifier, wanted, targets, order))
         for source, path in some:
             yield source, attempt(source, partial(one_file, source, path, explained))
@@ -118,20 +120,20 @@ def _clip(classifier: Classifier, source: Path, path: Path, targets: Targets, or
             f"{source} is a clip, which becomes a clip on a scale of its own; leave out --picture, --format, "
             "--contrast, --shared-scale and --layer for it"
         )
-    clip = video.explain_clip(classifier, source, path, target=targets, seconds=order.seconds)
+    clip = clips.explain_clip(classifier, source, path, target=targets, seconds=order.seconds)
     return Answer(path, [clip.label], [], clip.completeness_gap, clip.predictions)
 
 
 def _shared_scale(
     classifier: Classifier, sources: Sequence[Path], targets: Targets, order: Order, batch_size: int
-) -> render.Scale | None:
+) -> panels.Scale | None:
     """The scale of all images that can be read; those that cannot are reported when they are drawn."""
     scales = []
-    for some in batched((source for source in sources if not video.is_clip(source)), batch_size):
+    for some in batched((source for source in sources if not clips.is_clip(source)), batch_size):
         for one in explain_several(classifier, some, targets, order):
             if not isinstance(one, InputError):
-                scales.append(render.Scale.of(one.explanation))
-    return render.Scale.shared(scales) if scales else None
+                scales.append(panels.Scale.of(one.explanation))
+    return panels.Scale.shared(scales) if scales else None
 
 
 def _write(
@@ -139,7 +141,7 @@ def _write(
     one: ImageExplained,
     path: Path,
     order: Order,
-    scale: render.Scale | None,
+    scale: panels.Scale | None,
     model: str,
 ) -> Path:
     if order.format == "bundle":
@@ -153,12 +155,12 @@ def _write(
         except OSError as error:
             raise unwritable(path, error) from error
     rows = rows_of(one, order.picture, scale)
-    if order.format in vector.FORMATS:
-        return save_bytes(vector.draw(rows, order.format), path)
+    if order.format in figures.FORMATS:
+        return save_bytes(figures.draw(rows, order.format), path)
     if order.picture == "rgba":
-        return save_picture(render.side_by_side([panel.picture for panel in rows[0]]), path)
+        return save_picture(panels.side_by_side([panel.picture for panel in rows[0]]), path)
     height, width = one.explanation.contributions.shape[-2:]
-    return save_picture(render.lay_out(rows, (width, height)), path)
+    return save_picture(panels.lay_out(rows, (width, height)), path)
 
 
 def _together(
@@ -180,7 +182,7 @@ def _together(
     check_spared(path, {source.resolve() for source in sources})
     scale = _shared_scale(classifier, sources, targets, order, batch_size) if order.shared_scale else None
     answers: list[tuple[Path, Answer | InputError]] = []
-    rows: list[list[render.Panel]] = []
+    rows: list[list[panels.Panel]] = []
     sections: list[str] = []
     found: Iterator[tuple[Path, ImageExplained | InputError]] = (
         pair
@@ -193,14 +195,14 @@ def _together(
             continue
         answers.append((source, _answer(one, path)))
         if order.format == "html":
-            sections += [report.section(entry) for entry in _entries(one, scale, classifier.outputs.kind)]
+            sections += [html.section(entry) for entry in _entries(one, scale, classifier.outputs.kind)]
         else:
             rows.append(sheet_row(one, source.name, scale))
     errors = [(source, answer) for source, answer in answers if isinstance(answer, InputError)]
     written: Path | InputError = path
     if sections:
         told = [as_text(str(error)) for _, error in errors]
-        page = report.page(_heading(model), sections, told).encode()
+        page = html.page(_heading(model), sections, told).encode()
         written = attempt(path, partial(save_bytes, page, path))
     elif rows:
         written = attempt(path, partial(save_sheet, rows, path))
@@ -213,28 +215,28 @@ def _images_alone(
     classifier: Classifier, sources: Sequence[Path], targets: Targets, order: Order, path: Path
 ) -> Iterator[ImageExplained | InputError]:
     """`explain_several`, of images that may have clips among them, which have no place in one file."""
-    images = [source for source in sources if not video.is_clip(source)]
+    images = [source for source in sources if not clips.is_clip(source)]
     explained = iter(explain_several(classifier, images, targets, order))
     for source in sources:
-        if video.is_clip(source):
+        if clips.is_clip(source):
             yield InputError(f"{source} is a clip; {path.name} is of images: explain it by itself")
         else:
             yield next(explained)
 
 
-def _entries(one: ImageExplained, scale: render.Scale | None, kind: str) -> Iterator[report.Entry]:
-    rgba = render.in_colour(one.explanation, scale)[0]
+def _entries(one: ImageExplained, scale: panels.Scale | None, kind: str) -> Iterator[html.Entry]:
+    rgba = panels.in_colour(one.explanation, scale)[0]
     contributions = one.explanation.contributions[0]
-    limit = render.color_limit(contributions) if scale is None else scale.logits
+    limit = panels.color_limit(contributions) if scale is None else scale.logits
     gaps = one.explanation.completeness()[0].abs().tolist()
     for t, title in enumerate(one.titles):
-        yield report.Entry(
+        yield html.Entry(
             file=as_text(str(one.source)),
             target=title,
             photograph=one.photograph,
-            contributions=render.contribution_map(contributions[t], limit=limit),
-            colour=render.rgba_image(rgba[t]),
-            limit=render.limit_text(limit, scale, one.measure),
+            contributions=panels.contribution_map(contributions[t], limit=limit),
+            colour=panels.rgba_image(rgba[t]),
+            limit=panels.limit_text(limit, scale, one.measure),
             predictions=one.ranked[:5],
             kind=kind,
             gap=gaps[t],
@@ -242,10 +244,10 @@ def _entries(one: ImageExplained, scale: render.Scale | None, kind: str) -> Iter
         )
 
 
-def _heading(model: str) -> report.Heading:
+def _heading(model: str) -> html.Heading:
     """What the manifest says of a network; of one from elsewhere, its name."""
     if not model or zoo.resolve(model).startswith(ELSEWHERE):
-        return report.Heading(model or "network")
+        return html.Heading(model or "network")
     record = zoo.find_checkpoint(model)
     facts = [f"{one.name} {one.value:g} % on {one.dataset}, {one.kind}" for one in record.metrics]
-    return report.Heading(record.name, facts)
+    return html.Heading(record.name, facts)

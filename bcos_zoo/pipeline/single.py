@@ -11,16 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import images, render
-from ..activations import activations, explain_unit
+from .. import images
 from ..classifier import Classifier, Prediction
 from ..errors import InputError
-from ..explanation import Explanation
+from ..explanations.explanation import Explanation
+from ..explanations.targets import Targets, resolve_targets
+from ..explanations.units import activations, explain_unit
 from ..outputs import shown
-from ..targets import Targets, resolve_targets
-from ..units import Unit
+from ..pictures import panels
 from .order import Order
 from .places import as_text, attempt
+from .top_images import Unit
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def explain_image(
 ) -> Explained:
     """Predict, explain and draw one image. Raises InputError for an unreadable one or an unknown target."""
     one = explain_one(classifier, source, targets, Order())
-    picture = render.figure(one.photograph, one.explanation, titles=one.titles)
+    picture = panels.figure(one.photograph, one.explanation, titles=one.titles)
     return Explained(one.ranked, one.explanation, picture)
 
 
@@ -134,25 +135,25 @@ def _described(
     return ImageExplained(source, view, explanation, ranked, titles, short)
 
 
-def rows_of(one: ImageExplained, picture: str, scale: render.Scale | None) -> list[list[render.Panel]]:
+def rows_of(one: ImageExplained, picture: str, scale: panels.Scale | None) -> list[list[panels.Panel]]:
     explanation, titles = one.explanation, one.titles
     if picture == "figure":
-        return render.figure_panels(
+        return panels.figure_panels(
             one.photograph, explanation, titles=titles, scale=scale, measure=one.measure
         )
     if picture == "rgba":
-        colours = render.in_colour(explanation, scale)[0]
+        colours = panels.in_colour(explanation, scale)[0]
         size = one.photograph.size
-        drawn = [render.rgba_image(c).resize(size, Image.Resampling.BICUBIC) for c in colours]
-        return [[render.Panel(p, t, title=True) for p, t in zip(drawn, titles, strict=True)]]
+        drawn = [panels.rgba_image(c).resize(size, Image.Resampling.BICUBIC) for c in colours]
+        return [[panels.Panel(p, t, title=True) for p, t in zip(drawn, titles, strict=True)]]
     on = one.photograph if picture == "overlay" else None
-    return render.map_panels(explanation, titles=titles, on=on, scale=scale, measure=one.measure)
+    return panels.map_panels(explanation, titles=titles, on=on, scale=scale, measure=one.measure)
 
 
-def sheet_row(one: ImageExplained, name: str, scale: render.Scale | None) -> list[render.Panel]:
+def sheet_row(one: ImageExplained, name: str, scale: panels.Scale | None) -> list[panels.Panel]:
     """An image's row of a contact sheet."""
     titles = one.short
-    return render.sheet_panels(
+    return panels.sheet_panels(
         one.photograph, one.explanation, name=as_text(name), titles=titles, scale=scale
     )
 

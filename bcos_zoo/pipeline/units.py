@@ -9,10 +9,10 @@ from pathlib import Path
 from .. import images
 from ..classifier import BATCH_SIZE, Classifier
 from ..errors import InputError
-from ..units import Activation, Unit, top_images
 from .order import MOST_IN_A_SHEET, Order
 from .places import check_spared, save_sheet
 from .single import explain_one, sheet_row
+from .top_images import Activation, Unit, top_images
 
 
 @dataclass(frozen=True)

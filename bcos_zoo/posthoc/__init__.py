@@ -18,23 +18,13 @@ from torch import Tensor, nn
 
 from ..devices import place_of
 from ..errors import InputError, closest
-from ..inputs import check_eval, checked_images, names_of, unwrapped
+from ..explanations.inputs import check_eval, checked_images, names_of, unwrapped
+from ..explanations.precision import full_float32
+from ..explanations.targets import Targets
 from ..layers import is_linear
 from ..metrics.checks import check_integer
 from ..outputs import Outputs
-from ..precision import full_float32
-from ..targets import Targets
-from .gradients import (
-    deeplift,
-    grad,
-    gradcam,
-    guided_backprop,
-    inherent,
-    intgrad,
-    ixg,
-    layercam,
-    smoothgrad,
-)
+from .gradients import deeplift, grad, gradcam, guided_backprop, inherent, intgrad, ixg, layercam, smoothgrad
 from .job import prepare
 from .perturbations import lime, occlusion, rise
 

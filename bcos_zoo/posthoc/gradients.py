@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..explain import explain
-from ..neighbours import TokensToMap, cam_layer, tap
-from ..targets import Targets
+from ..explanations.engine import explain
+from ..explanations.targets import Targets
+from .adapters import TokensToMap, cam_layer, tap
 from .job import Job, captum, check_one_of, check_positive
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import encodings
 from ..devices import place_of
 from ..errors import InputError
+from ..explanations import encodings
+from ..explanations.inputs import class_logits, logits_in
+from ..explanations.targets import Targets, resolve_targets
 from ..extras import required
-from ..inputs import class_logits, logits_in
 from ..layers import Encode, encode
 from ..layers.heads import check_channels
-from ..neighbours import detached_copy, from_encoded
-from ..targets import Targets, resolve_targets
+from .adapters import detached_copy, from_encoded
 
 
 @dataclass(frozen=True)

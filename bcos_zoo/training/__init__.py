@@ -1,1 +1,1 @@
-"""What a training run is made of; `bcos_zoo.train` puts it together."""
+"""What a training run is made of; `bcos_zoo.training.engine.train` puts it together."""

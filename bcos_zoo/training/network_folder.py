@@ -24,16 +24,19 @@ from PIL import Image
 from timm.data import resolve_model_data_config
 from torch import Tensor
 
-from .. import configs, hub_folder, sources, state_dicts, zoo
+from .. import zoo
+from .._version import __version__
 from ..classifier import Classifier
-from ..configs import Training
 from ..errors import InputError, WeightsError
-from ..explanation import DEFAULT_SMOOTH
-from ..hub_folder import CARD, CONFIG, OWN_SAMPLE, PICTURE, VALIDATION, WEIGHTS
-from ..images import own_info
-from ..inputs import unwrapped
+from ..explanations.explanation import DEFAULT_SMOOTH
+from ..explanations.inputs import unwrapped
+from ..hub import folder as hub_folder
+from ..hub.folder import CARD, CONFIG, OWN_SAMPLE, PICTURE, VALIDATION, WEIGHTS
+from ..images import own_info, sources
+from ..images.sources import Source
 from ..outputs import Outputs
-from ..sources import Source
+from ..weights import config_json, state_dicts
+from ..weights.config_json import Training
 from .runs import writing
 
 SAMPLE_SIDE = 1024  # pixels, at most
@@ -212,7 +215,7 @@ def _check_weights(model: Any) -> None:
 
 
 def _save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
-    state_dicts.save(state_dict, path, {"bcos_zoo": hub_folder.version()})
+    state_dicts.save(state_dict, path, {"bcos_zoo": __version__})
 
 
 def _write_conventional(model: Any, outputs: Outputs, training: Training, folder: Path) -> None:
@@ -221,8 +224,8 @@ def _write_conventional(model: Any, outputs: Outputs, training: Training, folder
     outputs.check_width(model.num_classes)
     twin = hub_folder.on_cpu(model)
     _save_weights(twin.state_dict(), folder / WEIGHTS)
-    said = configs.described(outputs, model.num_classes)
-    said[configs.OURS] |= {"version": hub_folder.version(), "training": asdict(training)}
+    said = config_json.described(outputs, model.num_classes)
+    said[config_json.OURS] |= {"version": __version__, "training": asdict(training)}
     data = resolve_model_data_config(twin)
     hub_folder.write_timm_config(twin, folder / CONFIG, model_config=said, data_config=data)
     (folder / CARD).write_text(str(_conventional_card(twin, outputs, training)), encoding="utf-8")
@@ -262,6 +265,6 @@ def _conventional_card(model: Any, outputs: Outputs, training: Training) -> Mode
         "\n```python\nimport timm\n",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n```\n",
-        f"Written by bcos_zoo {hub_folder.version()}.",
+        f"Written by bcos_zoo {__version__}.",
     ]
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n")

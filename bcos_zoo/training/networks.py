@@ -15,11 +15,12 @@ from timm.data import resolve_model_data_config
 from timm.models import split_model_name_tag
 from torch import nn
 
-from .. import configs, zoo
+from .. import zoo
 from ..data import Task
 from ..errors import InputError, UnknownModelError, WeightsError
 from ..images.bounded import card_transform
 from ..outputs import Outputs
+from ..weights import config_json
 from .recipe import Recipe
 
 FILES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".bin")  # of weights: no tag ends so
@@ -74,8 +75,8 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
     if of_timm and not name.endswith(FILES):
         return _conventional(name, pretrained, arguments)
     name = zoo.resolve(name)
-    if name.startswith(configs.ELSEWHERE):
-        source = configs.read(name)
+    if name.startswith(config_json.ELSEWHERE):
+        source = config_json.read(name)
         if not source.architecture.startswith(zoo.PREFIX):
             return _conventional(source.name, pretrained, arguments)
         return zoo.create_model(name, pretrained=pretrained, **arguments)
@@ -91,7 +92,7 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
 def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
     """`timm.create_model`. What it raises has no common base."""
     architecture, tag = split_model_name_tag(name)
-    elsewhere = name.startswith(configs.ELSEWHERE)
+    elsewhere = name.startswith(config_json.ELSEWHERE)
     if not elsewhere:
         known = timm.list_pretrained(architecture)
         if tag and name not in known:
@@ -110,10 +111,10 @@ def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> 
         raise
     except Exception as error:
         if not pretrained:
-            raise InputError(f"{name} with {dict(arguments)}: {configs.why(error)}") from error
+            raise InputError(f"{name} with {dict(arguments)}: {config_json.why(error)}") from error
         raise WeightsError(
-            f"cannot load the weights of {name} ({configs.why(error)}); try again, or begin from nothing: "
-            "--set model.pretrained=false"
+            f"cannot load the weights of {name} ({config_json.why(error)}); try again, or begin from "
+            "nothing: --set model.pretrained=false"
         ) from error
 
 
@@ -140,7 +141,7 @@ def _try(model: Any, name: str, size: tuple[int, int, int]) -> None:
         raise
     except Exception as error:  # whatever a network of timm's says
         raise InputError(
-            f"{name} takes no images of {size[1]}x{size[2]} pixels ({configs.why(error)}); change "
+            f"{name} takes no images of {size[1]}x{size[2]} pixels ({config_json.why(error)}); change "
             "data.input_size, or give model.args.img_size where the network has one"
         ) from error
     finally:

@@ -12,11 +12,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..configs import Training
 from ..data import Samples, Task
 from ..errors import InputError
 from ..files import replacing
 from ..outputs import Outputs
+from ..weights.config_json import Training
 from . import confusion, curves, history, recipe
 from .history import Row
 from .network_folder import NetworkFolder, classifier_of

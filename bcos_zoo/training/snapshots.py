@@ -19,17 +19,17 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from .. import render
 from ..classifier import Classifier
 from ..data.samples import Samples
 from ..errors import InputError
-from ..explanation import Explanation
+from ..explanations.explanation import Explanation
+from ..explanations.inputs import unwrapped
 from ..files import replacing
 from ..images import own_info
-from ..inputs import unwrapped
 from ..layers import Encode
 from ..outputs import shown
-from ..render import Panel
+from ..pictures import panels
+from ..pictures.panels import Panel
 from .runs import writing
 
 FOLDER, STRIP = "snapshots", "snapshots.png"
@@ -144,7 +144,7 @@ class Snapshots:
         explanation = _explained(classifier, self.photographs, self.labels)
         views = [classifier.view(photograph) for photograph in self.photographs]
         sheet = _sheet(classifier, explanation, views, self.titles)
-        tiles = [render.rgba_image(rgba) for rgba in explanation.rgba()[:, 0]]
+        tiles = [panels.rgba_image(rgba) for rgba in explanation.rgba()[:, 0]]
         path = self.run / FOLDER / f"epoch-{epoch:04d}.png"
         probabilities = _probabilities(classifier, explanation)
         _save_tiles(self.run / FOLDER / f"tiles-{epoch:04d}.png", tiles, probabilities)
@@ -160,16 +160,16 @@ class Snapshots:
         for i, (view, title) in enumerate(zip(views, self.titles, strict=True)):
             row = [Panel(view, title, title=True)]
             for picture, probability in (films[epoch][i] for epoch in epochs):
-                row.append(Panel(render.on_white(picture), shown(probability)))
+                row.append(Panel(panels.on_white(picture), shown(probability)))
             rows.append(row)
-        body = render.lay_out(rows, side=TILE)
-        strip = Image.new("RGB", (body.width, body.height + render.CAPTION), render.WHITE)
-        strip.paste(body, (0, render.CAPTION))
+        body = panels.lay_out(rows, side=TILE)
+        strip = Image.new("RGB", (body.width, body.height + panels.CAPTION), panels.WHITE)
+        strip.paste(body, (0, panels.CAPTION))
         pen = ImageDraw.Draw(strip)
-        width = (body.width - render.MARGIN) // (len(epochs) + 1)
+        width = (body.width - panels.MARGIN) // (len(epochs) + 1)
         for column, epoch in enumerate(epochs, 1):
-            at = (render.MARGIN + column * width, render.MARGIN)
-            render.write_line(pen, at, f"epoch {epoch}", width - render.MARGIN, render.BLACK)
+            at = (panels.MARGIN + column * width, panels.MARGIN)
+            panels.write_line(pen, at, f"epoch {epoch}", width - panels.MARGIN, panels.BLACK)
         return strip
 
 
@@ -215,17 +215,17 @@ def _sheet(
         if best.index != int(explanation.targets[i]) and best.probability > probability:
             caption = f"{shown(probability)}, but {best.label} {shown(best.probability)}"
         contributions = explanation.contributions[i, 0]
-        limit = render.color_limit(contributions)
+        limit = panels.color_limit(contributions)
         rows.append(
             [
                 Panel(views[i], titles[i], title=True),
                 Panel(
-                    render.contribution_map(contributions, limit=limit), render.limit_text(limit, None), True
+                    panels.contribution_map(contributions, limit=limit), panels.limit_text(limit, None), True
                 ),
-                Panel(render.on_white(render.rgba_image(rgba[i, 0])), caption),
+                Panel(panels.on_white(panels.rgba_image(rgba[i, 0])), caption),
             ]
         )
-    return render.lay_out(render.in_columns(rows, 2, tall=4), side=render.SMALL)
+    return panels.lay_out(panels.in_columns(rows, 2, tall=4), side=panels.SMALL)
 
 
 def _spaced(epochs: Sequence[int], most: int) -> list[int]:

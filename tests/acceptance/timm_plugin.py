@@ -11,8 +11,9 @@ import timm
 import torch
 from conftest import random_state
 
-from bcos_zoo import state_dicts, weights
+from bcos_zoo import weights
 from bcos_zoo.layers import LogitLayer
+from bcos_zoo.weights import state_dicts
 
 VITS = "bcos_*vit*"  # their features are tokens: "non-standard" to timm
 

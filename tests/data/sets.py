@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pictures import encoded, png
+from photographs import encoded, png
 from PIL import Image
 
 from bcos_zoo.data import Batch

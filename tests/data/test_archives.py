@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from pictures import encoded, written
+from photographs import encoded, written
 from sets import BROKEN, QUIET, noise, tarred
 
 from bcos_zoo import InputError

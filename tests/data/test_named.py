@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from pictures import encoded, written
+from photographs import encoded, written
 from sets import QUIET, class_folders, noise
 
 from bcos_zoo import InputError

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pictures import encoded
+from photographs import encoded
 from sets import QUIET, noise, tarred
 
 from bcos_zoo import InputError

@@ -5,7 +5,7 @@ import http.server
 import threading
 
 import pytest
-from pictures import encoded
+from photographs import encoded
 from sets import QUIET, noise, same
 from test_archives import shards
 from test_named import CLASSES, parquet, rows

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from pictures import written
+from photographs import written
 from sets import QUIET, noise
 
 from bcos_zoo import InputError

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pictures import written
+from photographs import written
 from sets import BROKEN, QUIET, class_folders
 
 from bcos_zoo import InputError

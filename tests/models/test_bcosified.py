@@ -19,8 +19,9 @@ from conftest import assert_close, images
 from torch import Tensor, nn
 
 import bcos_zoo
-from bcos_zoo import InputError, manifest
+from bcos_zoo import InputError
 from bcos_zoo.layers import sincos_positions
+from bcos_zoo.weights import manifest
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

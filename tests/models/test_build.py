@@ -11,7 +11,8 @@ import torch
 from conftest import images, network
 from timm.models import adapt_input_conv
 
-from bcos_zoo import UnknownModelError, WeightsError, state_dicts, weights
+from bcos_zoo import UnknownModelError, WeightsError, weights
+from bcos_zoo.weights import state_dicts
 
 NAME = "bcos_resnet20"
 

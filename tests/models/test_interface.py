@@ -11,7 +11,8 @@ import torch
 from conftest import EXPLAINED, assert_close, gap, images, network, random_state, smallest_of_each_family
 
 import bcos_zoo
-from bcos_zoo import InputError, state_dicts
+from bcos_zoo import InputError
+from bcos_zoo.weights import state_dicts
 
 SMALLEST = [*smallest_of_each_family(), "bcos_simple_vit_ti_patch16_224", "bcos_std_vitc_ti_patch1_14"]
 

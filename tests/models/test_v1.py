@@ -17,7 +17,7 @@ from conftest import assert_close, images
 from torch import Tensor
 
 import bcos_zoo
-from bcos_zoo import manifest
+from bcos_zoo.weights import manifest
 
 TEMPERATURES = {1: 1e-3, 1.25: 1e-3, 1.5: 1e-2, 1.75: 10, 2: 100, 2.25: 100, 2.5: 1000}  # by B
 NINE_LAYERS = {f"bcos_plain9.v1_b{str(b).replace('.', 'p')}_cifar10": b for b in TEMPERATURES}

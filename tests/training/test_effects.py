@@ -4,11 +4,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from test_train import paint, quiet
+from small_runs import paint, quiet
 
-from bcos_zoo import InputError, train
+from bcos_zoo import InputError
 from bcos_zoo.data import open_task
-from bcos_zoo.training import defaults, effects, recipe
+from bcos_zoo.training import defaults, effects, engine, recipe
 from bcos_zoo.training.plan import plan
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
@@ -141,7 +141,7 @@ def test_keys_that_the_images_make_idle_are_refused(pictures, parted, tmp_path):
         with pytest.raises(InputError, match=said):
             plan(made(changes), task, tmp_path)
         with pytest.raises(InputError, match=said):
-            train.train(made([*changes, "run.trackers=[]"]), task, tmp_path / "run", log=quiet)
+            engine.train(made([*changes, "run.trackers=[]"]), task, tmp_path / "run", log=quiet)
         assert not (tmp_path / "run" / "state").exists()
     effects.check(made(["loss.off_label=0.1", "data.seed=3"]), one)
 

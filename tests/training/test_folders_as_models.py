@@ -11,7 +11,8 @@ from conftest import images, network
 from PIL import Image
 
 import bcos_zoo
-from bcos_zoo import UnknownModelError, WeightsError, bundle, pipeline, zoo
+from bcos_zoo import UnknownModelError, WeightsError, pipeline, zoo
+from bcos_zoo.pipeline import bundle
 
 NAME = "bcos_resnet20.cifar10"
 

@@ -22,8 +22,8 @@ from PIL import Image
 
 import bcos_zoo
 from bcos_zoo import InputError, WeightsError
-from bcos_zoo.configs import Training
 from bcos_zoo.training.network_folder import NetworkFolder, classifier_of, refuse_another, write_network
+from bcos_zoo.weights.config_json import Training
 
 FILES = ["README.md", "config.json", "explanation.png", "model.safetensors"]
 TRAINING = Training(base="bcos_resnet20.cifar10", data="my_photos", recipe="finetune")

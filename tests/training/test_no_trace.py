@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from test_train import paint
+from small_runs import paint
 
 CODE = """
 import logging, os, random, signal, sys, warnings
@@ -39,7 +39,7 @@ def compare(when):
 
 before = snapshot()
 import bcos_zoo
-import bcos_zoo.train
+import bcos_zoo.training.engine
 compare("import")
 from bcos_zoo.data import open_task
 from bcos_zoo.training import defaults
@@ -47,7 +47,7 @@ changes = ["run.epochs=1", "run.snapshots=0", "data.workers=0", "run.trackers=[]
 settings = defaults.finetuning("bcos_resnet20.cifar10", "full", changes)
 task = open_task(sys.argv[1])
 before = snapshot()
-from bcos_zoo.train import train
+from bcos_zoo.training.engine import train
 train(defaults.for_task(settings, task, changes), task, sys.argv[2], log=lambda line: None)
 compare("run")
 """

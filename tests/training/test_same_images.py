@@ -1,10 +1,11 @@
 """A run goes on with the images that it began with: one that breaks meanwhile, not another set."""
 
 import pytest
-from test_train import Stop, make, paint, quiet, same, stop_at, weights
+from small_runs import Stop, make, paint, quiet, same, stop_at, weights
 
-from bcos_zoo import InputError, train
+from bcos_zoo import InputError
 from bcos_zoo.data import open_task
+from bcos_zoo.training import engine
 
 
 @pytest.fixture
@@ -16,12 +17,12 @@ def begun(root, run, **changes):
     """A run that was stopped at its third step."""
     wanted = make(run__epochs=1, run__batch_size=32, run__save_steps=1, **changes)
     with pytest.raises(Stop):
-        train.train(wanted, open_task(root, log=quiet), run, log=quiet, progress=stop_at(3))
+        engine.train(wanted, open_task(root, log=quiet), run, log=quiet, progress=stop_at(3))
     return wanted
 
 
 def resumed(wanted, root, run, **options):
-    return train.train(wanted, open_task(root, log=quiet, **options), run, resume=True, log=quiet)
+    return engine.train(wanted, open_task(root, log=quiet, **options), run, resume=True, log=quiet)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])
@@ -37,7 +38,7 @@ def test_one_image_of_220_that_breaks_before_resuming_does_not_end_the_run(root,
 def test_an_image_that_is_broken_from_the_start_changes_nothing_for_the_others(root, tmp_path, check):
     (root / "blue" / "7.png").write_bytes(b"")
     wanted = begun(root, tmp_path / "run")
-    whole = train.train(wanted, open_task(root, log=quiet), tmp_path / "whole", log=quiet)
+    whole = engine.train(wanted, open_task(root, log=quiet), tmp_path / "whole", log=quiet)
     result = resumed(wanted, root, tmp_path / "run", check=check)
     assert whole.unreadable == result.unreadable == 1
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))

@@ -14,8 +14,9 @@ from conftest import network
 from PIL import Image
 
 import bcos_zoo
-from bcos_zoo import InputError, render
+from bcos_zoo import InputError
 from bcos_zoo.data import samples
+from bcos_zoo.pictures import panels
 from bcos_zoo.training import snapshots
 from bcos_zoo.training.network_folder import classifier_of
 from bcos_zoo.training.snapshots import Snapshots, choose, why_none
@@ -85,7 +86,7 @@ def test_the_true_class_is_explained_as_by_the_classifier(tmp_path, classifier):
     assert epoch == 5
     for photograph, label, (tile, probability) in zip(photographs(), [0, 1, 2, 0], tiles, strict=True):
         explanation = classifier.explain(photograph, label)
-        expected = render.rgba_image(explanation.rgba()[0, 0])
+        expected = panels.rgba_image(explanation.rgba()[0, 0])
         assert np.abs(np.asarray(tile).astype(int) - np.asarray(expected)).max() <= 1
         assert probability == pytest.approx(float(explanation.logits[0, label].sigmoid()), abs=1e-5)
 
@@ -94,14 +95,14 @@ def test_the_sheet_and_the_strip_have_a_row_an_image(tmp_path, classifier):
     snaps = followed(tmp_path)
     sheets = [snaps.draw(classifier, epoch) for epoch in range(1, 4)]
     assert [path.name for path in sheets] == ["epoch-0001.png", "epoch-0002.png", "epoch-0003.png"]
-    size = render.SMALL + render.MARGIN
+    size = panels.SMALL + panels.MARGIN
     with Image.open(sheets[0]) as sheet:
-        assert sheet.size == (3 * size + render.MARGIN, 4 * (size + render.CAPTION) + render.MARGIN)
+        assert sheet.size == (3 * size + panels.MARGIN, 4 * (size + panels.CAPTION) + panels.MARGIN)
     with Image.open(tmp_path / "snapshots.png") as strip:
-        assert strip.width == 4 * (snapshots.TILE + render.MARGIN) + render.MARGIN
+        assert strip.width == 4 * (snapshots.TILE + panels.MARGIN) + panels.MARGIN
         pixels = np.asarray(strip.convert("L"))
-    pitch = snapshots.TILE + render.MARGIN
-    columns = [pixels[:, render.MARGIN + k * pitch :][:, : snapshots.TILE] for k in range(4)]
+    pitch = snapshots.TILE + panels.MARGIN
+    columns = [pixels[:, panels.MARGIN + k * pitch :][:, : snapshots.TILE] for k in range(4)]
     assert all(column.std() > 10 for column in columns)
     assert np.array_equal(columns[2][30:], columns[3][30:])  # it did not learn
     assert not np.array_equal(columns[2][:30], columns[3][:30])  # the number of the epoch
@@ -135,7 +136,7 @@ def test_small_pictures_that_are_damaged_or_of_other_images_are_left_out(tmp_pat
     Image.new("RGBA", (9, 9)).save(folder / "tiles-0003.png")
     followed(tmp_path).draw(classifier, 4)
     with Image.open(tmp_path / "snapshots.png") as strip:
-        assert strip.width == 2 * (snapshots.TILE + render.MARGIN) + render.MARGIN
+        assert strip.width == 2 * (snapshots.TILE + panels.MARGIN) + panels.MARGIN
 
 
 def test_a_network_in_training_is_left_as_it_is(tmp_path):

@@ -16,8 +16,8 @@ from servers import HubServer, run_python
 
 import bcos_zoo
 from bcos_zoo import cli
-from bcos_zoo.configs import Training
 from bcos_zoo.training.network_folder import NetworkFolder
+from bcos_zoo.weights.config_json import Training
 
 NAMES = ["cat", "dog", "cow"]
 Run = Callable[..., str]

@@ -1,0 +1,323 @@
+"""Explanations of what a B-cos network gives."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..devices import place_of
+from ..errors import InputError
+from ..layers import encode, linear_mode, recording
+from ..layers.functional import at_least_float32
+from ..layers.linear_mode import DIFFERENT_PASSES, Tape
+from ..metrics.checks import check_integer
+from ..outputs import Outputs, check_names, linear_form
+from . import encodings
+from .encodings import per_image
+from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
+from .inputs import check_eval, checked_images, class_logits, described, names_of, unwrapped
+from .precision import full_float32
+from .targets import Targets, check_shape, resolve_targets
+
+# What rounding stays below, in units of the dtype's precision, relative to the absolute values added up:
+# contributions, which the whole depth of a network has rounded, and constants. Of the two together it was
+# below 1 in the networks of `benchmarks/rounding.py`; in those of the tests, whose norms are random too, at
+# most 9, and 25 in half precision.
+ROUNDING, ROUNDING_CONSTANT, ROUNDING_HALF = 256, 16, 32
+Forward = Callable[[nn.Module, Tensor], Tensor]  # -> (N, C)
+
+
+def explain(
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets = None,
+    *,
+    output: str = "logit",
+    class_names: Sequence[str] | Outputs | None = None,
+    dtype: torch.dtype | None = None,
+    max_batch: int | None = None,
+    create_graph: bool = False,
+) -> Explanation:
+    """Explain a batch of images exactly, from one forward pass. Neither `x` nor the model is changed.
+
+    model: a network of `bcos_zoo.layers` in eval mode that gives logits (N, C); of a tuple or dict those
+    called `logits`, or the only such tensor. One from torch.compile, or wrapped for several devices, is
+    explained as the network inside, and so is a Classifier's. Where it flips, crops, shifts, pads or resizes
+    the image before it encodes it, or encodes it several times, all refers to the image as given here.
+    x: (N, K, H, W) in [0, 1], not normalised, on any device; or an array, or a list of images (K, H, W).
+    targets: None for each image's predicted class; an index or label for all images; a list of them for T
+    targets an image; a tensor (N,) with one index an image, or (N, T).
+    output: what of a class is explained, and what `logits` then holds: "logit"; "relative", the logit less
+    the mean of all classes'; "sigmoid" or "softmax", the probability that these make of the logits, as 1/2 +
+    factor * log-odds with the factor held (the log-odds of a softmax are the logit less the mean of the
+    others', weighted by their own softmax, held too, and less the entropy of it); "probability", the one of
+    both that the network was trained for, as class_names say.
+    class_names: what labels refer to, one for each class; by default those of the model's card, if any. Or
+    `Outputs`, which also say what probabilities are made by, and may name both classes of a single logit.
+    dtype: of the computation; by default the model's own, but float32 at least, whatever autocast says: half
+    precision can underflow to zero.
+    max_batch: how many images are run at once; bounds the memory of large requests.
+    create_graph: leave the explanation in the graph of the weights, and of x if it asks for a gradient, to
+    train with it. It costs one more forward pass; the model must be of the dtype of the computation.
+
+    Raises InputError for a model in training mode or without a linear map, for one that encodes what is no
+    linear map of the image, and for images, targets or options that do not fit. Warns if a part of a logit
+    remains unexplained, because the model has parts that are not linear.
+    Source: Boehle et al. 2022, section 3.3.
+    """
+    known = names_of(model) if class_names is None else class_names
+    if known is not None and not isinstance(known, Outputs):
+        check_names(known)
+    outputs = known if isinstance(known, Outputs) else None
+    made = linear_form(output, outputs)
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        logits = class_logits(network, images)
+        return made(logits if outputs is None else outputs.class_logits(logits))
+
+    x = checked_images(x)
+    names: Sequence[str] | None = known.class_names if isinstance(known, Outputs) else known
+    explanation = explain_output(
+        forward, model, x, targets, names=names, dtype=dtype, max_batch=max_batch, create_graph=create_graph
+    )
+    return replace(explanation, output=output)
+
+
+def explain_output(
+    forward: Forward,
+    model: nn.Module,
+    x: Tensor,
+    targets: Targets,
+    *,
+    names: Sequence[str] | None = None,
+    dtype: torch.dtype | None = None,
+    max_batch: int | None = None,
+    create_graph: bool = False,
+) -> Explanation:
+    """Explain what `forward` makes of a network and images, (N, C), as `explain` does the logits.
+
+    x: (N, K, H, W), not empty; its values are not checked. names: of what `forward` gives. The rest, and what
+    is raised, as in `explain`.
+    """
+    model = unwrapped(model)
+    check_eval(model)
+    if isinstance(targets, Tensor):
+        check_shape(targets, len(x))
+    if max_batch is not None:
+        check_integer("max_batch", max_batch, 1)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype={dtype!r}: allowed are floating-point types, such as torch.float64")
+    own = place_of(model)
+    model_dtype, device = (torch.float32, x.device) if own is None else (own.dtype, own.device)
+    if dtype is None:
+        dtype = torch.promote_types(model_dtype, torch.float32)
+    copied = own is not None and (dtype != own.dtype or own.is_inference())
+    if create_graph and copied:
+        raise InputError(
+            f"the model is of {model_dtype} and would be explained in a copy of {dtype}, whose weights have "
+            "no graph; with create_graph=True give a model of that dtype that was made outside inference mode"
+        )
+
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        full_float32(),
+    ):
+        if copied:
+            model = copy.deepcopy(model).to(dtype)  # a copy: other threads may be using the caller's
+        parts = []
+        for start in range(0, len(x), max_batch or len(x)):
+            some = slice(start, start + (max_batch or len(x)))
+            image = x[some] if create_graph else x[some].detach().clone()
+            theirs = targets[some] if isinstance(targets, Tensor) else targets
+            parts.append(_explain_batch(forward, model, image.to(device, dtype), theirs, names, create_graph))
+    explanation = parts[0][0] if len(parts) == 1 else Explanation.cat([part for part, _ in parts])
+    _warn_of_the_unexplained(explanation, torch.cat([size for _, size in parts]))
+    return explanation
+
+
+def _explain_batch(
+    forward: Forward,
+    model: nn.Module,
+    image: Tensor,
+    targets: Targets,
+    names: Sequence[str] | None,
+    create_graph: bool,
+) -> tuple[Explanation, Tensor]:
+    """The explanation, and (N, T): the sum of the absolute values of the constants' shares in it."""
+    base = image if image.requires_grad else image.detach().requires_grad_()
+    factors = None
+    if create_graph:
+        with recording() as factors:
+            recorded = forward(model, base.clone())
+    with linear_mode(freeze_parameters=not create_graph, factors=factors) as tape:
+        given = base.clone()  # the network may write on it
+        tape.given = given, given._version
+        logits = forward(model, given)
+    if factors is not None:
+        _check_same(recorded, logits, len(factors))
+    if not tape.encodings:
+        raise InputError(f"{type(model).__name__} has no B-cos encoding layer, so no linear map to explain")
+    if not logits.requires_grad:
+        raise InputError(
+            f"what {type(model).__name__} gives has no graph back to the image; leave out torch.no_grad(), "
+            "detach() and rounding inside it"
+        )
+    picked = resolve_targets(targets, logits, names)
+    inputs = [encoding.encoded for encoding in tape.encodings] + tape.constants
+    if len(image) > 1 and any(len(part) != len(image) for part in inputs):
+        # It arranges its images otherwise inside, so whose a part is cannot be seen: one image at a time.
+        each = [
+            _explain_batch(forward, model, image[n : n + 1], picked[n : n + 1], names, create_graph)
+            for n in range(len(image))
+        ]
+        return Explanation.cat([one for one, _ in each]), torch.cat([size for _, size in each])
+    labels = None if names is None else tuple(tuple(names[i] for i in row) for row in picked.tolist())
+    if picked.shape[1] > 1 and _has_compiled_parts(model):  # whose backward pass may give its buffers away
+        each = [
+            _explain_batch(forward, model, image, picked[:, t : t + 1], None, create_graph)
+            for t in range(picked.shape[1])
+        ]
+        parts = ("weights", "contributions", "bias")
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(one, name) for one, _ in each], 1) for name in parts
+        }
+        first = each[0][0].logits
+        return Explanation(first, picked, labels=labels, **joined), torch.cat([size for _, size in each], 1)
+    encodings.check(model, tape, base)
+    weights, bias, size = _gradients(logits, picked, tape, base, create_graph)
+    own = [encoding.encoded for encoding in tape.encodings if encoding.of_the_image]
+    encoded = own[0] if own else encode(base)
+    contributions = ((encoded if create_graph else encoded.detach()).unsqueeze(1) * weights).sum(2)
+    logits = logits if create_graph else logits.detach()
+    return Explanation(logits, picked, weights, contributions, bias, labels), size
+
+
+def _check_same(recorded: Tensor, logits: Tensor, left: int) -> None:
+    """Raise InputError unless both passes of create_graph took the same way."""
+    if left or recorded.shape != logits.shape:
+        raise InputError(DIFFERENT_PASSES)
+    with torch.no_grad():
+        gap, most = (recorded - logits).abs().max(), recorded.abs().max()
+        if gap > ROUNDING * torch.finfo(logits.dtype).eps * most:
+            raise InputError(DIFFERENT_PASSES)
+
+
+def _has_compiled_parts(model: nn.Module) -> bool:
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
+def _gradients(
+    logits: Tensor, targets: Tensor, tape: Tape, image: Tensor, create_graph: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """W(x) (N, T, 2K, H, W), the constants' share (N, T), and the sum of its parts' absolute values (N, T).
+
+    By one backward pass for each of the T targets. Images do not mix in eval mode, so the sum of one logit of
+    each has each image's own gradient.
+    """
+    weights, bias, sizes = [], [], []
+    encoded = [encoding.encoded for encoding in tape.encodings]
+    n, (channels, height, width) = len(image), image.shape[1:]
+    for t in range(targets.shape[1]):
+        found = torch.autograd.grad(
+            logits.gather(1, targets[:, t : t + 1]).sum(),
+            [*encoded, *tape.constants],
+            retain_graph=create_graph or t + 1 < targets.shape[1],
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+        led = [
+            encodings.lead_back(encoding, over, image, create_graph)
+            for encoding, over in zip(tape.encodings, found, strict=False)
+            if over is not None
+        ]
+        shares = [g * c for g, c in zip(found[len(encoded) :], tape.constants, strict=True) if g is not None]
+        sums = [per_image(share, n) for share in shares] + [left for _, left in led if left is not None]
+        absolute = [per_image(share.detach().abs(), n) for share in shares]
+        absolute += [left.detach().abs() for _, left in led if left is not None]
+        none = logits.new_zeros(n)
+        weights.append(
+            sum((over for over, _ in led[1:]), start=led[0][0])
+            if led
+            else image.new_zeros(n, 2 * channels, height, width)
+        )
+        bias.append(torch.stack(sums).sum(0) if sums else none)
+        sizes.append(torch.stack(absolute).sum(0) if absolute else none)
+    shared = torch.stack(bias, 1)
+    return (
+        torch.stack(weights, 1),
+        shared if create_graph else shared.detach(),
+        torch.stack(sizes, 1),
+    )
+
+
+def _warn_of_the_unexplained(explanation: Explanation, constants: Tensor) -> None:
+    """Warn if what is not explained is more than rounding.
+
+    constants: (N, T), the sum of the absolute values of their shares.
+    """
+    with torch.no_grad():
+        info = torch.finfo(explanation.contributions.dtype)
+        explained = at_least_float32(explanation.contributions).sum((-1, -2))
+        chosen = explanation.logits.gather(1, explanation.targets).to(explained)
+        gap = (chosen - explained - explanation.bias.to(explained)).abs()
+        constant = constants.to(explained) + chosen.abs()
+        absolute = at_least_float32(explanation.contributions).abs().sum((-1, -2))
+        wide = info.bits >= 32
+        limit = (ROUNDING if wide else ROUNDING_HALF) * (info.eps * absolute + info.tiny)
+        limit += (ROUNDING_CONSTANT if wide else ROUNDING_HALF) * info.eps * constant
+        share = torch.where(gap > limit, gap / (gap + explained.abs()), 0)
+        most = float(torch.where(gap.isfinite(), share, torch.nan).max())
+    if not math.isfinite(most):
+        warnings.warn(
+            "the explanation holds NaN or infinity, which explains nothing: the model has weights that are "
+            "not finite, or its values leave the range of the dtype; take float32",
+            stacklevel=4,
+        )
+    elif most > 0:
+        warnings.warn(
+            f"up to {most:.1%} of an output is not explained: the model has parts that are not linear in "
+            "linear mode (what constants add is left aside); completeness() gives the gap of each target. "
+            "Use the layers of bcos_zoo.layers",
+            stacklevel=4,
+        )
+
+
+class ExplanationHead(nn.Module):
+    """`explain` as a module that keeps model and settings together. (N, K, H, W) in [0, 1] -> Explanation.
+
+    smooth, percentile: what the pictures of its explanations are made with; class_names: as in `explain`.
+    """
+
+    is_explanation_head = True  # by which `unwrapped` knows it
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        class_names: Sequence[str] | Outputs | None = None,
+        smooth: int = DEFAULT_SMOOTH,
+        percentile: float = DEFAULT_PERCENTILE,
+    ) -> None:
+        super().__init__()
+        self.model = unwrapped(model)
+        self.class_names = class_names
+        self.smooth, self.percentile = smooth, percentile
+
+    def forward(self, x: Tensor, targets: Targets = None, *, output: str = "logit") -> Explanation:
+        explanation = explain(self.model, x, targets, output=output, class_names=self.class_names)
+        return replace(explanation, smooth=self.smooth, percentile=self.percentile)
+
+    def __repr__(self) -> str:
+        return f"ExplanationHead({described(self.model)}, smooth={self.smooth}, percentile={self.percentile})"

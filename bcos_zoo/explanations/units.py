@@ -1,0 +1,153 @@
+"""Units inside a network: how much they answer to an image, and the linear map that makes the answer."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from numbers import Integral
+
+import torch
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+from ..devices import moved
+from ..errors import InputError, closest
+from ..layers import BcosLinear, LayerNorm, PatchEmbed
+from ..metrics.checks import check_integer
+from .engine import explain_output
+from .explanation import Explanation
+from .inputs import check_eval, checked_images, unwrapped
+from .precision import full_float32
+
+
+def explain_unit(
+    model: nn.Module,
+    x: Tensor,
+    layer: str,
+    unit: int,
+    *,
+    position: int | tuple[int, int] | None = None,
+    call: int | None = None,
+    dtype: torch.dtype | None = None,
+    max_batch: int | None = None,
+    create_graph: bool = False,
+) -> Explanation:
+    """Explain one unit inside the network, by the linear map from the image to it, `W_{1->l}(x)`.
+
+    layer: a name in `model.named_modules()`, such as "layer3.1.conv2"; what that module gives is explained.
+    unit: a channel of its output. position: (row, column) in its map, or the index of a token; None for the
+    mean over all. call: which one, from 0 on, if the network calls the layer several times in a pass.
+    Returns an `Explanation` of one target, whose `logits` are the activations (N, 1).
+    All else as in `explain`. Raises InputError for a layer, unit or position that is not there.
+    """
+    x = checked_images(x)
+    check_layer(unwrapped(model), layer)
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        return _activation(network, images, layer, unit, position, call)
+
+    explanation = explain_output(
+        forward, model, x, 0, dtype=dtype, max_batch=max_batch, create_graph=create_graph
+    )
+    where = ("" if call is None else f" call {call}") + ("" if position is None else f" at {position}")
+    labels = ((f"{layer}[{unit}]{where}",),) * len(x)
+    return replace(explanation, labels=labels, output="activation")
+
+
+def activations(
+    model: nn.Module,
+    x: Tensor,
+    layer: str,
+    unit: int,
+    *,
+    position: int | tuple[int, int] | None = None,
+    call: int | None = None,
+) -> Tensor:
+    """(N,): what `explain_unit` would explain. Raises InputError as it does."""
+    network = unwrapped(model)
+    check_eval(network)
+    x = checked_images(x)
+    check_layer(network, layer)
+    with torch.no_grad(), full_float32():
+        return _activation(network, moved(x, network), layer, unit, position, call)[:, 0]
+
+
+def check_layer(network: nn.Module, layer: str) -> None:
+    """Raise InputError if no module of that name is in the network."""
+    if isinstance(layer, nn.Module):
+        names = [name for name, module in network.named_modules() if module is layer and name]
+        called = f", such as {names[0]!r}" if names else ""
+        raise InputError(f"the layer is a module; allowed are names as named_modules() has them{called}")
+    known = [name for name, _ in network.named_modules() if name]
+    if layer not in known:
+        near = closest(str(layer), known)
+        raise InputError(f"no layer named {layer!r}; closest: {near}. named_modules() has all")
+
+
+def _activation(
+    network: nn.Module,
+    images: Tensor,
+    layer: str,
+    unit: int,
+    position: int | tuple[int, int] | None,
+    call: int | None,
+) -> Tensor:
+    """(N, 1): one unit of a layer, at one position or averaged over all."""
+    units = _chosen(_outputs(network, images, layer), layer, call)
+    if units.ndim == 4 and not _units_last(network.get_submodule(layer)):
+        units = units.movedim(1, -1)
+    if not isinstance(unit, Integral) or not 0 <= unit < units.shape[-1]:
+        raise InputError(f"unit {unit} is not in {layer}; allowed are 0 to {units.shape[-1] - 1}")
+    places, chosen = units.shape[1:-1], units[..., unit]
+    if position is None:
+        return chosen.reshape(len(chosen), -1).mean(1, keepdim=True)
+    at = position if isinstance(position, tuple) else (position,)
+    if len(at) != len(places) or not all(0 <= i < size for i, size in zip(at, places, strict=True)):
+        raise InputError(
+            f"position {position} is not in {layer}, a map of {tuple(places)}; None averages over it"
+        )
+    return chosen[(slice(None), *at)][:, None]
+
+
+def _outputs(network: nn.Module, images: Tensor, layer: str) -> list[object]:
+    """What a layer gives in a pass, at each call, before anything that follows can write on it."""
+    given: list[object] = []
+    this_thread = threading.get_ident()
+
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        if threading.get_ident() == this_thread:  # others may be running the same network
+            given.append(output.clone() if isinstance(output, Tensor) else output)
+
+    handle = network.get_submodule(layer).register_forward_hook(keep)
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    return given
+
+
+def _chosen(given: list[object], layer: str, call: int | None) -> Tensor:
+    """The one output that is meant. Raises InputError if it is not clear which, or no tensor of units."""
+    if not given:
+        raise InputError(f"{layer} is not called in a pass; name the layer that holds it, or one inside it")
+    most = len(given) - 1
+    if call is not None:
+        check_integer("call", call, 0)
+    if call is None and most:
+        raise InputError(f"{layer} is called {len(given)} times in a pass; say call=0 to {most}")
+    if call is not None and call > most:
+        raise InputError(f"call={call} is none of {layer} in a pass; allowed are 0 to {most}")
+    units = given[call or 0]
+    if not isinstance(units, Tensor):
+        raise InputError(f"{layer} gives a {type(units).__name__}; name a layer that gives one tensor")
+    if not 2 <= units.ndim <= 4:
+        raise InputError(
+            f"{layer} gives {tuple(units.shape)}; name a layer that gives (N, K), (N, K, H, W) or (N, L, D)"
+        )
+    return units
+
+
+def _units_last(module: nn.Module) -> bool:
+    """Whether a module's four-dimensional output is (N, H, W, D)."""
+    last = (PatchEmbed, BcosLinear, nn.Linear, LayerNorm, nn.LayerNorm)
+    return isinstance(module, last) and not isinstance(module, LayerNorm2d)

@@ -1,0 +1,1 @@
+"""Networks in folders and on the Hugging Face Hub, as timm and bcos_zoo load them, with their cards."""

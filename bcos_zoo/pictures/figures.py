@@ -1,0 +1,64 @@
+"""Figures as SVG and PDF: the text stays text, the pictures keep their pixels. Needs matplotlib."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from ..extras import required
+from .panels import Panel
+
+FORMATS = ("svg", "pdf")
+INCHES = 2.2  # the width of a panel; three make the width of a page
+FONT = 7.0  # points
+_settings = threading.Lock()  # matplotlib's are global: two threads at once could leave them changed for good
+
+
+def check(format_: str) -> None:
+    """Raise InputError for another format, or if matplotlib is missing."""
+    if format_ not in FORMATS:
+        raise InputError(f"format {format_!r}: allowed are {', '.join(FORMATS)}")
+    required("matplotlib", "matplotlib", "plots")
+
+
+def draw(rows: Sequence[Sequence[Panel]], format_: str) -> bytes:
+    """The file of rows of panels with their captions. The same panels give the same bytes.
+
+    Raises InputError as `check`.
+    """
+    check(format_)
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width, height = rows[0][0].picture.size
+    columns = max(len(row) for row in rows)
+    tall = INCHES * height / width + 4 * FONT / 72  # the caption below has two lines
+    figure = Figure(figsize=(columns * INCHES, len(rows) * tall), layout="constrained")
+    FigureCanvasAgg(figure)  # no window, and no pyplot with its global state
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, places in zip(rows, axes, strict=True):
+        for place in places:
+            place.set_axis_off()
+        for panel, place in zip(row, places[: len(row)], strict=True):
+            sharp = panel.sharp or min(panel.picture.size) >= 224
+            place.imshow(_pixels(panel.picture), interpolation="none" if sharp else "bicubic")
+            below: Any = {"xy": (0.5, 0), "xycoords": "axes fraction", "textcoords": "offset points"}
+            text: Any = {"ha": "center", "va": "top", "fontsize": FONT, "parse_math": False}
+            place.annotate(panel.caption, xytext=(0, -3), **below, **text)
+    buffer = io.BytesIO()
+    fixed: Any = {"svg.hashsalt": "bcos_zoo", "svg.fonttype": "none", "pdf.fonttype": 42}
+    with _settings, matplotlib.rc_context(fixed):
+        date = {"Date": None} if format_ == "svg" else {"CreationDate": None}
+        figure.savefig(buffer, format=format_, metadata=date, transparent=True, dpi=200)
+    return buffer.getvalue()
+
+
+def _pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture if picture.mode == "RGBA" else picture.convert("RGB"))

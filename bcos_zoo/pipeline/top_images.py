@@ -1,0 +1,77 @@
+"""What a unit inside a network looks for: the images of a set that it answers to most."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import images
+from ..classifier import Classifier
+from ..errors import InputError
+from ..explanations.units import activations
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A channel of a layer's output, as `explain_unit` names it."""
+
+    layer: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}[{self.index}]"
+
+
+@dataclass(frozen=True)
+class Activation:
+    """How much a unit answers to one image."""
+
+    path: Path
+    value: float
+
+
+def top_images(
+    classifier: Classifier,
+    sources: Iterable[Path],
+    layer: str,
+    unit: int,
+    *,
+    count: int = 9,
+    batch_size: int = 32,
+) -> tuple[list[Activation], list[InputError]]:
+    """The images with the largest activations of a unit, averaged over its map, largest first.
+
+    sources: image files, or folders of them. layer, unit: as in `explain_unit`, which explains what is found.
+    Returns them with an error for each file that cannot be read: one bad file does not stop the others.
+    Raises InputError for a layer or unit that is not there, and for a count or batch_size below 1.
+    """
+    if count < 1 or batch_size < 1:
+        raise InputError(f"count={count}, batch_size={batch_size}: allowed are 1 and more")
+    found: list[Activation] = []
+    errors: list[InputError] = []
+    waiting: list[Path] = []
+    pixels: list[torch.Tensor] = []
+
+    def run() -> None:
+        values = activations(classifier.model, torch.stack(pixels), layer, unit).tolist()
+        found.extend(Activation(path, value) for path, value in zip(waiting, values, strict=True))
+        found[:] = heapq.nlargest(count, found, key=lambda activation: activation.value)
+        waiting.clear()
+        pixels.clear()
+
+    for path in images.find_images(list(sources)):
+        try:
+            pixels.append(classifier.preprocess(path)[0])
+        except InputError as error:
+            errors.append(error)
+            continue
+        waiting.append(path)
+        if len(waiting) == batch_size:
+            run()
+    if waiting:
+        run()
+    return found, errors

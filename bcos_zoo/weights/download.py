@@ -1,0 +1,167 @@
+"""One file from a url: resumed where it broke off, tried again, and named only when its hash is right."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import io
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+# Not torch.hub's: it cannot resume, tries once, and waits for ever for a server that stalls.
+from huggingface_hub.file_download import http_get
+
+from ..errors import WeightsError, reason, redact
+from ..files import move_into_place
+from .checksums import sha256, stamp, state
+
+BUSY = (500, 502, 503, 504)  # of a server; 429 says itself how long to wait, and the client does so
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try
+ANEW = 3  # times that a file may begin anew, at a server that breaks off and cannot continue
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Result = TypeVar("Result")
+
+
+def download(url: str, target: Path, digest: str, size: int | None = None) -> None:
+    """Write what `url` gives to `target`, once it has the sha256 that begins with `digest`; stamped.
+
+    The caller holds `files.locked(target)`. size: of the file, in bytes, if known.
+    What an earlier try left is continued, and what this one leaves stands beside the target under a name of
+    its own. A bar on stderr shows the progress, if that is a terminal. Raises WeightsError.
+    """
+    partial = target.with_name(f".{target.name}.{digest[:16]}.partial")
+    resumed = partial.exists() and partial.stat().st_size > 0
+    hint = f"try again, or put the file at {target} by hand"
+    try:
+        _check_room(target.parent, partial, size)
+        patiently(lambda: _get(url, partial, target.name, size))
+        fault = None
+    except _TooLongError as error:
+        fault = str(error)
+    except Exception as error:  # those of the client, and of the one beneath it, have no common base
+        if _status(error) != 416 or not partial.stat().st_size:  # else the server has no more than is here
+            _clean_up(partial, error)
+            raise WeightsError(
+                f"cannot download {target.name} from {shown(url)} ({reason(error)}); {hint}"
+            ) from error
+        fault = None
+    if fault is None:
+        hashed, got = state(partial), sha256(partial)
+        if got.startswith(digest):
+            move_into_place(partial, target)
+            return stamp(target, got, hashed)
+        fault = f"sha256 expected {digest}, got {got}"
+    partial.unlink()
+    if resumed:  # perhaps the start was of another file
+        return download(url, target, digest, size)
+    raise WeightsError(
+        f"{target.name} from {shown(url)} is not the file expected: {fault}; nothing was kept, {hint}"
+    )
+
+
+def patiently(call: Callable[[], Result]) -> Result:
+    """What `call` gives; called anew, after a while, if a server is busy or a connection is reset."""
+    for wait in WAITS:
+        try:
+            return call()
+        except Exception as error:
+            if not _passing(error):
+                raise
+        time.sleep(wait)
+    return call()
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network."""
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def shown(url: str) -> str:
+    """A url for people: without user, password and query."""
+    return redact(_split(url)[0])
+
+
+def _get(url: str, partial: Path, name: str, size: int | None) -> None:
+    bare, headers = _split(url)
+    with _Partial(partial, size) as stream:
+        if stream.tell() != size:
+            http_get(bare, stream, resume_size=stream.tell(), displayed_filename=name, headers=headers)
+
+
+def _split(url: str) -> tuple[str, dict[str, str]]:
+    """The url without user and password, which the client would write to its log, and headers with them."""
+    headers = {"Accept-Encoding": "identity"}
+    parts = urlsplit(url)
+    credentials, at, host = parts.netloc.rpartition("@")
+    if at:
+        user, _, password = credentials.partition(":")
+        pair = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        headers["Authorization"] = f"Basic {pair}"
+    return parts._replace(netloc=host).geturl(), headers
+
+
+class _TooLongError(Exception):
+    """A server sends more than the whole file."""
+
+
+class _Partial(io.BufferedWriter):
+    """The file that http_get appends to. It does not outgrow `size`, nor begin anew for ever."""
+
+    def __init__(self, path: Path, size: int | None) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self.size = size
+        self.begun = 0
+
+    def write(self, data: Any) -> int:
+        if self.size is not None and self.tell() + len(data) > self.size:
+            raise _TooLongError(f"more than the {self.size} bytes it should have")
+        return super().write(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        self.begun += 1
+        if self.begun > ANEW:
+            raise OSError("the connection breaks off, and the server cannot continue a file")
+        return super().truncate(size)
+
+
+def _check_room(folder: Path, partial: Path, size: int | None) -> None:
+    missing = 0 if size is None else size - (partial.stat().st_size if partial.exists() else 0)
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise OSError(errno.ENOSPC, f"{missing} bytes are missing and {free} are free in {folder}")
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether a fault may be over in a few seconds, and the client has not tried again by itself."""
+    if isinstance(error, LocalEntryNotFoundError):
+        return False  # it asked six times whether the file is there
+    reset = any(isinstance(e, (ConnectionResetError, ConnectionAbortedError)) for e in _causes(error))
+    return reset or _status(error) in BUSY
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status behind an error, if it was one."""
+    responses = (getattr(e, "response", None) for e in _causes(error))
+    return next((int(response.status_code) for response in responses if response is not None), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _clean_up(partial: Path, error: BaseException) -> None:
+    """Keep what can be continued; on a full disk, and of nothing, keep nothing."""
+    try:
+        if getattr(error, "errno", None) in FULL or not partial.stat().st_size:
+            partial.unlink()
+    except OSError:
+        return  # it is not there, or its folder cannot be written: then there is nothing of ours

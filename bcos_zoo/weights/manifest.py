@@ -1,0 +1,392 @@
+"""weights_manifest.json as records: each checkpoint's files, preprocessing, classes, scores, licence, origin.
+
+Nothing else reads the manifest; timm's cards, the downloads and the tables are made from these records. The
+schema beside this file says what a record may hold. An unknown fact is None.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from timm.data import ImageNetInfo
+
+from .. import _startup
+from ..errors import InputError, UnknownModelError, WeightsError, closest, reason
+
+HERE = Path(__file__).resolve().parent
+PACKAGE = HERE.parent
+FILENAME = "weights_manifest.json"
+SCHEMA = "schema.json"
+MORE = "BCOS_ZOO_MANIFEST"
+CROSS_ENTROPY = "CrossEntropy"  # the loss in the recipes of networks whose outputs are a softmax
+
+
+@dataclass(frozen=True)
+class Url:
+    """A file on the web."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a Hugging Face repository at one commit."""
+
+    repo: str  # organisation/name
+    revision: str  # the full commit hash: a branch could change under its checksum
+    filename: str
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A file that comes with bcos_zoo."""
+
+    packaged: str  # relative to the package
+
+    @property
+    def path(self) -> Path:
+        return HERE / self.packaged
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file on this machine."""
+
+    path: Path  # relative to the manifest, where it is not absolute
+
+
+Place = Url | HubFile | Packaged | LocalFile
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One file that holds the weights of a checkpoint."""
+
+    where: Place | None
+    format: str  # "pth", "ckpt" or "safetensors"
+    layout: str  # of the keys: "flat", "sequential" or "lightning"
+    sha256: str | None  # 64 hex digits
+    sha256_prefix: str | None  # the first hex digits, where no more is published
+    bytes: int | None
+
+    @property
+    def digest(self) -> str | None:
+        """What the file's sha256 must start with: all of it, or the published prefix, or None if unknown."""
+        return self.sha256 or self.sha256_prefix
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an RGB image to the network's input, values in [0, 1]; sizes in pixels."""
+
+    input_size: tuple[int, int, int]  # (3, H, W)
+    resize: int  # shorter side before the crop
+    crop: str
+    interpolation: str
+    encoding: str  # "rgb+inverse" or "rgb"; done by the network itself, not by the transform
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the outputs stand for, in their order."""
+
+    count: int
+    labels: str | tuple[str, ...] | None  # a named list as "imagenet-1k", or the names; None of an embedding
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score."""
+
+    name: str  # "top1" or "top5"
+    value: float  # percent
+    dataset: str
+    kind: str  # "published" or "measured"
+    command: str | None  # what measured it
+
+
+@dataclass(frozen=True)
+class ExplanationDefaults:
+    """How a picture of this network's explanation looks best."""
+
+    smooth: int  # window, pixels
+    percentile: float  # of the opacity, in (0, 100], from where on it saturates
+
+
+@dataclass(frozen=True)
+class Licence:
+    """SPDX identifiers of code and weights, and what the training data asks of users."""
+
+    code: str | None
+    weights: str | None
+    data: str | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who made the weights."""
+
+    project: str
+    url: str | None
+    paper: str | None  # arXiv identifier
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One record of the manifest."""
+
+    name: str  # architecture.tag
+    architecture: str
+    arguments: Mapping[str, Any] = field(hash=False)  # of the architecture, if not its own defaults
+    files: tuple[WeightsFile, ...]  # the same weights, in several places
+    preprocessing: Preprocessing
+    classes: Classes
+    params: int | None
+    metrics: tuple[Metric, ...]
+    explanation: ExplanationDefaults | None  # None of a conventional network: it has no exact one
+    licence: Licence
+    origin: Origin
+    recipe: Mapping[str, Any] | str | None = field(hash=False)  # published facts, or the path of our config
+
+    @property
+    def tag(self) -> str:
+        return self.name.partition(".")[2]
+
+    @property
+    def outputs(self) -> str:
+        """What makes a logit a probability, "sigmoid" or "softmax": what the loss taught it to be.
+
+        Our own recipes, and those that are not known, are taken for binary cross-entropy's.
+        """
+        loss = self.recipe.get("loss") if isinstance(self.recipe, Mapping) else None
+        return "softmax" if loss == CROSS_ENTROPY else "sigmoid"
+
+    @property
+    def file(self) -> WeightsFile | None:
+        """The one that is used: the first that has a place, else the first that has a hash."""
+        placed = (file for file in self.files if file.where is not None)
+        return next(placed, None) or next((file for file in self.files if file.digest), None)
+
+
+def load(path: str | os.PathLike[str] | None = None) -> Mapping[str, Checkpoint]:
+    """All records by name, in the order of the file, which is read once.
+
+    path: another manifest than the one that comes with bcos_zoo. Unless given, the records of the file that
+    BCOS_ZOO_MANIFEST names stand beside bcos_zoo's own, and in the place of those of the same name; so do
+    those of the file that it named when the networks were registered, whatever it names since.
+    Raises InputError if the file is no manifest that fits the schema, WeightsError if bcos_zoo's own is
+    missing.
+    """
+    if path is not None:
+        return _read(Path(path))
+    named = os.environ.get(MORE)
+    paths = [*_registered, *([_absolute(named)] if named else [])]
+    return _merged(_own_path(), *dict.fromkeys(paths))
+
+
+def registered() -> Mapping[str, Checkpoint]:
+    """`load()`, or bcos_zoo's own records alone if what BCOS_ZOO_MANIFEST names is no manifest.
+
+    For the import of bcos_zoo, where an error would be a traceback; whoever asks for a checkpoint gets it.
+    """
+    named = [name for name in (_startup.MANIFEST, os.environ.get(MORE)) if name]
+    try:
+        records = _merged(_own_path(), *dict.fromkeys(map(_absolute, named)))
+    except InputError:
+        return _read(_own_path())
+    _registered[:] = dict.fromkeys(map(_absolute, named))
+    return records
+
+
+def checkpoints(architecture: str | None = None) -> tuple[Checkpoint, ...]:
+    """All checkpoints, or those of one architecture, in the order of the manifest."""
+    return tuple(c for c in load().values() if architecture in (None, c.architecture))
+
+
+def default(architecture: str) -> Checkpoint | None:
+    """The checkpoint that the bare name of an architecture stands for: the first that takes no arguments.
+
+    One with arguments is another network than the architecture's own, and only its full name means it.
+    """
+    return next((c for c in checkpoints(architecture) if not c.arguments), None)
+
+
+def get(name: str) -> Checkpoint:
+    """The checkpoint of that full name, `architecture.tag`. Raises UnknownModelError, naming the closest."""
+    known = load()
+    if name not in known:
+        own = [c for c in known if c.startswith(f"{name}.")]
+        raise UnknownModelError(
+            f"no checkpoint named {name!r}; closest: {', '.join(own) or closest(name, known)}. "
+            "`bcos-zoo list --pretrained` shows all"
+        )
+    return known[name]
+
+
+def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Names of the classes, in the order of the logits.
+
+    For ImageNet-1k the first synonym of each synset; "crane" and a few others then name two classes.
+    Raises InputError if the outputs are no classes.
+    """
+    labels = checkpoint.classes.labels
+    if labels is None:
+        raise InputError(
+            f"the outputs of {checkpoint.name} are an embedding, without names; "
+            "for a classifier on its features create the network with num_classes and train it"
+        )
+    return class_list(labels) if isinstance(labels, str) else labels
+
+
+def timm_card(checkpoint: Checkpoint) -> dict[str, Any]:
+    """timm's `PretrainedCfg` of a checkpoint, as a dict.
+
+    Mean 0 and std 1: the network wants values in [0, 1] and encodes them itself. `classifier` and
+    `first_conv` are the family file's to give.
+    """
+    pre, labels = checkpoint.preprocessing, checkpoint.classes.labels
+    licence, paper = checkpoint.licence.weights, checkpoint.origin.paper
+    card = dict(
+        input_size=pre.input_size,
+        crop_pct=_crop_pct(min(pre.input_size[1:]), pre.resize),
+        crop_mode=pre.crop,
+        interpolation=pre.interpolation,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        fixed_input_size=False,
+        num_classes=checkpoint.classes.count,
+        label_names=None if isinstance(labels, str) else labels,
+        license=licence and licence.lower(),  # as timm and the hub write them
+        origin_url=checkpoint.origin.url,
+        paper_ids=paper and f"arXiv:{paper}",
+    )
+    where = checkpoint.file.where if checkpoint.file else None
+    if isinstance(where, Url):
+        card["url"] = where.url
+    elif isinstance(where, HubFile):
+        card |= dict(hf_hub_id=f"{where.repo}@{where.revision}", hf_hub_filename=where.filename)
+    elif isinstance(where, (Packaged, LocalFile)):
+        card["file"] = str(where.path)
+    return {key: value for key, value in card.items() if value is not None}
+
+
+def _crop_pct(side: int, resize: int) -> float:
+    """A float for which timm's floor(side / crop_pct) is exactly `resize`.
+
+    Rounded down, so that the quotient errs upwards, where floor forgives; in few digits, for people read it.
+    """
+    for digits in range(4, 16):
+        unit: int = 10**digits
+        below = side * unit // resize
+        for steps in (below, below - 1):  # the float of an exact decimal may lie above it
+            pct = steps / unit
+            if pct > 0 and math.floor(side / pct) == resize:
+                return pct
+    raise InputError(f"no crop_pct resizes to {resize} pixels for an input of {side}; give sizes of images")
+
+
+def _own_path() -> Path:
+    for folder in (PACKAGE, PACKAGE.parent):  # an installed package; a checkout
+        if (folder / FILENAME).is_file():
+            return folder / FILENAME
+    raise WeightsError(f"no {FILENAME} in {PACKAGE} or above it; reinstall bcos-zoo")
+
+
+_registered: list[Path] = []  # what BCOS_ZOO_MANIFEST named when timm was told of the networks
+
+
+def _absolute(named: str) -> Path:
+    """The folder that a process works in may change; what it was told once stays."""
+    return Path(named).expanduser().absolute()
+
+
+@functools.cache
+def _merged(*paths: Path) -> Mapping[str, Checkpoint]:
+    return MappingProxyType({name: record for path in paths for name, record in _read(path).items()})
+
+
+@functools.cache
+def _read(path: Path) -> Mapping[str, Checkpoint]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a manifest ({reason(error)}); give JSON that fits {HERE / SCHEMA}"
+        ) from error
+    if path != _own_path():  # ours is checked by the tests
+        _check(document, path)
+    records = document["checkpoints"].items()
+    return MappingProxyType({name: _checkpoint(name, record, path) for name, record in records})
+
+
+def _check(document: Any, path: Path) -> None:
+    """Raise InputError unless a manifest from elsewhere fits the schema."""
+    import jsonschema  # here, for few ever need it
+
+    schema = json.loads((HERE / SCHEMA).read_text(encoding="utf-8"))
+    fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(document))
+    if fault is not None:
+        at = "/".join(map(str, fault.absolute_path)) or "the top"
+        raise InputError(f"{path} is not a manifest (at {at}: {fault.message[:200]}); see {HERE / SCHEMA}")
+    for name, record in document["checkpoints"].items():
+        if record["architecture"] != name.partition(".")[0]:
+            raise InputError(
+                f"{path}: {name} is said to be of {record['architecture']}; its name must begin with its "
+                "architecture's"
+            )
+
+
+def _checkpoint(name: str, record: dict[str, Any], path: Path) -> Checkpoint:
+    def file(raw: dict[str, Any]) -> WeightsFile:
+        return WeightsFile(**raw | {"where": _where(raw["where"], path)})
+
+    pre, classes = record["preprocessing"], record["classes"]
+    labels, explanation = classes["labels"], record["explanation"]
+    parsed = dict(
+        arguments={key: _tuple(value) for key, value in record["arguments"].items()},
+        files=tuple(map(file, record["files"])),
+        preprocessing=Preprocessing(**pre | {"input_size": tuple(pre["input_size"])}),
+        classes=Classes(**classes | {"labels": _tuple(labels)}),
+        metrics=tuple(Metric(**metric) for metric in record["metrics"]),
+        explanation=None if explanation is None else ExplanationDefaults(**explanation),
+        licence=Licence(**record["licence"]),
+        origin=Origin(**record["origin"]),
+    )
+    return Checkpoint(**{"name": name} | record | parsed)
+
+
+def _tuple(value: Any) -> Any:
+    """What JSON can only say as a list."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _where(raw: dict[str, str] | None, manifest: Path) -> Place | None:
+    if raw is None:
+        return None
+    if "url" in raw:
+        return Url(**raw)
+    if "path" in raw:
+        return LocalFile(manifest.parent / Path(raw["path"]).expanduser())
+    return Packaged(**raw) if "packaged" in raw else HubFile(**raw)
+
+
+@functools.cache
+def class_list(name: str) -> tuple[str, ...]:
+    """The names of a list of classes, the first of each one's synonyms. Raises InputError for others."""
+    if name != "imagenet-1k":
+        raise InputError(f"no list of classes named {name!r}; allowed: imagenet-1k, or the names themselves")
+    return tuple(description.split(", ")[0] for description in ImageNetInfo(name).label_descriptions())
+
+
+@functools.cache
+def wordnet_numbers() -> tuple[str, ...]:
+    """What the folders of ImageNet-1k are called, such as n01440764, in the order of its classes."""
+    return tuple(ImageNetInfo("imagenet-1k").label_names())

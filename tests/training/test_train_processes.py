@@ -1,0 +1,173 @@
+"""Runs as processes of their own: several at once, and killed ones."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import timm
+import torch
+from small_runs import paint
+
+RECIPE = """
+[model]
+name = "bcos_resnet20"
+args = { layers = [1, 1, 1] }
+
+[data]
+workers = 0
+
+[augment]
+crop = "shift"
+
+[optimizer]
+name = "nmuon"
+lr = 1e-2
+ema_decay = 0.9
+
+[run]
+epochs = 3
+batch_size = 8
+trackers = []
+save_steps = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return paint(tmp_path_factory.mktemp("images"), {"train": 16, "val": 8}, spread=100)
+
+
+@pytest.fixture(scope="module")
+def toml(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def command(toml, images, run, *more):
+    return ["-m", "bcos_zoo", "train", str(toml), str(images), "-o", str(run), *more]
+
+
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def train(toml, images, run, *more):
+    arguments = [sys.executable, *command(toml, images, run, *more)]
+    return subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment())
+
+
+def rows(run):
+    return json.loads((run / "metrics.json").read_text())
+
+
+def weights(run):
+    return timm.create_model(f"local-dir:{run}", pretrained=True).state_dict()
+
+
+def launch_two(toml, images, run, *more):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [*launch, *command(toml, images, run, *more)]
+    return subprocess.run(arguments, check=False, capture_output=True, text=True, env=environment())
+
+
+def train_by_two(toml, images, run, *more):
+    done = launch_two(toml, images, run, *more)
+    assert done.returncode == 0, done.stderr
+    assert "; 2 processes" in done.stderr or "resumed" in done.stderr  # not the same run twice
+
+
+def assert_same_losses(one, two):
+    one, two = rows(one), rows(two)
+    assert len(one) == len(two) == 3
+    for name in ("train_loss", "val_loss"):
+        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], abs=1e-4)
+
+
+@pytest.mark.parametrize("more", [(), ("--set", "run.accumulate=2"), ("--set", "model.args.norm=bn")])
+def test_two_processes_give_the_losses_of_one(toml, images, tmp_path, more):
+    more = (*more, "--set", "optimizer.name=sgd")
+    train(toml, images, tmp_path / "one", *more)
+    train_by_two(toml, images, tmp_path / "two", *more)
+    assert_same_losses(tmp_path / "one", tmp_path / "two")
+
+
+def test_images_that_no_process_but_one_finds_broken_are_all_counted(toml, tmp_path):
+    images = paint(tmp_path / "images", {"train": 16, "val": 8}, spread=100)
+    for path in sorted(images.glob("train/*/*"))[::6]:
+        path.write_bytes(path.read_bytes()[:40])
+    more = ["--set", "data.check=false", "--set", "data.bad_share=0.5"]
+    train_by_two(toml, images, tmp_path / "two", *more)
+    assert rows(tmp_path / "two")[0]["unreadable"] == 6
+
+
+SHARDED = [
+    pytest.param(("optimizer.clip=0.01", "run.accumulate=2", "run.channels_last=true"), id="agc-ema-pieces"),
+    pytest.param(("optimizer.clip=1.0", "optimizer.clip_mode=norm", "optimizer.ema_decay=0"),
+                 id="norm"),
+    pytest.param(("model.train=from:layer3",), id="frozen"),
+    pytest.param(("run.compile=true",), id="compiled"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", SHARDED)
+def test_weights_in_shards_give_the_losses_of_one_process_and_resume(toml, images, tmp_path, changes):
+    changes = ("optimizer.name=adam", "optimizer.lr=1e-3", "run.keep=99", *changes)
+    more = [word for change in changes for word in ("--set", change)]
+    train(toml, images, tmp_path / "one", *more)
+    more += ["--set", "run.shard=true"]
+    train_by_two(toml, images, tmp_path / "two", *more)
+    assert_same_losses(tmp_path / "one", tmp_path / "two")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.allclose(two[key], value, atol=1e-3) for key, value in one.items())
+    for path in sorted((tmp_path / "two" / "state").glob("*.pt"))[5:]:  # as if killed after the fifth step
+        path.unlink()
+    train_by_two(toml, images, tmp_path / "two", *more, "--resume")
+    again = weights(tmp_path / "two")
+    assert all(torch.equal(again[key], value) for key, value in two.items())
+
+
+@pytest.mark.slow
+def test_an_optimiser_that_cannot_do_with_shards_is_refused(toml, images, tmp_path):
+    more = ("--set", "optimizer.name=adafactor", "--set", "run.shard=true")
+    done = launch_two(toml, images, tmp_path / "run", *more)
+    assert (
+        done.returncode != 0 and "error: optimizer Adafactor cannot do with weights in shards" in done.stderr
+    )
+
+
+@pytest.mark.slow
+def test_a_process_killed_ten_times_ends_with_the_same_bits(toml, images, tmp_path):
+    train(toml, images, tmp_path / "whole")
+    draw, run, killed = random.Random(0), tmp_path / "killed", 0
+    while killed < 10:
+        resume = ("--resume",) if list((run / "state").glob("*.pt")) else ()
+        process = subprocess.Popen(
+            [sys.executable, *command(toml, images, run, *resume)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
+        )  # fmt: skip
+        line = process.stderr.readline()
+        while line and "images to learn from" not in line and "resumed" not in line:
+            line = process.stderr.readline()
+        time.sleep(draw.uniform(0, 0.5))  # anywhere: in a step, while a state is written, or between
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.stderr.close()
+        process.wait()
+        if process.returncode == 0:
+            break
+    train(toml, images, run, "--resume")
+    assert killed == 10
+    whole, after = weights(tmp_path / "whole"), weights(run)
+    assert all(torch.equal(after[key], value) for key, value in whole.items())
+    clocks = ("seconds", "images_per_second")
+    assert [{k: v for k, v in row.items() if k not in clocks} for row in rows(run)] == [
+        {k: v for k, v in row.items() if k not in clocks} for row in rows(tmp_path / "whole")
+    ]
