@@ -50,7 +50,7 @@ def test_usage_errors_and_completion_import_nothing_heavy():
         "import importlib.util, bcos_zoo; importlib.util.find_spec('timm'); import timm",
         "import bcos_zoo; from timm import create_model; import timm",
         "import bcos_zoo.models, timm",
-        "from bcos_zoo.explain import explain; import timm",
+        "from bcos_zoo.explanations import explain; import timm",
     ],
 )
 def test_the_import_registers_with_timm_in_any_order(imports):

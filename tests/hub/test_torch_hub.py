@@ -151,7 +151,7 @@ import bcos_zoo
 from safetensors.torch import load_file
 out["used"] = bcos_zoo.__file__
 package = pathlib.Path(bcos_zoo.__file__).parent
-file = load_file(package / "checkpoints" / "bcos_resnet20.cifar10.safetensors")
+file = load_file(package / "weights" / "checkpoints" / "bcos_resnet20.cifar10.safetensors")
 same = lambda model: [key for key, value in model.state_dict().items() if torch.equal(value, file[key])]
 out["same"] = [len(file), len(same(trained)), len(same(tagged))]
 out["random"] = [key for key in same(random) if key.endswith("conv1.weight")]
