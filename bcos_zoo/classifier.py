@@ -22,9 +22,9 @@ from .explanations.explanation import Explanation
 from .explanations.inputs import class_logits, described, unwrapped
 from .explanations.targets import Targets, check_shape
 from .explanations.units import explain_unit
-from .images import sources
+from .images import image_like
 from .images.bounded import card_transform
-from .images.sources import Source, Sources
+from .images.image_like import ImageLike, ImagesLike
 from .outputs import Outputs
 from .weights import config_json, manifest
 
@@ -102,56 +102,56 @@ class Classifier:
         cells = "".join(f"<tr><th>{k}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
         return f"<table>{cells}</table>"
 
-    def preprocess(self, source: Sources) -> Tensor:
+    def preprocess(self, source: ImagesLike) -> Tensor:
         """(N, K, H, W) in [0, 1] of one image or several; tensors as they are.
 
         Raises InputError if one is unreadable, or of other values, or if there is none.
         """
-        if isinstance(source, Tensor) and sources.is_several(source):
-            return sources.checked(source)
-        return sources.stacked([self._prepared(one) for one in sources.each(source)])
+        if isinstance(source, Tensor) and image_like.is_several(source):
+            return image_like.checked(source)
+        return image_like.stacked([self._prepared(one) for one in image_like.each(source)])
 
-    def _prepared(self, one: Source) -> Tensor:
+    def _prepared(self, one: ImageLike) -> Tensor:
         if isinstance(one, Tensor):
-            return sources.checked(one)
+            return image_like.checked(one)
         if (in_chans := self.model.in_chans) not in (1, 3):
             raise InputError(f"this network takes {in_chans} channels; image files have 3 or 1: give tensors")
-        picture = sources.photograph(one)
+        picture = image_like.photograph(one)
         pixels: Tensor = self.transform(picture.convert("L") if in_chans == 1 else picture)
         return pixels
 
-    def _batches(self, source: Sources, batch_size: int) -> Iterator[Tensor]:
+    def _batches(self, source: ImagesLike, batch_size: int) -> Iterator[Tensor]:
         """`preprocess` of some images at a time; no more are opened than are at work."""
-        if isinstance(source, Tensor) and sources.is_several(source):
-            yield from map(torch.stack, sources.batched(sources.checked(source), batch_size))
+        if isinstance(source, Tensor) and image_like.is_several(source):
+            yield from map(torch.stack, image_like.batched(image_like.checked(source), batch_size))
         else:
-            prepared = map(self._prepared, sources.each(source))
-            yield from map(sources.stacked, sources.batched(prepared, batch_size))
+            prepared = map(self._prepared, image_like.each(source))
+            yield from map(image_like.stacked, image_like.batched(prepared, batch_size))
 
     @overload
-    def view(self, source: Source) -> Image.Image: ...  # type: ignore[overload-overlap]  # a text is iterable
+    def view(self, source: ImageLike) -> Image.Image: ...  # type: ignore[overload-overlap]  # a text is iterable
     @overload
-    def view(self, source: Iterable[Source]) -> list[Image.Image]: ...
-    def view(self, source: Sources) -> Image.Image | list[Image.Image]:
+    def view(self, source: Iterable[ImageLike]) -> list[Image.Image]: ...
+    def view(self, source: ImagesLike) -> Image.Image | list[Image.Image]:
         """The part of an image that the network sees, in more pixels than it sees: what a person is shown."""
-        views = [self._seen(one) for one in sources.each(source)]
-        return views if sources.is_several(source) else views[0]
+        views = [self._seen(one) for one in image_like.each(source)]
+        return views if image_like.is_several(source) else views[0]
 
-    def _seen(self, one: Source) -> Image.Image:
-        pixels = self._view(sources.photograph(one)).mul(255).round()
+    def _seen(self, one: ImageLike) -> Image.Image:
+        pixels = self._view(image_like.photograph(one)).mul(255).round()
         return Image.fromarray(pixels.to(torch.uint8).permute(1, 2, 0).numpy())
 
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, source: Source, top_k: int = ..., *, batch_size: int = ...
+        self, source: ImageLike, top_k: int = ..., *, batch_size: int = ...
     ) -> list[Prediction]: ...
     @overload
     def predict(
-        self, source: Iterable[Source], top_k: int = ..., *, batch_size: int = ...
+        self, source: Iterable[ImageLike], top_k: int = ..., *, batch_size: int = ...
     ) -> list[list[Prediction]]: ...
     @torch.inference_mode()
     def predict(
-        self, source: Sources, top_k: int = 5, *, batch_size: int = BATCH_SIZE
+        self, source: ImagesLike, top_k: int = 5, *, batch_size: int = BATCH_SIZE
     ) -> list[Prediction] | list[list[Prediction]]:
         """The `top_k` most probable classes, best first; of several images, a list of such lists.
 
@@ -159,9 +159,9 @@ class Classifier:
         """
         parts = (self.logits(x).cpu() for x in self._batches(source, batch_size))
         answers = [self.rank(row, top_k) for part in parts for row in part]
-        return answers if sources.is_several(source) else answers[0]
+        return answers if image_like.is_several(source) else answers[0]
 
-    def logits(self, source: Sources) -> Tensor:
+    def logits(self, source: ImagesLike) -> Tensor:
         """(N, C), one for each class, of all these images at once.
 
         A tensor (N, K, H, W) goes to the model as it is, unchecked.
@@ -186,19 +186,19 @@ class Classifier:
         return torch.device("cpu") if own is None else own.device
 
     def explain(
-        self, source: Sources, targets: Targets = None, *, batch_size: int = EXPLAINED
+        self, source: ImagesLike, targets: Targets = None, *, batch_size: int = EXPLAINED
     ) -> Explanation:
         """Explain one or several images; `targets` as in `bcos_zoo.explain`, labels allowed."""
         if isinstance(targets, Tensor):  # a row for each image, so these are counted first
             source = self.preprocess(source)
             check_shape(targets, len(source))
-            rows: Iterator[Targets] = map(torch.stack, sources.batched(targets, batch_size))
+            rows: Iterator[Targets] = map(torch.stack, image_like.batched(targets, batch_size))
         else:
             rows = repeat(targets)
         return Explanation.cat([self.head(x, next(rows)) for x in self._batches(source, batch_size)])
 
     def explain_unit(
-        self, source: Sources, layer: str, unit: int, *, batch_size: int = EXPLAINED
+        self, source: ImagesLike, layer: str, unit: int, *, batch_size: int = EXPLAINED
     ) -> Explanation:
         """Explain a unit inside the network, averaged over its map, as `bcos_zoo.explain_unit` does."""
         parts = [explain_unit(self.model, x, layer, unit) for x in self._batches(source, batch_size)]
@@ -240,7 +240,7 @@ def load(name: str | os.PathLike[str]) -> Classifier:
     return Classifier(model, names, smooth=settings.smooth, percentile=settings.percentile)
 
 
-def of_source(model: Any, source: config_json.Source) -> Classifier:
+def of_source(model: Any, source: config_json.ConfigJson) -> Classifier:
     """The network of a folder or repository with the class names and settings of its config.json.
 
     Raises InputError for an embedding, WeightsError if the names do not fit the outputs.

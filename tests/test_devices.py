@@ -6,7 +6,7 @@ from torch import nn
 
 import bcos_zoo
 from bcos_zoo import InputError, devices
-from bcos_zoo.training import machine
+from bcos_zoo.training import runtime
 from bcos_zoo.training.recipe import Model, Recipe, Run
 
 ACCELERATOR = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -110,15 +110,15 @@ def recipe_on(device: str) -> Recipe:
 def test_a_run_is_refused_where_its_device_is_not(monkeypatch, tmp_path):
     machine_without(monkeypatch)
     with pytest.raises(InputError, match="cuda:1 was asked for"):
-        machine.accelerator(recipe_on("cuda:1"), tmp_path)
-    assert machine.accelerator(recipe_on("cpu"), tmp_path).device == torch.device("cpu")
+        runtime.accelerator(recipe_on("cuda:1"), tmp_path)
+    assert runtime.accelerator(recipe_on("cpu"), tmp_path).device == torch.device("cpu")
 
 
 def test_several_processes_do_not_share_one_device(monkeypatch, tmp_path):
     machine_with(monkeypatch, "cuda", 2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="one device, and several processes"):
-        machine.accelerator(recipe_on("cuda:1"), tmp_path)
+        runtime.accelerator(recipe_on("cuda:1"), tmp_path)
 
 
 @pytest.mark.gpu

@@ -26,20 +26,22 @@ if TYPE_CHECKING:
 
 SHOWN = 20  # classes at most whose names are all said
 
-Model = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
         help="A checkpoint, hf-hub:org/name, a folder; if not given, the best one that comes with bcos_zoo.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help=f"Where to compute: {DEVICES}.")]
-BatchSize = Annotated[
+DeviceOption = Annotated[str, typer.Option("--device", help=f"Where to compute: {DEVICES}.")]
+BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", min=1, help="Images at once: more is faster and takes more memory.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
+]
 Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
-Folder = Annotated[Path, typer.Option("-o", help="Folder for what is written.")]
+FolderOption = Annotated[Path, typer.Option("-o", help="Folder for what is written.")]
 
 
 def load(model: str | None, device: str) -> tuple[str, Classifier]:

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import InputError
 from .choices import EXPLAINERS, METRICS, PREDICTIONS
-from .console import BatchSize, Device, Json, Model, console, load, print_json
+from .console import BatchSizeOption, DeviceOption, JsonOption, ModelOption, console, load, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,10 +26,10 @@ def evaluate_(
             "a CSV too."
         ),
     ],
-    model: Model = None,
-    device: Device = "auto",
-    batch_size: BatchSize = 250,
-    as_json: Json = False,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    batch_size: BatchSizeOption = 250,
+    as_json: JsonOption = False,
     metric: Annotated[
         list[str] | None,
         typer.Option("--metric", help=f"{', '.join(PREDICTIONS)}; or of explanations: {', '.join(METRICS)}."),
@@ -85,7 +85,7 @@ def evaluate_(
     from rich.progress import Progress
 
     from .. import evaluate
-    from ..training import machine
+    from ..training import runtime
 
     wanted = metric or ["accuracy"]
     explained = tuple(one for one in wanted if one not in PREDICTIONS)
@@ -105,7 +105,7 @@ def evaluate_(
         progress = Progress(console=console(stderr=True))
         summary = evaluate.run(classifier, data, folder, settings, batch_size=batch_size, progress=progress)
         document |= {"folder": str(folder), "summary": evaluate.for_json(summary)}
-    if not machine.is_main():  # one table is enough
+    if not runtime.is_main():  # one table is enough
         return None
     if predicted:
         found = evaluate.measure(classifier, data, asked, group=group, batch_size=batch_size)

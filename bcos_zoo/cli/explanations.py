@@ -11,12 +11,12 @@ import typer
 from ..errors import InputError
 from .choices import FORMATS, PICTURES, TOLERANCE
 from .console import (
-    BatchSize,
-    Device,
-    Folder,
+    BatchSizeOption,
+    DeviceOption,
+    FolderOption,
     Images,
-    Json,
-    Model,
+    JsonOption,
+    ModelOption,
     load,
     on_one_line,
     parse_target,
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 def predict(
     paths: Images,
-    model: Model = None,
+    model: ModelOption = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many classes.")] = 5,
-    device: Device = "auto",
-    batch_size: BatchSize = 32,
-    as_json: Json = False,
+    device: DeviceOption = "auto",
+    batch_size: BatchSizeOption = 32,
+    as_json: JsonOption = False,
 ) -> None:
     """Classify images."""
     from .. import images, pipeline
@@ -60,11 +60,11 @@ def predict(
 
 def explain(
     paths: Images,
-    model: Model = None,
+    model: ModelOption = None,
     target: Annotated[
         list[str] | None, typer.Option("--target", help="Class label or index; give it again for more.")
     ] = None,
-    folder: Folder = Path("."),
+    folder: FolderOption = Path("."),
     picture: Annotated[str, typer.Option("--picture", help=", ".join(PICTURES))] = "figure",
     format_: Annotated[str, typer.Option("--format", help=", ".join(FORMATS))] = "png",
     contrast: Annotated[
@@ -78,9 +78,9 @@ def explain(
         str | None, typer.Option("--layer", help="Explain a unit of this layer, such as layer3.1.conv2.")
     ] = None,
     unit: Annotated[int | None, typer.Option("--unit", help="Which unit of --layer, from 0.")] = None,
-    device: Device = "auto",
-    batch_size: BatchSize = 1,
-    as_json: Json = False,
+    device: DeviceOption = "auto",
+    batch_size: BatchSizeOption = 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Explain images and clips: image, contribution map and colour explanation side by side, or as chosen."""
     from .. import images, pipeline
@@ -97,7 +97,7 @@ def explain(
     pair = (
         (parse_target(classifier, contrast[0]), parse_target(classifier, contrast[1])) if contrast else None
     )
-    order = pipeline.Order(picture, format_, pair, shared_scale, seconds, explained)
+    order = pipeline.RenderOptions(picture, format_, pair, shared_scale, seconds, explained)
     targets = [parse_target(classifier, one) for one in target] if target else None
     documents: list[Any] = []
     answers = pipeline.explain_files(
@@ -145,12 +145,12 @@ def units(
     paths: Images,
     layer: Annotated[str, typer.Option("--layer", help="Such as layer3.1.conv2.")],
     unit: Annotated[int, typer.Option("--unit", help="A channel of what the layer gives, from 0.")],
-    model: Model = None,
+    model: ModelOption = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 9,
-    folder: Folder = Path("."),
-    device: Device = "auto",
-    batch_size: BatchSize = 32,
-    as_json: Json = False,
+    folder: FolderOption = Path("."),
+    device: DeviceOption = "auto",
+    batch_size: BatchSizeOption = 32,
+    as_json: JsonOption = False,
 ) -> None:
     """Find the images that a unit inside the network answers to most, and draw them with what it sees."""
     from .. import pipeline
@@ -190,8 +190,8 @@ def verify_bundle(
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="Relative to the largest value of an array.")
     ] = TOLERANCE,
-    device: Device = "auto",
-    as_json: Json = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Recompute an explanation from its image and network; exit with 2 unless all of it holds."""
     from .. import devices

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError, closest
-from .console import SHOWN, Json, print_json, print_table
+from .console import SHOWN, JsonOption, print_json, print_table
 
 Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph of the card's explanation.")]
 
@@ -17,7 +17,7 @@ Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph of the
 def list_(
     pattern: Annotated[str, typer.Argument(help="Shell wildcards.")] = "*",
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Checkpoints only.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List architectures, or checkpoints."""
     from .. import zoo
@@ -42,7 +42,7 @@ def list_(
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="An architecture or a checkpoint.")], as_json: Json = False
+    name: Annotated[str, typer.Argument(help="An architecture or a checkpoint.")], as_json: JsonOption = False
 ) -> None:
     """Show what is known of an architecture and its checkpoints."""
     from .. import zoo

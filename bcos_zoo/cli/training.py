@@ -13,13 +13,13 @@ import typer
 
 from ..errors import InputError
 from .choices import DEVICES
-from .console import Folder, Json, console, print_json
+from .console import FolderOption, JsonOption, console, print_json
 
 if TYPE_CHECKING:
     from ..data import Task
     from ..training.recipe import Recipe
 
-Source = Annotated[
+DataOption = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
@@ -39,7 +39,7 @@ Group = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
-BatchSize = Annotated[
+BatchSizeOption = Annotated[
     int | None,
     typer.Option("--batch-size", min=1, help="Images a step; as the recipe says if not given."),
 ]
@@ -51,7 +51,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, 
 
 
 def finetune(
-    data: Source,
+    data: DataOption,
     model: Annotated[
         str | None,
         typer.Option(
@@ -66,11 +66,11 @@ def finetune(
     ] = "full",
     changes: Set = None,
     device: Where = None,
-    batch_size: BatchSize = None,
+    batch_size: BatchSizeOption = None,
     group: Group = None,
     resume: Resume = False,
     dry_run: DryRun = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn a network into a classifier of your own images."""
     from .. import zoo
@@ -90,15 +90,15 @@ def finetune(
 
 def train_(
     config: Annotated[Path, typer.Argument(help="A TOML file, such as those in configs/.")],
-    data: Source,
-    folder: Folder = Path("runs/train"),
+    data: DataOption,
+    folder: FolderOption = Path("runs/train"),
     changes: Set = None,
     device: Where = None,
-    batch_size: BatchSize = None,
+    batch_size: BatchSizeOption = None,
     group: Group = None,
     resume: Resume = False,
     dry_run: DryRun = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a network as a recipe says."""
     from ..training import effects, recipe
@@ -149,11 +149,11 @@ def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
 def _run(
     wanted: Recipe, task: Task, source: str, folder: Path, resume: bool, dry_run: bool, as_json: bool
 ) -> None:
-    from ..training import engine, machine, recipe
-    from ..training.plan import plan
+    from ..training import engine, recipe, runtime
+    from ..training.dry_run import dry_run as facts_of
 
     if dry_run:
-        facts = plan(wanted, task, folder)
+        facts = facts_of(wanted, task, folder)
         if as_json:
             return print_json(facts | {"recipe": asdict(wanted)})
         lines = "".join(f"# {key}: {value}\n" for key, value in facts.items())
@@ -161,7 +161,7 @@ def _run(
     with _progress() as progress:
         name = Path(source).name or source
         result = engine.train(wanted, task, folder, resume=resume, source=name, log=_log, progress=progress)
-    if not machine.is_main():
+    if not runtime.is_main():
         return None
     if as_json:
         return print_json(asdict(result) | {"folder": str(result.folder)})
@@ -181,7 +181,7 @@ def _log(line: str) -> None:
 def _progress() -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from ..training import machine
+    from ..training import runtime
 
     err = console(stderr=True)
     columns = (
@@ -190,7 +190,7 @@ def _progress() -> Iterator[Any]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=not machine.is_main()) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not runtime.is_main()) as bar:
         one = bar.add_task("loss", total=None)
 
         def advance(done: int, total: int, loss: float) -> None:

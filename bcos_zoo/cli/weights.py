@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Json, print_json
+from .console import JsonOption, print_json
 
 if TYPE_CHECKING:
     from .. import weights
@@ -21,7 +21,7 @@ CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Another cach
 
 
 @app.command()
-def fetch(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+def fetch(names: Names, cache_dir: CacheDir = None, as_json: JsonOption = False) -> None:
     """Download the files of checkpoints, unless they are there, and verify them."""
     from .. import weights, zoo
 
@@ -30,7 +30,7 @@ def fetch(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> No
 
 
 @app.command()
-def path(names: Names, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+def path(names: Names, cache_dir: CacheDir = None, as_json: JsonOption = False) -> None:
     """Say where the files of checkpoints are, or would be after a download."""
     from .. import weights, zoo
 
@@ -46,7 +46,7 @@ def _print_files(files: dict[str, str], as_json: bool) -> None:
 
 
 @app.command()
-def verify(names: Some = None, cache_dir: CacheDir = None, as_json: Json = False) -> None:
+def verify(names: Some = None, cache_dir: CacheDir = None, as_json: JsonOption = False) -> None:
     """Hash the files that are here, of all checkpoints or of some; exit with 2 if one is bad."""
     from .. import weights, zoo
 
@@ -83,7 +83,7 @@ def _size(count: int | None) -> str:
 def list_weights(
     cached: Annotated[bool, typer.Option("--cached", help="Only those whose files are here.")] = False,
     cache_dir: CacheDir = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the checkpoints, with the sizes of the files that are here."""
     from .. import weights, zoo
@@ -116,7 +116,7 @@ def convert(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn a published file, in whatever layout it has its weights, into a .safetensors file of our own."""
     from .. import zoo

@@ -5,7 +5,7 @@ from .augment import Augment, make_mixup, train_transform
 from .batches import Batch
 from .folders import list_folder
 from .loader import Augmented, train_loader, val_loader
-from .order import Order
+from .sampler import SeededBatchSampler
 from .samples import Samples, of_files
 from .scan import UnreadableError
 from .seeds import seeded
@@ -17,7 +17,7 @@ __all__ = [
     "Augment",
     "Augmented",
     "Batch",
-    "Order",
+    "SeededBatchSampler",
     "Samples",
     "Stream",
     "Task",

@@ -14,7 +14,7 @@ from PIL import Image
 from .. import images
 from ..errors import InputError, reason
 from . import groups
-from .found import Found, by_names
+from .labelled import LabelledSet, by_names
 from .layout import arranged, is_hidden
 
 
@@ -42,7 +42,7 @@ class Members:
         return f"{self.archives[self.places[index, 0]]}/{self.names[index]}"
 
 
-def from_tar(path: Path, train_split: str, val_split: str | None, group: str | None = None) -> Found:
+def from_tar(path: Path, train_split: str, val_split: str | None, group: str | None = None) -> LabelledSet:
     """The images of a tar of class folders, or of one that holds a folder of these for each part.
 
     group: a pattern on paths in the tar. Raises InputError for what is no whole tar, for one that is

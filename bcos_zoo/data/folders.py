@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from .. import images
 from ..errors import InputError
 from . import groups
-from .found import Found, by_names
+from .labelled import LabelledSet, by_names
 from .layout import arranged, is_hidden
 from .samples import Files
 
@@ -29,7 +29,7 @@ def list_folder(root: str | Path) -> tuple[list[Path], list[int], tuple[str, ...
     return paths, labels, names
 
 
-def from_folder(root: Path, train_split: str, val_split: str | None, group: str | None = None) -> Found:
+def from_folder(root: Path, train_split: str, val_split: str | None, group: str | None = None) -> LabelledSet:
     """The images of a folder of class folders, or of one that holds a folder of these for each part.
 
     group: a pattern on paths below root. Raises InputError as `list_folder`, `arranged` and `by_names` do.

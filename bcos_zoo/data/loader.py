@@ -12,7 +12,7 @@ from ..errors import InputError
 from . import seeds
 from .augment import Transform
 from .batches import Batch, Item, settings
-from .order import Key, Order
+from .sampler import Key, SeededBatchSampler
 from .samples import Samples, fault, in_memory
 from .stream import Stream, StreamLoader
 
@@ -56,7 +56,7 @@ class Augmented(Dataset[Item]):
 def train_loader(
     samples: Samples | Stream,
     transform: Transform,
-    order: Order,
+    order: SeededBatchSampler,
     *,
     seed: int,
     workers: int = 0,

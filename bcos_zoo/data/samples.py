@@ -22,7 +22,7 @@ AHEAD = 4  # images a thread that may be decoded before they are asked for
 ARRAY = 2**26  # bytes, about, of one array of images in memory
 
 
-class Source(Protocol):
+class ImageStore(Protocol):
     """Images by number. `load` gives RGB, or raises InputError with the image's name; `content` its bytes."""
 
     def load(self, index: int) -> Image.Image: ...
@@ -53,7 +53,7 @@ class Files:
 class Samples:
     """One split of a set of images."""
 
-    source: Source
+    source: ImageStore
     indices: Tensor  # (M,) int64, numbers in the source
     labels: Tensor  # (M,) int64 class indices; or (M, C) float 0 and 1, several labels an image
     groups: np.ndarray | None = None  # (M,) texts: images of one group stay on one side of every split

@@ -17,7 +17,7 @@ from ..errors import InputError, reason
 from ..extras import required
 from . import groups, parts
 from .archives import Members
-from .found import Found, to_labels, unknown_labels, values_of
+from .labelled import LabelledSet, to_labels, unknown_labels, values_of
 from .layout import is_hidden
 from .samples import Samples
 
@@ -27,7 +27,7 @@ Part = tuple[str, int, int]  # name in the tar, first byte, bytes
 
 def from_shards(
     name: str, train_split: str, val_split: str | None, *, label_key: str, group: str | None = None
-) -> Found:
+) -> LabelledSet:
     """Shards in a folder, read at any place: their whole order is shuffled, unlike that of a stream.
 
     name: `wds/FOLDER`. Splits are names in the folder's _info.json, or patterns such as a-{000..012}.tar, as
@@ -75,7 +75,7 @@ def from_shards(
             continue
         grouped = None if group is None else groups.by_pattern(name, group, source.names)
         found[use] = Samples(source, torch.arange(len(targets)), labels, grouped)
-    return Found(found["train"], found.get("val"), classes, found.get("test"), tuple(notes))
+    return LabelledSet(found["train"], found.get("val"), classes, found.get("test"), tuple(notes))
 
 
 def _listed(info: Path) -> list[str]:

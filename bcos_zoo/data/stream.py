@@ -19,8 +19,8 @@ from ..extras import required
 from . import parts, seeds
 from .augment import Transform
 from .batches import Batch, Item, settings
-from .found import to_labels, values_of
-from .order import Order
+from .labelled import to_labels, values_of
+from .sampler import SeededBatchSampler
 from .samples import Memory, Samples, fault
 
 SHARDS_LOG = "timm.data.readers.reader_wds"  # where timm says, and only there, which images it passed over
@@ -127,7 +127,7 @@ class StreamLoader:
     """Batches of a stream, from where `order` stands: what came before is read, but not augmented."""
 
     def __init__(
-        self, stream: Stream, transform: Transform, order: Order, *, seed: int, workers: int = 0
+        self, stream: Stream, transform: Transform, order: SeededBatchSampler, *, seed: int, workers: int = 0
     ) -> None:
         self.stream, self.transform, self.order, self.seed = stream, transform, order, seed
         shards = stream.open(training=True).shards

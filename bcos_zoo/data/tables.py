@@ -14,7 +14,7 @@ import torch
 
 from ..errors import InputError
 from . import groups, parts
-from .found import Found, by_names, parted
+from .labelled import LabelledSet, by_names, parted
 from .samples import Files, Samples
 
 PATHS = ("path", "image", "file", "filename")
@@ -50,7 +50,7 @@ class Table:
 
 def from_csv(
     path: Path, train_split: str = "train", val_split: str | None = None, group: str | None = None
-) -> Found:
+) -> LabelledSet:
     """The images that a CSV lists by path, relative to its folder, with a label, or with several.
 
     Columns, whatever their case: `path`; then `label`, one name, or `labels`, names with | or ; between them

@@ -15,8 +15,8 @@ from ..errors import InputError
 from . import groups, identity, options, splits
 from .archives import from_tar
 from .folders import from_folder
-from .found import Found
-from .named import from_hugging_face, from_torchvision
+from .labelled import LabelledSet
+from .libraries import from_hugging_face, from_torchvision
 from .samples import Samples
 from .scan import Scan, check_share, scan
 from .shards import from_shards
@@ -211,7 +211,9 @@ def open_task(
     )  # fmt: skip
 
 
-def _divided(found: Found, val_share: float, folds: int | None, fold: int, seed: int) -> dict[str, Samples]:
+def _divided(
+    found: LabelledSet, val_share: float, folds: int | None, fold: int, seed: int
+) -> dict[str, Samples]:
     """The parts of a set, validation drawn from training where it has none. All images count, be they
     readable: so one that breaks changes no side of any other.
     """
@@ -247,7 +249,7 @@ def _twice(whole: dict[str, Samples], scans: dict[str, Scan]) -> list[str]:
     return lines
 
 
-def _from_disk(path: Path, train_split: str, val_split: str | None, group: str | None) -> Found:
+def _from_disk(path: Path, train_split: str, val_split: str | None, group: str | None) -> LabelledSet:
     if path.is_dir():
         return from_folder(path, train_split, val_split, group)
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):

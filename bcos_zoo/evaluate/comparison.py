@@ -24,7 +24,7 @@ from ..weights import state_dicts
 from .accuracy import BATCH_SIZE, labelled_files
 from .objects import Boxes, Objects, read_boxes, read_masks
 from .samples import Pool, Sample, energy_pool
-from .scoring import Row, Scorer
+from .scoring import Scorer, ScoreRow
 from .settings import Settings
 
 
@@ -37,7 +37,7 @@ def compare(
     batch_size: int = BATCH_SIZE,
     share: tuple[int, int] = (0, 1),
     progress: Callable[[str, int, int], None] = lambda name, done, of: None,
-) -> list[Row]:
+) -> list[ScoreRow]:
     """Measure explanations on `root/<class>/<image>`; returns the rows of all that `folder` then holds.
 
     For "energy" with boxes that name their classes, `root` may be any folder of images.
@@ -75,9 +75,9 @@ def compare(
     return list(rows(folder))
 
 
-def rows(folder: Path) -> Iterator[Row]:
+def rows(folder: Path) -> Iterator[ScoreRow]:
     """The rows in a folder; the unfinished sample that a killed run may have left is no row."""
-    complete: dict[tuple[str, str, int], list[Row]] = {}
+    complete: dict[tuple[str, str, int], list[ScoreRow]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text().splitlines():
             try:

@@ -14,7 +14,7 @@ from ..classifier import Classifier
 from ..extras import required
 from .accuracy import BATCH_SIZE
 from .comparison import compare, rows
-from .scoring import Row
+from .scoring import ScoreRow
 from .settings import CURVES, Settings
 from .summary import box_plot, curve_plot, summarise, write_tables
 
@@ -58,7 +58,7 @@ def run(
     return summarise(found)
 
 
-def _chance(rows: list[Row], metric: str) -> float | None:
+def _chance(rows: list[ScoreRow], metric: str) -> float | None:
     """The mean score of a map that says nothing, if the metric has one."""
     chances = [row["chance"] for row in rows if row["metric"] == metric and "chance" in row]
     return statistics.fmean(chances) if chances else None

@@ -24,7 +24,7 @@ from .settings import Settings
 
 STEPS = 64  # of a deletion curve
 OF_PROBABILITIES = ("rise", "lime")  # the explainers that look at the class's probability
-Row = dict[str, Any]
+ScoreRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Scorer:
         assert self.objects is not None  # `Settings` has asked for them
         return in_view(self.objects, self.classifier, sample.paths[0], int(sample.targets[0]))
 
-    def rows(self, sample: Sample, explainer: str, metric: str) -> list[Row]:
+    def rows(self, sample: Sample, explainer: str, metric: str) -> list[ScoreRow]:
         """One row a target: its score and, with some metrics, more. chance: the score of a constant map."""
         device = self.classifier.device
         images = torch.cat([self.classifier.preprocess(path) for path in sample.paths]).to(device)

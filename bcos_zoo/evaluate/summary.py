@@ -13,18 +13,18 @@ import numpy as np
 
 from ..extras import required
 from ..files import SOFTWARE, replacing
-from .scoring import Row
+from .scoring import ScoreRow
 
 PERCENTILES = (5, 25, 50, 75, 95)
 LESS_IS_BETTER = frozenset({"deletion", "insertion-least", "stability", "completeness"})
 
 
-def summarise(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def summarise(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
     """For each metric and explainer: samples, maps, mean and percentiles of the scores; best median first.
 
     "chance" is the mean score of a map that says nothing, where the rows have one.
     """
-    groups: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[tuple[str, str], list[ScoreRow]] = {}
     for row in rows:
         groups.setdefault((row["metric"], row["explainer"]), []).append(row)
     table = []
@@ -59,7 +59,7 @@ def for_json(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def write_tables(rows: list[Row], folder: str | Path) -> tuple[Path, Path]:
+def write_tables(rows: list[ScoreRow], folder: str | Path) -> tuple[Path, Path]:
     """`summary.json` and `rows.parquet` in a folder; returns their paths.
 
     Raises InputError if pandas or pyarrow, of the extra `eval`, is not installed.
@@ -73,7 +73,7 @@ def write_tables(rows: list[Row], folder: str | Path) -> tuple[Path, Path]:
 
 
 def box_plot(
-    rows: list[Row], path: str | Path, *, metric: str = "localisation", chance: float | None = None
+    rows: list[ScoreRow], path: str | Path, *, metric: str = "localisation", chance: float | None = None
 ) -> Path:
     """Scores of each explainer as boxes (quartiles; whiskers at 5 and 95 %), best median first.
 
@@ -115,7 +115,7 @@ def box_plot(
     return path
 
 
-def curve_plot(rows: list[Row], path: str | Path, *, metric: str = "deletion") -> Path:
+def curve_plot(rows: list[ScoreRow], path: str | Path, *, metric: str = "deletion") -> Path:
     """The target's probability as pixels go or come, along one of CURVES: of each explainer, the mean.
 
     path: .png, .svg or .pdf. Raises InputError if matplotlib, of the extra `plots`, is not installed.

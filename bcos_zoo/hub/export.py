@@ -21,7 +21,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from .._version import __version__
 from ..classifier import Classifier
 from ..errors import InputError, WeightsError, redact
-from ..images.sources import Source
+from ..images.image_like import ImageLike
 from ..weights import config_json
 from . import folder as hub_folder
 
@@ -30,7 +30,7 @@ def export(
     source: Classifier | str,
     folder: str | os.PathLike[str],
     *,
-    sample: Source | None = None,
+    sample: ImageLike | None = None,
     force: bool = False,
 ) -> Path:
     """Write a network as a folder that `timm.create_model("local-dir:FOLDER")` and `bcos_zoo.load` take.
@@ -73,7 +73,7 @@ def push_to_hub(
     revision: str | None = None,
     commit_message: str | None = None,
     create_pr: bool = False,
-    sample: Source | None = None,
+    sample: ImageLike | None = None,
 ) -> str:
     """Put a network on the Hugging Face Hub, in one commit; the repository is created if there is none.
 

@@ -29,8 +29,8 @@ from ..explanations.engine import explain
 from ..explanations.explanation import Explanation
 from ..explanations.inputs import unwrapped
 from ..files import replacing
-from ..images import own_info, sources
-from ..images.sources import Source
+from ..images import image_like, own_info
+from ..images.image_like import ImageLike
 from ..layers import Encode
 from ..pictures import panels
 from ..weights import config_json, manifest, state_dicts
@@ -45,7 +45,7 @@ FROM_MODEL = {"num_classes", "global_pool", "in_chans", "img_size"}  # timm writ
 
 
 @dataclass(frozen=True)
-class Network:
+class ExportedNetwork:
     """What is written, on the CPU and apart from the caller's, and what it gives for one image."""
 
     classifier: Classifier
@@ -78,12 +78,12 @@ class Network:
 
 def prepare(
     source: Classifier | str,
-    sample: Source | None,
+    sample: ImageLike | None,
     *,
     shown: str = "A photograph",
     training: config_json.Training | None = None,
     ended: bool = True,
-) -> Network:
+) -> ExportedNetwork:
     """Look at all that can be wrong before anything is written.
 
     sample: the photograph of the card; unless given, that of a run whose folder is named, else a cat. shown:
@@ -117,7 +117,7 @@ def prepare(
     if sample is not None or model.in_chans in (1, 3):
         if sample is None:
             sample, shown = SAMPLE, "A photograph (Stefan van der Walt, CC0)"
-        photograph = sources.photograph(sample)
+        photograph = image_like.photograph(sample)
         x = classifier.preprocess(photograph)
     else:
         size = (1, model.in_chans, *resolve_model_data_config(model)["input_size"][-2:])
@@ -141,7 +141,7 @@ def prepare(
         record, base = None, manifest.load().get(training.base or "")
     else:
         record, base = _known(model, unchanged=isinstance(source, str))
-    return Network(
+    return ExportedNetwork(
         classifier, embedding, record, base, training, photograph, shown, x, logits, explanation, reason
     )
 
@@ -220,7 +220,7 @@ def _arguments(model: Any) -> dict[str, Any]:
     return {k: v for k, v in model.build_arguments.items() if k not in FROM_MODEL and "drop_" not in k}
 
 
-def write(network: Network, folder: Path, repo: str | None = None) -> None:
+def write(network: ExportedNetwork, folder: Path, repo: str | None = None) -> None:
     """All files of a network, and the proof that they give it back. repo: where it goes, if that is known."""
     model, classifier = network.model, network.classifier
     repo = repo or f"ORGANISATION/{network.record.name if network.record else network.architecture}"
@@ -258,7 +258,7 @@ def write(network: Network, folder: Path, repo: str | None = None) -> None:
     _verify(network, folder)
 
 
-def _write_config(network: Network, path: Path) -> int:
+def _write_config(network: ExportedNetwork, path: Path) -> int:
     """Write config.json; returns the pixels that the shorter side is resized to."""
     model, head = network.model, network.classifier.head
     config = resolve_model_data_config(model)
@@ -308,7 +308,7 @@ def write_timm_config(model: Any, path: Path, **said: Any) -> None:
     path.write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 
-def _verify(network: Network, folder: Path) -> None:
+def _verify(network: ExportedNetwork, folder: Path) -> None:
     """Raise WeightsError, with all that differs, unless the folder gives the same network."""
     name, own = f"local-dir:{folder}", network.classifier
     try:

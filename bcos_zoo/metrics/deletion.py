@@ -15,7 +15,7 @@ from .checks import check_integer, check_values, wide
 
 BLUR = 11, 5.0  # kernel and sigma in pixels, as in the code of RISE
 
-Order = Literal["most", "least"]
+RemovalOrder = Literal["most", "least"]
 Score = Literal["sigmoid", "softmax", "logit"]
 
 
@@ -38,7 +38,7 @@ def deletion_curve(
     attribution: Tensor,
     target: int,
     *,
-    order: Order = "most",
+    order: RemovalOrder = "most",
     fraction: float = 1.0,
     steps: int = 128,
     replacement: str | Tensor = "black",
@@ -77,7 +77,7 @@ def insertion_curve(
     attribution: Tensor,
     target: int,
     *,
-    order: Order = "most",
+    order: RemovalOrder = "most",
     fraction: float = 1.0,
     steps: int = 128,
     replacement: str | Tensor = "blur",

@@ -1,8 +1,8 @@
 """From image file to picture, hop by hop; the command line and the web page compose the same functions."""
 
-from .order import FORMATS, PICTURES, Order
-from .places import picture_paths, save_picture
-from .several import Answer, explain_files, predict_files
+from .batch import Answer, explain_files, predict_files
+from .paths import picture_paths, save_picture
+from .render_options import FORMATS, PICTURES, RenderOptions
 from .single import Explained, explain_image
 from .units import UnitSheet, draw_unit
 
@@ -11,7 +11,7 @@ __all__ = [
     "PICTURES",
     "Answer",
     "Explained",
-    "Order",
+    "RenderOptions",
     "UnitSheet",
     "draw_unit",
     "explain_files",

@@ -19,8 +19,8 @@ from ..explanations.targets import Targets, resolve_targets
 from ..explanations.units import activations, explain_unit
 from ..outputs import shown
 from ..pictures import panels
-from .order import Order
-from .places import as_text, attempt
+from .paths import as_text, attempt
+from .render_options import RenderOptions
 from .top_images import Unit
 
 
@@ -50,16 +50,16 @@ def explain_image(
     classifier: Classifier, source: str | Path | Image.Image, targets: Targets = None
 ) -> Explained:
     """Predict, explain and draw one image. Raises InputError for an unreadable one or an unknown target."""
-    one = explain_one(classifier, source, targets, Order())
+    one = explain_one(classifier, source, targets, RenderOptions())
     picture = panels.figure(one.photograph, one.explanation, titles=one.titles)
     return Explained(one.ranked, one.explanation, picture)
 
 
 def explain_one(
-    classifier: Classifier, source: str | Path | Image.Image, targets: Targets, order: Order
+    classifier: Classifier, source: str | Path | Image.Image, targets: Targets, options: RenderOptions
 ) -> ImageExplained:
-    """Explain the targets, or the contrast or unit of the order, in one image."""
-    (one,) = explain_several(classifier, [source], targets, order)
+    """Explain the targets, or the contrast or unit of the options, in one image."""
+    (one,) = explain_several(classifier, [source], targets, options)
     if isinstance(one, InputError):
         raise one
     return one
@@ -69,7 +69,7 @@ def explain_several(
     classifier: Classifier,
     sources: Sequence[str | Path | Image.Image],
     targets: Targets,
-    order: Order,
+    options: RenderOptions,
 ) -> list[ImageExplained | InputError]:
     """`explain_one` of each, all at once in the network; or why an image cannot be read, in its place."""
     found: list[ImageExplained | InputError] = []
@@ -85,19 +85,19 @@ def explain_several(
         return found
     x = torch.cat([pixels for _, _, pixels in opened])
     logits = None
-    if order.unit is not None:
-        explanation = explain_unit(classifier.model, x, order.unit.layer, order.unit.index)
+    if options.unit is not None:
+        explanation = explain_unit(classifier.model, x, options.unit.layer, options.unit.index)
         explanation = replace(
             explanation, smooth=classifier.head.smooth, percentile=classifier.head.percentile
         )
         with torch.inference_mode():
             logits = classifier.logits(x)
     else:
-        explanation = classifier.head(x, targets if order.contrast is None else list(order.contrast))
+        explanation = classifier.head(x, targets if options.contrast is None else list(options.contrast))
     for i, (place, photograph, _) in enumerate(opened):
         found[place] = _described(
             classifier, sources[place], photograph, explanation.of_image(i),
-            explanation.logits[i] if logits is None else logits[i], order,
+            explanation.logits[i] if logits is None else logits[i], options,
         )  # fmt: skip
     return found
 
@@ -113,13 +113,13 @@ def _described(
     photograph: Image.Image,
     explanation: Explanation,
     logits: Tensor,
-    order: Order,
+    options: RenderOptions,
 ) -> ImageExplained:
     """The explanation of one image in words. logits: (C,) of the classes, whatever is explained."""
     view, count = classifier.view(photograph), len(classifier.class_names)
-    if order.unit is not None:
+    if options.unit is not None:
         short = [f"activation {float(explanation.logits):.3g}"]
-        titles = [f"{order.unit}, {short[0]}"]
+        titles = [f"{options.unit}, {short[0]}"]
         ranked = classifier.rank(logits, count)
         return ImageExplained(source, view, explanation, ranked, titles, short, measure="")
     ranked = classifier.rank(logits, count)
@@ -128,8 +128,8 @@ def _described(
     outputs = classifier.outputs
     titles = [f"{prediction.label}, {outputs.said(prediction.probability)}" for prediction in chosen]
     short = [f"{prediction.label} {shown(prediction.probability)}" for prediction in chosen]
-    if order.contrast is not None:
-        explanation = explanation.contrast(*order.contrast)
+    if options.contrast is not None:
+        explanation = explanation.contrast(*options.contrast)
         a, b = (prediction.label for prediction in chosen)
         titles = [f"{a} rather than {b}, by {explanation.logits[0, 0]:+.2f} logits"]
     return ImageExplained(source, view, explanation, ranked, titles, short)

@@ -9,8 +9,8 @@ from pathlib import Path
 from .. import images
 from ..classifier import BATCH_SIZE, Classifier
 from ..errors import InputError
-from .order import MOST_IN_A_SHEET, Order
-from .places import check_spared, save_sheet
+from .paths import check_spared, save_sheet
+from .render_options import MOST_IN_A_SHEET, RenderOptions
 from .single import explain_one, sheet_row
 from .top_images import Activation, Unit, top_images
 
@@ -45,7 +45,7 @@ def draw_unit(
     path = folder / f"{unit.layer}.{unit.index}.png"
     check_spared(path, {file.resolve() for file in files})
     found, errors = top_images(classifier, files, unit.layer, unit.index, count=count, batch_size=batch_size)
-    order = Order("sheet", unit=unit)
-    explained = ((one.path, explain_one(classifier, one.path, None, order)) for one in found)
+    options = RenderOptions("sheet", unit=unit)
+    explained = ((one.path, explain_one(classifier, one.path, None, options)) for one in found)
     rows = [sheet_row(one, file.name, None) for file, one in explained]
     return UnitSheet(save_sheet(rows, path) if rows else None, found, [*wrong, *errors])

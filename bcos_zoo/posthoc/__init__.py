@@ -25,7 +25,7 @@ from ..layers import is_linear
 from ..metrics.checks import check_integer
 from ..outputs import Outputs
 from .gradients import deeplift, grad, gradcam, guided_backprop, inherent, intgrad, ixg, layercam, smoothgrad
-from .job import prepare
+from .inputs import prepare
 from .perturbations import lime, occlusion, rise
 
 _METHODS: dict[str, Callable[..., Tensor]] = {
@@ -42,7 +42,7 @@ _METHODS: dict[str, Callable[..., Tensor]] = {
     "lime": lime,
     "occlusion": occlusion,
 }
-GIVEN = ("job", "model", "x", "targets", "batch", "names")  # to a method, by `attribute`
+GIVEN = ("inputs", "model", "x", "targets", "batch", "names")  # to a method, by `attribute`
 EXPLAINERS = tuple(_METHODS)
 __all__ = ["EXPLAINERS", "attribute"]
 
@@ -113,9 +113,9 @@ def attribute(
     ):
         # Captum says that it hooks activations, and undoes it. Here it hooks a copy.
         warnings.filterwarnings("ignore", message="Setting (backward|forward, backward) hooks")
-        job = prepare(model, x, targets, batch, seed, names)
-        maps = run(job, **settings).detach()
-    return torch.unflatten(maps, 0, tuple(job.targets.shape)) if several else maps
+        inputs = prepare(model, x, targets, batch, seed, names)
+        maps = run(inputs, **settings).detach()
+    return torch.unflatten(maps, 0, tuple(inputs.targets.shape)) if several else maps
 
 
 def _is_list(targets: Targets) -> bool:

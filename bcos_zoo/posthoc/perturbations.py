@@ -1,4 +1,4 @@
-"""Methods that change the image and look at what the network says. A job and settings -> (N * T, H, W).
+"""Methods that change the image and look at what the network says. Inputs and settings -> (N * T, H, W).
 
 What it says of a changed image serves all targets of the image, so the passes are as many as for one.
 """
@@ -17,12 +17,14 @@ from torch import Tensor
 from ..errors import InputError
 from ..extras import required
 from ..layers import encode
-from .job import Job, captum, check_one_of, check_positive
+from .inputs import MethodInputs, captum, check_one_of, check_positive
 
 LIME_WIDTH = 0.25  # of the kernel over cosine distances, for images, as in the authors' package
 
 
-def rise(job: Job, *, masks: int = 500, cells: int = 8, keep: float = 0.1, output: str = "sigmoid") -> Tensor:
+def rise(
+    inputs: MethodInputs, *, masks: int = 500, cells: int = 8, keep: float = 0.1, output: str = "sigmoid"
+) -> Tensor:
     """The mean of random masks, weighted by the class's probability behind them.
 
     Petsiuk et al. 2018, arXiv:1806.07421.
@@ -33,29 +35,34 @@ def rise(job: Job, *, masks: int = 500, cells: int = 8, keep: float = 0.1, outpu
     if keep > 1:
         raise InputError(f"keep={keep}: allowed are probabilities above 0, up to 1")
     probabilities = _probabilities(output)
-    height, width = job.x.shape[-2:]
+    height, width = inputs.x.shape[-2:]
     cell = (math.ceil(height / cells), math.ceil(width / cells))
-    generator = torch.Generator().manual_seed(job.seed)
+    generator = torch.Generator().manual_seed(inputs.seed)
     grids = (torch.rand(masks, 1, cells, cells, generator=generator) < keep).float()
     tops = torch.randint(cell[0], (masks,), generator=generator).tolist()
     lefts = torch.randint(cell[1], (masks,), generator=generator).tolist()
-    total = job.x.new_zeros(*job.targets.shape, height, width)
+    total = inputs.x.new_zeros(*inputs.targets.shape, height, width)
     size = ((cells + 1) * cell[0], (cells + 1) * cell[1])
-    for start in range(0, masks, job.batch):
-        some = range(start, min(start + job.batch, masks))
-        large = F.interpolate(grids[some.start : some.stop], size, mode="bilinear").to(job.x)
+    for start in range(0, masks, inputs.batch):
+        some = range(start, min(start + inputs.batch, masks))
+        large = F.interpolate(grids[some.start : some.stop], size, mode="bilinear").to(inputs.x)
         mask = torch.stack(
             [large[i - start, :, tops[i] : tops[i] + height, lefts[i] : lefts[i] + width] for i in some]
         )
-        for n, targets in enumerate(job.targets):
+        for n, targets in enumerate(inputs.targets):
             with torch.no_grad():
-                p = probabilities(job.network(job.encoded[n] * mask))[:, targets]
+                p = probabilities(inputs.network(inputs.encoded[n] * mask))[:, targets]
             total[n] += torch.einsum("mt,mhw->thw", p, mask[:, 0])
     return total.flatten(0, 1) / masks / keep
 
 
 def lime(
-    job: Job, *, samples: int = 500, features: int | None = 5, kernel: float = 4.0, output: str = "sigmoid"
+    inputs: MethodInputs,
+    *,
+    samples: int = 500,
+    features: int | None = 5,
+    kernel: float = 4.0,
+    output: str = "sigmoid",
 ) -> Tensor:
     """The superpixels that speak most for the class, 1 where they are and 0 elsewhere.
 
@@ -70,27 +77,27 @@ def lime(
     required("sklearn", "scikit-learn")
     quickshift = required("skimage.segmentation", "scikit-image").quickshift
     probabilities = _probabilities(output)
-    if job.x.shape[1] != 3:
-        raise InputError(f"superpixels are of RGB images; these have {job.x.shape[1]} channels")
-    takes_rgb = job.encoded.shape[1] == 3
+    if inputs.x.shape[1] != 3:
+        raise InputError(f"superpixels are of RGB images; these have {inputs.x.shape[1]} channels")
+    takes_rgb = inputs.encoded.shape[1] == 3
 
     @torch.no_grad()
     def ask(rgb: Tensor) -> Tensor:
-        return probabilities(job.network(rgb if takes_rgb else encode(rgb)))
+        return probabilities(inputs.network(rgb if takes_rgb else encode(rgb)))
 
     def similarity(original: Tensor, changed: Tensor, kept: Tensor, **_: Any) -> Tensor:
         distance = 1 - F.cosine_similarity(kept.float(), torch.ones_like(kept, dtype=torch.float32))
         return torch.exp(-(distance**2) / LIME_WIDTH**2).sqrt()
 
     maps = []
-    for image, targets in zip(job.x, job.targets, strict=True):
+    for image, targets in zip(inputs.x, inputs.targets, strict=True):
         pixels = image.permute(1, 2, 0).cpu().double().numpy()  # MPS has no float64
-        found = quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, rng=job.seed)
+        found = quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, rng=inputs.seed)
         labels = torch.as_tensor(found, dtype=torch.long, device=image.device)
         said = _Remembered(ask)
         method = captum().Lime(said, ridge(alpha=1.0), similarity)
         for target in targets:
-            job.reseed()
+            inputs.reseed()
             said.rewind()
             coefficients = method.attribute(
                 image[None],
@@ -98,14 +105,14 @@ def lime(
                 target=target,
                 feature_mask=labels[None, None],
                 n_samples=samples,
-                perturbations_per_eval=job.batch,
+                perturbations_per_eval=inputs.batch,
                 return_input_shape=False,
             )[0]
             if features is not None:
                 best = coefficients.topk(min(features, len(coefficients)))
                 coefficients = torch.zeros_like(coefficients).index_fill(0, best.indices[best.values > 0], 1)
             maps.append(coefficients[labels])
-    return torch.stack(maps).to(job.x)
+    return torch.stack(maps).to(inputs.x)
 
 
 class _Remembered:
@@ -134,33 +141,33 @@ def _mean_colours(image: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def occlusion(job: Job, *, window: int = 9, stride: int = 4) -> Tensor:
+def occlusion(inputs: MethodInputs, *, window: int = 9, stride: int = 4) -> Tensor:
     """How much the logit drops where a window is zero, the mean of all windows over a pixel.
 
     window, stride: in pixels. 9 and 4 is one of the papers' configurations; the others are 5 and 2, 9 and 2,
     13 and 4, 32 and 32. The papers add up where windows overlap: a factor, but at the edges.
     Zeiler and Fergus 2013, arXiv:1311.2901.
     """
-    height, width = job.x.shape[-2:]
+    height, width = inputs.x.shape[-2:]
     if not 1 <= stride <= window <= min(height, width):
         raise InputError(
             f"window={window}, stride={stride}: allowed are 1 <= stride <= window <= {min(height, width)}"
         )
     rows, columns = (math.ceil((side - window) / stride) + 1 for side in (height, width))
     corners = [(stride * (i // columns), stride * (i % columns)) for i in range(rows * columns)]
-    drops = job.x.new_zeros(*job.targets.shape, rows * columns)
-    for n, targets in enumerate(job.targets):
-        logits = job.network(job.encoded[n : n + 1])[:, targets]
-        for start in range(0, len(corners), job.batch):
-            some = corners[start : start + job.batch]
-            kept = job.x.new_ones(len(some), 1, height, width)
+    drops = inputs.x.new_zeros(*inputs.targets.shape, rows * columns)
+    for n, targets in enumerate(inputs.targets):
+        logits = inputs.network(inputs.encoded[n : n + 1])[:, targets]
+        for start in range(0, len(corners), inputs.batch):
+            some = corners[start : start + inputs.batch]
+            kept = inputs.x.new_ones(len(some), 1, height, width)
             for mask, (top, left) in zip(kept, some, strict=True):
                 mask[:, top : top + window, left : left + window] = 0
-            drops[n, :, start : start + job.batch] = (
-                logits - job.network(job.encoded[n] * kept)[:, targets]
+            drops[n, :, start : start + inputs.batch] = (
+                logits - inputs.network(inputs.encoded[n] * kept)[:, targets]
             ).T
     windows = torch.unflatten(drops.flatten(0, 1), 1, (1, rows, columns))
-    area = job.x.new_ones(1, 1, window, window)
+    area = inputs.x.new_ones(1, 1, window, window)
     sums = F.conv_transpose2d(windows, area, stride=stride)
     counts = F.conv_transpose2d(torch.ones_like(windows[:1]), area, stride=stride)
     return (sums / counts)[:, 0, :height, :width]

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..extras import required
 from . import plots
-from .history import LOSSES, Row, score_names
+from .history import LOSSES, EpochRow, score_names
 
 PICTURE = "curves.png"
 MANY = 40  # epochs, above which single ones are not marked
@@ -18,7 +18,7 @@ WIDE = 20.0  # how many times the smallest loss the largest is, above which the 
 LABELS = {"train_loss": "training", "val_loss": "validation", "top1": "top-1", "top5": "top-5"}
 
 
-def draw(run: str | os.PathLike[str], rows: Sequence[Row], *, best: int | None = None) -> Path | None:
+def draw(run: str | os.PathLike[str], rows: Sequence[EpochRow], *, best: int | None = None) -> Path | None:
     """Write `curves.png`: the losses, and beside them the scores, if there are any.
 
     rows: as `history.write` takes them; epochs without a value are bridged. best: an epoch to mark.
@@ -50,7 +50,7 @@ def draw(run: str | os.PathLike[str], rows: Sequence[Row], *, best: int | None =
     return plots.save(figure, Path(run) / PICTURE, dpi=150)
 
 
-def _line(axes: Any, rows: Sequence[Row], name: str, colour: str) -> None:
+def _line(axes: Any, rows: Sequence[EpochRow], name: str, colour: str) -> None:
     points = [(row["epoch"], row[name]) for row in rows if _known(row, name)]
     if not points:
         return
@@ -75,6 +75,6 @@ def _scale_losses(axes: Any, values: Sequence[float]) -> None:
     axes.yaxis.set_minor_locator(ticks.NullLocator())
 
 
-def _known(row: Row, name: str) -> bool:
+def _known(row: EpochRow, name: str) -> bool:
     value = row.get(name)
     return value is not None and math.isfinite(value)

@@ -17,20 +17,30 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from ..data import Batch, Order, Samples, Task, make_mixup, seeds, train_loader, train_transform, val_loader
+from ..data import (
+    Batch,
+    Samples,
+    SeededBatchSampler,
+    Task,
+    make_mixup,
+    seeds,
+    train_loader,
+    train_transform,
+    val_loader,
+)
 from ..data.scan import check_share
 from ..errors import InputError
 from ..extras import required
 from ..layers import synchronise_norms
-from . import effects, machine, networks, parameters, runs, scores, states
-from .early import Best
-from .history import Row
+from . import effects, networks, parameters, runs, runtime, scores, states
+from .best_epoch import BestEpoch
+from .history import EpochRow
 from .losses import make_loss
 from .network_folder import refuse_another
 from .optimization import make_optimizer, make_schedule
-from .position import Position
 from .recipe import Recipe
 from .records import Records
+from .run_state import RunState
 from .sharding import Sharded, Whole
 from .snapshots import why_none
 
@@ -62,8 +72,8 @@ def train(
     full, or too many images cannot be read. What was saved before stays.
     """
     folder = Path(folder)
-    alone = runs.claimed(folder) if machine.is_main() else contextlib.nullcontext()
-    with machine.leaving_no_trace(), alone, machine.explaining_memory(recipe):
+    alone = runs.claimed(folder) if runtime.is_main() else contextlib.nullcontext()
+    with runtime.leaving_no_trace(), alone, runtime.explaining_memory(recipe):
         found = states.newest(folder)
         if found and not resume:
             raise InputError(
@@ -71,7 +81,7 @@ def train(
             )
         if resume and not found:
             raise InputError(f"{folder} holds no state to resume from; start the run without --resume")
-        if not found and machine.is_main():
+        if not found and runtime.is_main():
             refuse_another(folder)
         if found:
             task = task.as_before(found[1].get("images", {}), found[0])
@@ -85,9 +95,9 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
     """Train to the end. Of several processes the first one writes, and all take the same turns."""
     run, at, accelerator = trainer.recipe.run, trainer.at, trainer.accelerator
     records = None
-    if machine.is_main():
+    if runtime.is_main():
         records = Records(folder, trainer.recipe, trainer.task, trainer.outputs, source)
-    accelerator.init_trackers("bcos_zoo", config=machine.plain(trainer.recipe))
+    accelerator.init_trackers("bcos_zoo", config=runtime.plain(trainer.recipe))
     clock = states.Clock(run.save_minutes, run.save_steps, at.done)
 
     def save() -> None:
@@ -150,7 +160,7 @@ class Trainer:
         effects.check(recipe, task)
         self.recipe, self.task = recipe, task
         run, data = recipe.run, recipe.data
-        self.accelerator = machine.accelerator(recipe, folder)
+        self.accelerator = runtime.accelerator(recipe, folder)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         self.format = torch.channels_last if run.channels_last else torch.contiguous_format
 
@@ -170,7 +180,7 @@ class Trainer:
         self.network = self.ema.module if self.ema else networks.still(model)  # what is validated and kept
         card = networks.data_config(model, data.input_size)
 
-        self.order = Order(
+        self.order = SeededBatchSampler(
             len(task.train), run.batch_size, seed=run.seed, rank=rank, processes=processes,
             accumulate=run.accumulate, weights=task.draw_weights() if data.balanced else None,
             repeats=recipe.augment.repeats,
@@ -193,9 +203,9 @@ class Trainer:
         self.forward = torch.compile(self.model) if run.compile else self.model
         self.set_rates = make_schedule(optimizer, recipe.optimizer, epochs=run.epochs, steps=self.order.steps)
         self.total = run.epochs * self.order.steps
-        self.at = Position()
+        self.at = RunState()
         metric = scores.to_watch(run.monitor, logits, task.multilabel)
-        self.best = Best(metric, scores.DIRECTION[metric], run.patience)
+        self.best = BestEpoch(metric, scores.DIRECTION[metric], run.patience)
 
     @property
     def finished(self) -> bool:
@@ -267,7 +277,7 @@ class Trainer:
             total = len(self.task.train) + len(self.task.val) + len(self.task.test or ())
             check_share(tuple(self.at.failed), total, self.recipe.data.bad_share)
 
-    def close_epoch(self, seconds: float, steps: int) -> Row:
+    def close_epoch(self, seconds: float, steps: int) -> EpochRow:
         """Measure the epoch that ended, and validate, if the recipe says so; the row of it, also in `at`.
 
         seconds: that its last so many steps took, those since the run was resumed.
@@ -275,7 +285,7 @@ class Trainer:
         at, run = self.at, self.recipe.run
         number = at.done // self.order.steps
         self._fail(_gathered(at.failed))  # the share is that of all processes
-        row: Row = {
+        row: EpochRow = {
             "epoch": number,
             "step": at.done,
             "lr": max(group["lr"] / group.get("lr_scale", 1) for group in self.optimizer.param_groups),
@@ -353,7 +363,7 @@ class Trainer:
         """All that the run goes on from."""
         scaler = self.accelerator.scaler
         return {
-            "recipe": machine.deciding(self.recipe, self.task),
+            "recipe": runtime.deciding(self.recipe, self.task),
             "images": self.task.state(),
             "model": self.weights.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
@@ -364,7 +374,7 @@ class Trainer:
 
     def restore(self, state: dict[str, Any], where: Path) -> None:
         """Go on from a state. Raises InputError if it is of another recipe, or of other images."""
-        asked = machine.deciding(self.recipe, self.task)
+        asked = runtime.deciding(self.recipe, self.task)
         if changed := sorted(key for key in asked if state["recipe"].get(key) != asked[key]):
             raise InputError(
                 f"{where} is of a run with another {', '.join(changed)}; resume with the same, or start anew"
@@ -374,7 +384,7 @@ class Trainer:
             self.ema.module.load_state_dict(state["ema"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.at = Position(**state["position"])
+        self.at = RunState(**state["position"])
         if self.at.best is not None:
             self.best.load_state_dict(self.at.best)
 

@@ -14,14 +14,14 @@ from ..errors import WeightsError, reason
 from ..files import replacing
 from .runs import writing
 
-Row = dict[str, Any]  # the name of a column -> a number, or None where it was not measured
+EpochRow = dict[str, Any]  # the name of a column -> a number, or None where it was not measured
 CSV, JSON = "metrics.csv", "metrics.json"
 LOSSES = ("train_loss", "val_loss")
 FIRST = ("epoch", "step", "lr", *LOSSES)
 LAST = ("seconds", "images_per_second", "unreadable")
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
+def columns(rows: Sequence[EpochRow]) -> list[str]:
     """The names of all columns: where the run is, losses, scores as they came up, then time and images."""
     seen = dict.fromkeys(name for row in rows for name in row)
     return [
@@ -31,13 +31,13 @@ def columns(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def score_names(rows: Sequence[Row]) -> list[str]:
+def score_names(rows: Sequence[EpochRow]) -> list[str]:
     """The columns that are scores: all but the usual ones, in percent."""
     seen = dict.fromkeys(name for row in rows for name in row)
     return [name for name in seen if name not in FIRST + LAST]
 
 
-def write(run: str | os.PathLike[str], rows: Sequence[Row]) -> None:
+def write(run: str | os.PathLike[str], rows: Sequence[EpochRow]) -> None:
     """Write `metrics.csv` and `metrics.json` anew, one row an epoch.
 
     rows: "epoch", then any of step, lr, train_loss, val_loss, scores, seconds, images_per_second and
@@ -54,7 +54,7 @@ def write(run: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read(run: str | os.PathLike[str]) -> list[Row]:
+def read(run: str | os.PathLike[str]) -> list[EpochRow]:
     """The rows of a run's `metrics.json`; none if it has none. Raises WeightsError if it is damaged."""
     path = Path(run) / JSON
     try:

@@ -32,8 +32,8 @@ from ..explanations.explanation import DEFAULT_SMOOTH
 from ..explanations.inputs import unwrapped
 from ..hub import folder as hub_folder
 from ..hub.folder import CARD, CONFIG, OWN_SAMPLE, PICTURE, VALIDATION, WEIGHTS
-from ..images import own_info, sources
-from ..images.sources import Source
+from ..images import image_like, own_info
+from ..images.image_like import ImageLike
 from ..outputs import Outputs
 from ..weights import config_json, state_dicts
 from ..weights.config_json import Training
@@ -67,7 +67,7 @@ class NetworkFolder:
         class_names: Sequence[str] | Outputs,
         *,
         training: Training | None = None,
-        sample: Source | None = None,
+        sample: ImageLike | None = None,
     ) -> None:
         self.run, self.sample, self.training = Path(run), sample, training or Training()
         said = isinstance(class_names, Outputs)
@@ -122,7 +122,7 @@ class NetworkFolder:
                 )
                 hub_folder.write(network, staged)
                 if sample is not None:  # for those who export or push the folder later
-                    _save_sample(sources.photograph(sample), staged / OWN_SAMPLE)
+                    _save_sample(image_like.photograph(sample), staged / OWN_SAMPLE)
             else:
                 _write_conventional(model, self.outputs, training, staged)
             _refuse_another(staged, self.run)
@@ -151,7 +151,7 @@ def write_network(
     folder: str | os.PathLike[str],
     *,
     training: Training | None = None,
-    sample: Source | None = None,
+    sample: ImageLike | None = None,
 ) -> Path:
     """Write a finished network in one call, as `NetworkFolder.finish`; returns the folder."""
     said = training or Training()

@@ -18,7 +18,7 @@ from ..files import replacing
 from ..outputs import Outputs
 from ..weights.config_json import Training
 from . import confusion, curves, history, recipe
-from .history import Row
+from .history import EpochRow
 from .network_folder import NetworkFolder, classifier_of
 from .recipe import Recipe
 from .runs import writing
@@ -45,7 +45,7 @@ class Records:
         count = wanted.run.snapshots
         self.snapshots = Snapshots.of(folder, task.val, task.class_names, count) if count else None
 
-    def epoch(self, rows: Sequence[Row], now: Any, network: Any, unreadable: Sequence[str]) -> None:
+    def epoch(self, rows: Sequence[EpochRow], now: Any, network: Any, unreadable: Sequence[str]) -> None:
         """After an epoch. rows: of all so far. now, network: as it is, and the best so far, in eval mode."""
         history.write(self.folder, rows)
         curves.draw(self.folder, rows)
@@ -63,7 +63,7 @@ class Records:
 
     def end(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[EpochRow],
         network: Any,
         epoch: int,
         scores: Mapping[str, float],

@@ -39,7 +39,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Source:
+class ConfigJson:
     """Where a network is to be had, and what its config.json says."""
 
     name: str  # as timm takes it; of a repository at the commit that was read, though a branch was asked for
@@ -57,7 +57,7 @@ class Source:
         return Outputs(names, self.kind, self.multilabel)
 
 
-def read(name: str, cache_dir: Any = None) -> Source:
+def read(name: str, cache_dir: Any = None) -> ConfigJson:
     """The config.json of `hf-hub:org/name@revision` or `local-dir:PATH`.
 
     cache_dir: of huggingface_hub, unless its own.
@@ -103,7 +103,7 @@ def why(error: BaseException, *secrets: str | bool | None) -> str:
     return reason(error, *secrets)
 
 
-def _checked(name: str, config: Any) -> Source:
+def _checked(name: str, config: Any) -> ConfigJson:
     """Raises WeightsError where the config.json is not of timm's form, or our part of it is damaged."""
 
     def refuse(fault: str) -> WeightsError:
@@ -142,7 +142,7 @@ def _checked(name: str, config: Any) -> Source:
         fits = kind in KINDS and isinstance(multilabel, bool) and not (multilabel and kind == "softmax")
         if not fits or not (names is None or _are_texts(names)):
             raise refuse(f"has outputs={said!r:.80}: kind is {' or '.join(KINDS)}, class_names are texts")
-    return Source(
+    return ConfigJson(
         name,
         config["architecture"],
         tuple(names) if names else None,

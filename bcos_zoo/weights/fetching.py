@@ -31,7 +31,7 @@ from .manifest import Checkpoint, HubFile, LocalFile, Packaged, Place, Url
 
 MIRROR = "BCOS_ZOO_MIRROR"
 LONGEST = 100  # characters of a name, ahead of the sha256
-Folder = str | os.PathLike[str] | None
+CacheDir = str | os.PathLike[str] | None
 _log = logging.getLogger(__name__)
 _REMEDY = {Packaged: "reinstall bcos-zoo", LocalFile: "put the right file there, or correct the manifest"}
 
@@ -45,7 +45,7 @@ class _Known(NamedTuple):
     bytes: int | None
 
 
-def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
+def fetch(checkpoint: str | Checkpoint, cache_dir: CacheDir = None) -> Path:
     """A local file with the weights of a checkpoint, its hash verified; downloaded unless it is there.
 
     checkpoint: a full name, `architecture.tag`, or a record of the manifest.
@@ -80,7 +80,7 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
     return _from_cache(cached, record, digest)
 
 
-def location(checkpoint: str | Checkpoint, cache_dir: Folder = None) -> Path:
+def location(checkpoint: str | Checkpoint, cache_dir: CacheDir = None) -> Path:
     """Where `fetch` has the file of a checkpoint, or would put it. No network is asked.
 
     Raises UnknownModelError, and WeightsError if the record has no hash.
@@ -133,7 +133,7 @@ class Verdict:
     bytes: int | None
 
 
-def verify(checkpoints: Iterable[Checkpoint], cache_dir: Folder = None) -> Iterator[Verdict]:
+def verify(checkpoints: Iterable[Checkpoint], cache_dir: CacheDir = None) -> Iterator[Verdict]:
     """Hash the cached file of each checkpoint, from its first byte to its last. No network is asked."""
     for record in checkpoints:
         if (file := record.file) is None or file.digest is None:
@@ -148,7 +148,7 @@ def verify(checkpoints: Iterable[Checkpoint], cache_dir: Folder = None) -> Itera
         yield Verdict(record.name, path, state, file.digest, got, path.stat().st_size)
 
 
-def cached(cache_dir: Folder = None) -> list[Checkpoint]:
+def cached(cache_dir: CacheDir = None) -> list[Checkpoint]:
     """The checkpoints whose files are here: in the package or in a cache."""
     known = [record for record in manifest.checkpoints() if record.file and record.file.digest]
     return [record for record in known if location(record, cache_dir).exists()]
@@ -189,7 +189,7 @@ def _of_others(path: Path, record: Checkpoint) -> bool:
     return path.is_file() and os.access(path, os.R_OK) and _holds(path, _file(record).digest)
 
 
-def _url_cache(cache_dir: Folder) -> Path:
+def _url_cache(cache_dir: CacheDir) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints") if cache_dir is None else Path(cache_dir).expanduser()
 
 
@@ -263,7 +263,7 @@ def _make_room(path: Path, digest: str) -> None:
     _log.warning("%s does not have the sha256 %s: it is called %s now", path, digest, aside.name)
 
 
-def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: Folder) -> Path:
+def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: CacheDir) -> Path:
     """The file of that repository in the cache of huggingface_hub, downloaded if it is not there."""
     target = location(record, cache_dir)
     if _holds(target, digest):

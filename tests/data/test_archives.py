@@ -8,7 +8,7 @@ from photographs import encoded, written
 from sets import BROKEN, QUIET, noise, tarred
 
 from bcos_zoo import InputError
-from bcos_zoo.data import Augment, Order, open_task, train_loader, train_transform
+from bcos_zoo.data import Augment, SeededBatchSampler, open_task, train_loader, train_transform
 
 
 def file(number, kind="PNG"):
@@ -73,7 +73,7 @@ def test_workers_read_a_tar_as_one_process_does(tmp_path):
     transform = train_transform(card | {"mean": (0.0,) * 3, "std": (1.0,) * 3}, Augment())
     batches = []
     for workers in (0, 2):
-        order = Order(len(task.train), 2, seed=1)
+        order = SeededBatchSampler(len(task.train), 2, seed=1)
         batches.append(list(train_loader(task.train, transform, order, seed=1, workers=workers)))
     assert all(torch.equal(a.images, b.images) for a, b in zip(*batches, strict=True))
 

@@ -8,7 +8,15 @@ import torch
 from sets import QUIET, class_folders, generators, same
 
 from bcos_zoo import InputError
-from bcos_zoo.data import Augment, Augmented, Order, open_task, train_loader, train_transform, val_loader
+from bcos_zoo.data import (
+    Augment,
+    Augmented,
+    SeededBatchSampler,
+    open_task,
+    train_loader,
+    train_transform,
+    val_loader,
+)
 
 CARD = {"input_size": (3, 8, 8), "interpolation": "bilinear", "crop_pct": 1.0}
 CARD |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
@@ -30,7 +38,7 @@ def task(folder):
 
 
 def batches(task, *, epoch=2, step=0, workers=0, cache=False, augment=WILD, **order):
-    position = Order(len(task.train), 8, seed=3, **order)
+    position = SeededBatchSampler(len(task.train), 8, seed=3, **order)
     loader = train_loader(
         task.train, train_transform(CARD, augment), position, seed=3, workers=workers, cache=cache
     )
@@ -70,7 +78,7 @@ def test_from_a_step_on_come_the_batches_of_the_whole_epoch(task, step, workers)
 def test_epochs_differ_in_order_and_in_augmentation(task):
     one, two = batches(task, epoch=0), batches(task, epoch=1)
     assert not same(one, two)
-    fixed = Order(len(task.train), 8, seed=3)
+    fixed = SeededBatchSampler(len(task.train), 8, seed=3)
     data = Augmented(task.train, train_transform(CARD, WILD), seed=3)
     (draw, index), other = next(iter(fixed))[0], 10_000
     assert not torch.equal(data[draw, index][0], data[other, index][0])
@@ -118,7 +126,7 @@ def test_an_image_that_vanishes_is_replaced_by_the_next_and_said(tmp_path, worke
     (tmp_path / "set" / "a" / "5.png").write_bytes(b"")
     gone = [i for i in range(len(task.train)) if task.train.name(i).endswith(("a/4.png", "a/5.png"))]
     assert len(gone) == 2 and gone[1] == gone[0] + 1
-    order = Order(len(task.train), 4, seed=1)
+    order = SeededBatchSampler(len(task.train), 4, seed=1)
     transform = train_transform(CARD, PLAIN)
     failed = []
     for keys, batch in zip(
@@ -137,7 +145,7 @@ def test_a_set_that_is_gone_ends_the_epoch(tmp_path):
     task = open_task(class_folders(tmp_path / "set", {"a": 3, "b": 3}), **QUIET)
     for path in (tmp_path / "set").rglob("*.png"):
         path.unlink()
-    order = Order(len(task.train), 2, seed=1)
+    order = SeededBatchSampler(len(task.train), 2, seed=1)
     with pytest.raises(InputError, match="4 images in a row cannot be read; check the disk. The first: .*p"):
         next(iter(train_loader(task.train, train_transform(CARD, PLAIN), order, seed=1)))
 
@@ -147,7 +155,7 @@ def test_images_kept_in_memory_no_longer_need_their_files(tmp_path, monkeypatch,
     monkeypatch.setattr("bcos_zoo.data.samples.ARRAY", size)  # each in its own array, some in one, all
     task = open_task(class_folders(tmp_path / "set", {"a": 6, "b": 6}), **QUIET)
     expected = batches(task)
-    order = Order(len(task.train), 8, seed=3)
+    order = SeededBatchSampler(len(task.train), 8, seed=3)
     loader = train_loader(task.train, train_transform(CARD, WILD), order, seed=3, cache=True)
     for path in (tmp_path / "set").rglob("*.png"):
         path.unlink()

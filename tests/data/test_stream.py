@@ -11,14 +11,14 @@ from test_archives import shards
 from test_named import CLASSES, parquet, rows
 
 from bcos_zoo import InputError
-from bcos_zoo.data import Augment, Order, Stream, open_task, train_loader, train_transform
+from bcos_zoo.data import Augment, SeededBatchSampler, Stream, open_task, train_loader, train_transform
 
 CARD = {"input_size": (3, 8, 8), "interpolation": "bilinear", "crop_pct": 1.0}
 CARD |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 
 
 def batches(task, *, epoch=1, step=0, workers=0, augment=None, **options):
-    order = Order(len(task.train), 4, seed=3, **options)
+    order = SeededBatchSampler(len(task.train), 4, seed=3, **options)
     transform = train_transform(CARD, augment or Augment(auto="trivial"))
     loader = train_loader(task.train, transform, order, seed=3, workers=workers)
     order.set_position(epoch, step)

@@ -12,7 +12,7 @@ from PIL import Image
 
 import bcos_zoo
 from bcos_zoo import Classifier, InputError, pipeline
-from bcos_zoo.pipeline import Order
+from bcos_zoo.pipeline import RenderOptions
 
 Made = Callable[..., Path]
 
@@ -46,7 +46,7 @@ def test_an_image_that_was_given_is_not_overwritten(classifier: Classifier, made
     before = first.read_bytes(), other.read_bytes()
     with pytest.raises(InputError, match="is one of the images to explain, .* another folder with -o"):
         for _, answer in pipeline.explain_files(
-            classifier, [first, other], None, first.parent, Order(picture)
+            classifier, [first, other], None, first.parent, RenderOptions(picture)
         ):
             if isinstance(answer, InputError):
                 raise answer
@@ -54,17 +54,23 @@ def test_an_image_that_was_given_is_not_overwritten(classifier: Classifier, made
 
 
 @pytest.mark.parametrize(
-    "order", [Order("sheet"), Order("sheet", "svg"), Order("sheet", "pdf"), Order(format="html")]
+    "options",
+    [
+        RenderOptions("sheet"),
+        RenderOptions("sheet", "svg"),
+        RenderOptions("sheet", "pdf"),
+        RenderOptions(format="html"),
+    ],
 )
 @pytest.mark.parametrize(
     "name", [os.fsdecode(b"caf\xe9.png"), "two\nlines.png", "bell\a.png", "$x_1^{2}.png"]
 )
 def test_a_file_may_be_called_anything(
-    classifier: Classifier, made: Made, tmp_path: Path, order: Order, name: str
+    classifier: Classifier, made: Made, tmp_path: Path, options: RenderOptions, name: str
 ) -> None:
     source, broken = made(name), tmp_path / f"broken {name}"
     broken.write_bytes(b"no image")
-    answers = dict(pipeline.explain_files(classifier, [source, broken], None, tmp_path / "out", order))
+    answers = dict(pipeline.explain_files(classifier, [source, broken], None, tmp_path / "out", options))
     assert isinstance(answers[broken], InputError)
     answer = answers[source]
     assert isinstance(answer, pipeline.Answer) and answer.picture.stat().st_size > 1000
@@ -77,7 +83,9 @@ def test_a_sheet_says_of_each_image_its_name_and_what_is_explained_how_probable_
 ) -> None:
     source = made("photo.png")
     pytest.importorskip("matplotlib", reason="matplotlib is in the extra `plots`")
-    list(pipeline.explain_files(classifier, [source], ["cat"], tmp_path / "out", Order("sheet", "svg")))
+    list(
+        pipeline.explain_files(classifier, [source], ["cat"], tmp_path / "out", RenderOptions("sheet", "svg"))
+    )
     probability = {p.label: p.probability for p in classifier.predict(source, 10)}["cat"]
     text = (tmp_path / "out" / "sheet.svg").read_text()
     assert ">photo.png<" in text and f">cat {probability:.3g}<" in text

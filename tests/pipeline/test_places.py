@@ -11,7 +11,7 @@ from PIL import Image
 
 import bcos_zoo
 from bcos_zoo import InputError, cli, files, pipeline
-from bcos_zoo.pipeline import places
+from bcos_zoo.pipeline import paths
 
 LONG = ["文" * 70 + ".png", "文" * 83 + ".png", "a" * 251 + ".png", "é" * 125 + ".jpg", "😀" * 62 + ".gif"]
 
@@ -100,7 +100,7 @@ def test_a_name_breaks_no_line_and_commands_no_terminal(run, tmp_path, verb):
 
 def test_a_name_that_can_stand_everywhere_is_kept():
     for stem in ("cat [copy]", "two words", "ça", "a.b", "100%", "$x_1^2$", "'quoted'"):
-        assert places.file_name(stem, ".explained.png") == f"{stem}.explained.png"
+        assert paths.file_name(stem, ".explained.png") == f"{stem}.explained.png"
 
 
 def test_the_temporary_name_of_any_name_fits(tmp_path):

@@ -9,7 +9,7 @@ from small_runs import paint, quiet
 from bcos_zoo import InputError
 from bcos_zoo.data import open_task
 from bcos_zoo.training import defaults, effects, engine, recipe
-from bcos_zoo.training.plan import plan
+from bcos_zoo.training.dry_run import dry_run
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 KEYS = {f"{table}.{one.name}" for table, part in recipe.TABLES.items() for one in fields(part)}
@@ -139,7 +139,7 @@ def test_keys_that_the_images_make_idle_are_refused(pictures, parted, tmp_path):
         (["data.val_share=0.3"], two, "data.val_share=0.3 has an effect only where"),
     ]:
         with pytest.raises(InputError, match=said):
-            plan(made(changes), task, tmp_path)
+            dry_run(made(changes), task, tmp_path)
         with pytest.raises(InputError, match=said):
             engine.train(made([*changes, "run.trackers=[]"]), task, tmp_path / "run", log=quiet)
         assert not (tmp_path / "run" / "state").exists()

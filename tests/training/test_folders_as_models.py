@@ -59,7 +59,7 @@ def test_bundles_and_pages_name_the_folder(folder, tmp_path):
     Image.radial_gradient("L").convert("RGB").save(photograph)
     classifier = bcos_zoo.load(folder)
     for format_ in ("bundle", "html"):
-        order = pipeline.Order(format=format_)
+        order = pipeline.RenderOptions(format=format_)
         ((_, answer),) = pipeline.explain_files(
             classifier, [photograph], None, tmp_path, order, model=str(folder)
         )

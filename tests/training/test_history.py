@@ -12,7 +12,7 @@ import pytest
 
 from bcos_zoo import InputError, WeightsError
 from bcos_zoo.training import history
-from bcos_zoo.training.early import Best
+from bcos_zoo.training.best_epoch import BestEpoch
 
 ROWS = [
     {"epoch": 1, "step": 10, "lr": 0.001, "train_loss": 0.7, "seconds": 1.5, "unreadable": 0},
@@ -63,7 +63,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 @pytest.mark.parametrize("direction", ["max", "min"])
 def test_an_epoch_is_better_if_it_beats_all_before(direction):
     values = [random.Random(0).randrange(20) for _ in range(100)]
-    best, extreme = Best("top1", direction), max if direction == "max" else min
+    best, extreme = BestEpoch("top1", direction), max if direction == "max" else min
     so_far = list(accumulate(values, extreme))
     for epoch, value in enumerate(values, 1):
         expected = epoch == 1 or value != so_far[epoch - 2] and so_far[epoch - 1] == value
@@ -73,7 +73,7 @@ def test_an_epoch_is_better_if_it_beats_all_before(direction):
 
 
 def test_nan_is_never_the_best():
-    best = Best("f1", "max", patience=2)
+    best = BestEpoch("f1", "max", patience=2)
     assert not best.update(1, math.nan) and best.epoch is None and not best.stop
     assert best.update(2, 0.0) and not best.update(3, math.nan)
     assert (best.epoch, best.value) == (2, 0.0)
@@ -82,7 +82,7 @@ def test_nan_is_never_the_best():
 @pytest.mark.parametrize("every", [1, 2])
 def test_patience_counts_epochs(every):
     """The best is epoch 4; with a patience of 4 the run ends after epoch 8, however often it is validated."""
-    best = Best("loss", "min", patience=4)
+    best = BestEpoch("loss", "min", patience=4)
     for epoch in range(every, 100, every):
         best.update(epoch, abs(epoch - 4))
         if best.stop:
@@ -91,7 +91,7 @@ def test_patience_counts_epochs(every):
 
 
 def test_without_any_value_it_stops_too():
-    best = Best("map", "max", patience=3)
+    best = BestEpoch("map", "max", patience=3)
     stops = [(best.update(epoch, math.nan), best.stop)[1] for epoch in (1, 2, 3)]
     assert stops == [False, False, True]
 
@@ -99,7 +99,7 @@ def test_without_any_value_it_stops_too():
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_a_resumed_one_decides_as_one_that_was_not_interrupted(cut):
     values = [5, 6, 6, 4, 7, 7, 3, 2, 7, 6, 1, 0]
-    whole, first, second = (Best("top1", "max", patience=6) for _ in range(3))
+    whole, first, second = (BestEpoch("top1", "max", patience=6) for _ in range(3))
     for epoch, value in enumerate(values[:cut], 1):
         first.update(epoch, value)
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
@@ -112,15 +112,15 @@ def test_a_resumed_one_decides_as_one_that_was_not_interrupted(cut):
 
 def test_a_state_of_another_score_is_refused():
     with pytest.raises(InputError, match="watched by f1, and now by top1; resume with the same run.monitor"):
-        Best("top1", "max").load_state_dict(Best("f1", "max").state_dict())
+        BestEpoch("top1", "max").load_state_dict(BestEpoch("f1", "max").state_dict())
     with pytest.raises(InputError, match="direction='up' of top1: allowed are max and min"):
-        Best("top1", "up")
+        BestEpoch("top1", "up")
     with pytest.raises(InputError, match="patience=0: allowed are 1 and more"):
-        Best("top1", "max", 0)
+        BestEpoch("top1", "max", 0)
 
 
 def test_of_equal_scores_the_one_with_the_lower_loss_is_kept():
-    best = Best("top1", "max", patience=3)
+    best = BestEpoch("top1", "max", patience=3)
     said = [(100.0, 0.0275), (100.0, 0.0063), (100.0, math.nan), (100.0, 0.0063), (99.0, 0.001)]
     assert [best.update(epoch, *one) for epoch, one in enumerate(said, 1)] == [
         True,
@@ -134,15 +134,15 @@ def test_of_equal_scores_the_one_with_the_lower_loss_is_kept():
 
 
 def test_a_loss_that_is_no_number_gives_way_to_one_and_a_better_score_to_none():
-    best = Best("f1", "max")
+    best = BestEpoch("f1", "max")
     assert best.update(1, 50.0, math.nan) and best.update(2, 50.0, 3.0) and not best.update(3, 50.0, 4.0)
     assert best.update(4, 51.0, 9.0) and best.epoch == 4
-    again = Best("f1", "max")
+    again = BestEpoch("f1", "max")
     again.load_state_dict(json.loads(json.dumps(best.state_dict())))
     assert again.update(5, 51.0, 8.0) and not again.update(6, 51.0, 8.5)
 
 
 def test_a_state_of_before_goes_on():
-    best = Best("f1", "max", patience=2)
+    best = BestEpoch("f1", "max", patience=2)
     best.load_state_dict({"metric": "f1", "epoch": 3, "value": 50.0, "last": 4})
     assert best.update(5, 50.0, 1.0) and best.stop

@@ -14,12 +14,11 @@ from .. import zoo
 from ..classifier import BATCH_SIZE, Classifier, Prediction
 from ..errors import InputError
 from ..explanations.targets import Targets
-from ..images.sources import batched
+from ..images.image_like import batched
 from ..pictures import figures, panels
 from ..weights.config_json import ELSEWHERE
 from . import bundle, clips, html
-from .order import ENDINGS, MOST_IN_A_SHEET, Order
-from .places import (
+from .paths import (
     as_text,
     attempt,
     check_spared,
@@ -29,6 +28,7 @@ from .places import (
     save_sheet,
     unwritable,
 )
+from .render_options import ENDINGS, MOST_IN_A_SHEET, RenderOptions
 from .single import ImageExplained, check_targets, explain_several, rows_of, sheet_row
 
 
@@ -64,7 +64,7 @@ def explain_files(
     sources: Sequence[Path],
     targets: Targets,
     folder: Path,
-    order: Order | None = None,
+    options: RenderOptions | None = None,
     *,
     model: str = "",
     batch_size: int = 1,
@@ -75,26 +75,26 @@ def explain_files(
     once; of a clip, it is one frame. With a shared scale each image is explained
     twice: once for the scale, once for its picture, so that not all explanations are held at once.
     """
-    order = order or Order()
-    check_targets(classifier, list(order.contrast) if order.contrast else targets, order.unit)
-    if order.picture == "sheet" or order.format == "html":
-        yield from _together(classifier, sources, targets, folder, order, model, batch_size)
+    options = options or RenderOptions()
+    check_targets(classifier, list(options.contrast) if options.contrast else targets, options.unit)
+    if options.picture == "sheet" or options.format == "html":
+        yield from _together(classifier, sources, targets, folder, options, model, batch_size)
         return
-    scale = _shared_scale(classifier, sources, targets, order, batch_size) if order.shared_scale else None
-    paths = picture_paths(sources, folder, ENDINGS.get(order.format, order.format))
+    scale = _shared_scale(classifier, sources, targets, options, batch_size) if options.shared_scale else None
+    paths = picture_paths(sources, folder, ENDINGS.get(options.format, options.format))
     given = {source.resolve() for source in sources}
 
     def one_file(source: Path, path: Path, explained: Iterator[ImageExplained | InputError]) -> Answer:
         check_spared(path, given)
         if clips.is_clip(source):
-            return _clip(classifier, source, path, targets, order)
+            return _clip(classifier, source, path, targets, options)
         if isinstance(one := next(explained), InputError):
             raise one
-        return _answer(one, _write(classifier, one, path, order, scale, model))
+        return _answer(one, _write(classifier, one, path, options, scale, model))
 
     for some in batched(zip(sources, paths, strict=True), batch_size):
         wanted = [source for source, path in some if not (clips.is_clip(source) or _spoils(path, given))]
-        explained = iter(explain_several(classifier, wanted, targets, order))
+        explained = iter(explain_several(classifier, wanted, targets, options))
         for source, path in some:
             yield source, attempt(source, partial(one_file, source, path, explained))
 
@@ -114,23 +114,25 @@ def _answer(one: ImageExplained, path: Path) -> Answer:
     return Answer(path, labels, values, explanation.completeness().abs().max().item(), one.ranked[:5])
 
 
-def _clip(classifier: Classifier, source: Path, path: Path, targets: Targets, order: Order) -> Answer:
-    if order != Order(seconds=order.seconds):
+def _clip(
+    classifier: Classifier, source: Path, path: Path, targets: Targets, options: RenderOptions
+) -> Answer:
+    if options != RenderOptions(seconds=options.seconds):
         raise InputError(
             f"{source} is a clip, which becomes a clip on a scale of its own; leave out --picture, --format, "
             "--contrast, --shared-scale and --layer for it"
         )
-    clip = clips.explain_clip(classifier, source, path, target=targets, seconds=order.seconds)
+    clip = clips.explain_clip(classifier, source, path, target=targets, seconds=options.seconds)
     return Answer(path, [clip.label], [], clip.completeness_gap, clip.predictions)
 
 
 def _shared_scale(
-    classifier: Classifier, sources: Sequence[Path], targets: Targets, order: Order, batch_size: int
+    classifier: Classifier, sources: Sequence[Path], targets: Targets, options: RenderOptions, batch_size: int
 ) -> panels.Scale | None:
     """The scale of all images that can be read; those that cannot are reported when they are drawn."""
     scales = []
     for some in batched((source for source in sources if not clips.is_clip(source)), batch_size):
-        for one in explain_several(classifier, some, targets, order):
+        for one in explain_several(classifier, some, targets, options):
             if not isinstance(one, InputError):
                 scales.append(panels.Scale.of(one.explanation))
     return panels.Scale.shared(scales) if scales else None
@@ -140,24 +142,24 @@ def _write(
     classifier: Classifier,
     one: ImageExplained,
     path: Path,
-    order: Order,
+    options: RenderOptions,
     scale: panels.Scale | None,
     model: str,
 ) -> Path:
-    if order.format == "bundle":
+    if options.format == "bundle":
         assert isinstance(one.source, (str, Path))  # of `explain_files`
         name = zoo.resolve(model)
         name = name if name.startswith(ELSEWHERE) else zoo.find_checkpoint(name).name
         return bundle.write(path, classifier, one.source, one.explanation, model=name)
-    if order.format == "npz":
+    if options.format == "npz":
         try:
             return one.explanation.save(path)
         except OSError as error:
             raise unwritable(path, error) from error
-    rows = rows_of(one, order.picture, scale)
-    if order.format in figures.FORMATS:
-        return save_bytes(figures.draw(rows, order.format), path)
-    if order.picture == "rgba":
+    rows = rows_of(one, options.picture, scale)
+    if options.format in figures.FORMATS:
+        return save_bytes(figures.draw(rows, options.format), path)
+    if options.picture == "rgba":
         return save_picture(panels.side_by_side([panel.picture for panel in rows[0]]), path)
     height, width = one.explanation.contributions.shape[-2:]
     return save_picture(panels.lay_out(rows, (width, height)), path)
@@ -168,33 +170,33 @@ def _together(
     sources: Sequence[Path],
     targets: Targets,
     folder: Path,
-    order: Order,
+    options: RenderOptions,
     model: str,
     batch_size: int,
 ) -> Iterator[tuple[Path, Answer | InputError]]:
     """One file of all images. Kept of each are small pictures only, so that there may be many."""
-    if order.picture == "sheet" and len(sources) > MOST_IN_A_SHEET:
+    if options.picture == "sheet" and len(sources) > MOST_IN_A_SHEET:
         raise InputError(
             f"{len(sources)} images came for one sheet; at most {MOST_IN_A_SHEET} fit: give fewer, or take "
             "--format html"
         )
-    path = folder / ("report.html" if order.format == "html" else f"sheet.{order.format}")
+    path = folder / ("report.html" if options.format == "html" else f"sheet.{options.format}")
     check_spared(path, {source.resolve() for source in sources})
-    scale = _shared_scale(classifier, sources, targets, order, batch_size) if order.shared_scale else None
+    scale = _shared_scale(classifier, sources, targets, options, batch_size) if options.shared_scale else None
     answers: list[tuple[Path, Answer | InputError]] = []
     rows: list[list[panels.Panel]] = []
     sections: list[str] = []
     found: Iterator[tuple[Path, ImageExplained | InputError]] = (
         pair
         for some in batched(sources, batch_size)
-        for pair in zip(some, _images_alone(classifier, some, targets, order, path), strict=True)
+        for pair in zip(some, _images_alone(classifier, some, targets, options, path), strict=True)
     )
     for source, one in found:
         if isinstance(one, InputError):
             answers.append((source, one))
             continue
         answers.append((source, _answer(one, path)))
-        if order.format == "html":
+        if options.format == "html":
             sections += [html.section(entry) for entry in _entries(one, scale, classifier.outputs.kind)]
         else:
             rows.append(sheet_row(one, source.name, scale))
@@ -212,11 +214,11 @@ def _together(
 
 
 def _images_alone(
-    classifier: Classifier, sources: Sequence[Path], targets: Targets, order: Order, path: Path
+    classifier: Classifier, sources: Sequence[Path], targets: Targets, options: RenderOptions, path: Path
 ) -> Iterator[ImageExplained | InputError]:
     """`explain_several`, of images that may have clips among them, which have no place in one file."""
     images = [source for source in sources if not clips.is_clip(source)]
-    explained = iter(explain_several(classifier, images, targets, order))
+    explained = iter(explain_several(classifier, images, targets, options))
     for source in sources:
         if clips.is_clip(source):
             yield InputError(f"{source} is a clip; {path.name} is of images: explain it by itself")

@@ -22,12 +22,12 @@ from torch import Tensor
 from .. import images
 from ..errors import InputError
 
-Source = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
-Sources = Source | Iterable[Source]
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
+ImagesLike = ImageLike | Iterable[ImageLike]
 T = TypeVar("T")
 
 
-def is_several(source: Sources) -> bool:
+def is_several(source: ImagesLike) -> bool:
     """Whether these are several images. Raises InputError for what is neither one nor several."""
     if isinstance(source, (str, os.PathLike, Image.Image)):
         return False
@@ -44,7 +44,7 @@ def is_several(source: Sources) -> bool:
     return True
 
 
-def each(source: Sources) -> Iterator[Source]:
+def each(source: ImagesLike) -> Iterator[ImageLike]:
     """The images, one by one. Raises InputError where there is none, or several stand in the place of one."""
     if not is_several(source):
         yield source  # type: ignore[misc]  # it is one
@@ -61,7 +61,7 @@ def each(source: Sources) -> Iterator[Source]:
         raise InputError("got an empty list of images; give at least one")
 
 
-def photograph(source: Source) -> Image.Image:
+def photograph(source: ImageLike) -> Image.Image:
     """RGB, 8 bits, of one image. Raises InputError for an unreadable one, and for values of no picture."""
     if isinstance(source, np.ndarray):
         return images.load_rgb(_of_array(source))

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import InputError
 
 
-class Best:
+class BestEpoch:
     """The best value of one score, and the epoch that had it: of equal ones, that with the lower loss.
 
     metric: what the score is called. direction: "max" or "min", the good end.

@@ -6,22 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from .. import devices
-from ..data import Order, Task
-from . import effects, machine, networks, parameters, states
+from ..data import SeededBatchSampler, Task
+from . import effects, networks, parameters, runtime, states
 from .losses import make_loss
 from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
 from .scores import to_watch
 
 
-def plan(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
+def dry_run(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
     """The facts of a run as plain data: images, steps, network, what learns. Nothing is written.
 
     Raises what the run would raise before its first step: for a recipe that does not fit, and for weights
     that cannot be had.
     """
     effects.check(recipe, task)
-    order = Order(
+    order = SeededBatchSampler(
         len(task.train), recipe.run.batch_size, seed=recipe.run.seed, accumulate=recipe.run.accumulate
     )
     model, outputs = networks.build(recipe, task)
@@ -31,7 +31,7 @@ def plan(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
     to_watch(recipe.run.monitor, model.num_classes, task.multilabel)
     weighted = recipe.loss.class_weights != "none"
     make_loss(recipe.loss, model.num_classes, task.multilabel, task.class_counts() if weighted else None)
-    machine.accelerator(recipe, folder)
+    runtime.accelerator(recipe, folder)
     weights = list(model.parameters())
     latest = states.list_(folder)
     return {

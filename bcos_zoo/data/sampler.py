@@ -14,7 +14,7 @@ from . import seeds
 Key = tuple[int, int]  # draw, unique to an epoch and a place in its order; number of the sample
 
 
-class Order(Sampler[list[Key]]):
+class SeededBatchSampler(Sampler[list[Key]]):
     """One process's part of every batch, as a batch sampler of torch's.
 
     An epoch is `steps` batches of `batch_size` images, over all processes; images left over are not seen in

@@ -17,7 +17,7 @@ MOST_IN_A_SHEET = 400
 
 
 @dataclass(frozen=True)
-class Order:
+class RenderOptions:
     """What is to be made of explained images.
 
     picture: figure (photograph, contribution map and W(x) side by side, a row a target), rgba (W(x),

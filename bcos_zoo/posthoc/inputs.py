@@ -22,7 +22,7 @@ from .adapters import detached_copy, from_encoded
 
 
 @dataclass(frozen=True)
-class Job:
+class MethodInputs:
     """What a method gets to work on. The tensors and the network are copies, or detached."""
 
     model: nn.Module  # (N, K, H, W) -> (N, C); the caller's own
@@ -55,8 +55,8 @@ class Job:
 
 def prepare(
     model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int, names: Sequence[str] | None
-) -> Job:
-    """The job. Raises InputError for images, targets and models that do not fit together."""
+) -> MethodInputs:
+    """The inputs. Raises InputError for images, targets and models that do not fit together."""
     network = from_encoded(model)
     # Whatever else it gives: methods look at logits.
     network.register_forward_hook(
@@ -76,7 +76,7 @@ def prepare(
         chunks = torch.split(encoded if targets is None else encoded[:1], batch)
         logits = torch.cat([network(chunk) for chunk in chunks])
     picked = resolve_targets(targets, logits.expand(len(x), -1), names)
-    return Job(model, network, x, encoded, picked, batch, seed)
+    return MethodInputs(model, network, x, encoded, picked, batch, seed)
 
 
 def _check_same(whole: nn.Module, network: nn.Module, x: Tensor) -> None:

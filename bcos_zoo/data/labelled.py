@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .samples import Samples, Source
+from .samples import ImageStore, Samples
 
 
 @dataclass(frozen=True)
-class Found:
+class LabelledSet:
     """A set of images as it was found."""
 
     train: Samples
@@ -46,15 +46,15 @@ def _plainest(name: str) -> str:
 
 def by_names(
     where: object,
-    source: Source,
+    source: ImageStore,
     labels: Sequence[str],
     uses: Sequence[str],
     *,
     names: Mapping[str, str] | None = None,
     groups: np.ndarray | None = None,
     notes: Sequence[str] = (),
-) -> Found:
-    """Found images whose classes are given by name, in the order of the names.
+) -> LabelledSet:
+    """Images whose classes are given by name, in the order of the names.
 
     uses: "train", "val", "test" or "" (none of them) for each. names: what the parts of each use are called.
     groups: (M,) or none. Raises InputError if there is a part to validate with, and it or the training part
@@ -83,12 +83,14 @@ def by_names(
     return parted(everything, uses, class_names, notes)
 
 
-def parted(everything: Samples, uses: Sequence[str], names: tuple[str, ...], notes: Sequence[str]) -> Found:
-    """Found images by what each is for: "train", "val", "test" or ""."""
+def parted(
+    everything: Samples, uses: Sequence[str], names: tuple[str, ...], notes: Sequence[str]
+) -> LabelledSet:
+    """Images by what each is for: "train", "val", "test" or ""."""
     train, val, test = (
         everything.select([i for i, one in enumerate(uses) if one == use]) for use in ("train", "val", "test")
     )
-    return Found(train, val if len(val) else None, names, test if len(test) else None, tuple(notes))
+    return LabelledSet(train, val if len(val) else None, names, test if len(test) else None, tuple(notes))
 
 
 def unknown_labels(where: object, part: str, why: str) -> str:

@@ -17,8 +17,8 @@ from ..errors import InputError, reason
 from ..extras import required
 from . import groups, parts
 from .folders import from_folder
-from .found import Found, to_labels, unknown_labels, values_of
-from .samples import Files, Samples, Source
+from .labelled import LabelledSet, to_labels, unknown_labels, values_of
+from .samples import Files, ImageStore, Samples
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def from_hugging_face(
     image_key: str,
     label_key: str,
     group: str | None = None,
-) -> Found:
+) -> LabelledSet:
     """A data set that `datasets.load_dataset` opens: a name on the Hub, or a folder. root: of its cache.
 
     label_key: a column of class numbers or names, or of lists of them; or columns of 0 and 1, with commas.
@@ -123,7 +123,7 @@ def from_hugging_face(
             notes.append(unknown_labels(name, split, str(error).split("; ")[0]))
             continue
         found[use] = Samples(Rows(reader, f"{name} {split}"), torch.arange(len(targets)), labels, grouped)
-    return Found(found["train"], found.get("val"), names, found.get("test"), tuple(notes))
+    return LabelledSet(found["train"], found.get("val"), names, found.get("test"), tuple(notes))
 
 
 def _keys(label_key: str) -> list[str]:
@@ -149,7 +149,7 @@ def from_torchvision(
     root: str | None,
     download: bool,
     group: str | None = None,
-) -> Found:
+) -> LabelledSet:
     """A data set of torchvision's by timm's name, such as `torch/cifar10`. root: the folder it is kept in.
 
     Raises InputError for an unknown name, and for a set that is not in root (and not to be downloaded).
@@ -169,12 +169,12 @@ def from_torchvision(
             ) from error
     train, val = opened
     names = tuple(one if isinstance(one, str) else one[0] for one in train.classes)  # ImageNet has synonyms
-    return Found(_torch_samples(train, name, group), _torch_samples(val, name, group), names)
+    return LabelledSet(_torch_samples(train, name, group), _torch_samples(val, name, group), names)
 
 
 def _torch_samples(dataset: Any, title: str, group: str | None) -> Samples:
     files = getattr(dataset, "samples", None)
-    source: Source = Files(tuple(Path(path) for path, _ in files)) if files else Items(dataset, title)
+    source: ImageStore = Files(tuple(Path(path) for path, _ in files)) if files else Items(dataset, title)
     labels = torch.as_tensor(dataset.targets, dtype=torch.int64)
     labels = labels[:, 0] if labels.ndim == 2 else labels  # QMNIST keeps more than the digit
     if group is not None and not files:

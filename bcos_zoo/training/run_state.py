@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
-from .history import Row
+from .history import EpochRow
 
 
 @dataclass
-class Position:
+class RunState:
     """Changes from step to step."""
 
     done: int = 0  # optimiser steps
     losses: list[float] = field(default_factory=list)  # of the steps of this epoch
-    rows: list[Row] = field(default_factory=list)  # one an epoch
+    rows: list[EpochRow] = field(default_factory=list)  # one an epoch
     failed: list[str] = field(default_factory=list)  # images that could not be read while training
-    best: dict[str, Any] | None = None  # a state of `early.Best`
+    best: dict[str, Any] | None = None  # a state of `best_epoch.BestEpoch`
     best_weights: dict[str, Tensor] | None = None  # of the best epoch, where the recipe keeps it
     stopped: bool = False  # early
 
