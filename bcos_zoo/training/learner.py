@@ -1,0 +1,97 @@
+"""What learns in a run: a network, its loss, and what moves its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from ..data import SeededBatchSampler, Task, make_mixup
+from ..layers import synchronise_norms
+from ..outputs import Outputs
+from . import networks, parameters
+from .losses import make_loss
+from .optimization import make_optimizer, make_schedule
+from .recipe import Recipe
+from .sharding import Sharded, Whole
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A network with its loss, and what moves its weights."""
+
+    template: Any  # a copy of the network in eval mode, whole on this process; with averaging, the average
+    outputs: Outputs
+    weights: Whole | Sharded  # of the network that learns
+    forward: Callable[[Tensor], Tensor]  # that network, compiled if the recipe says so
+    criterion: nn.Module
+    optimizer: Any  # as accelerate prepared it
+    set_rates: Callable[[int], None]  # by the number of steps done
+    mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+    ema: ModelEmaV3 | None
+    apart: tuple[str, ...]  # norms whose statistics stay those of one process
+
+    def network(self) -> nn.Module:
+        """The network as it is now, in eval mode: the average, if there is one, else a copy."""
+        if self.ema is not None:
+            return self.ema.module.eval()
+        network: nn.Module = networks.still(self.template)
+        network.load_state_dict(self.weights.state_dict())
+        return network
+
+
+def make_sampler(recipe: Recipe, task: Task, accelerator: Any) -> SeededBatchSampler:
+    """Which training images make which batch, of this process."""
+    run = recipe.run
+    return SeededBatchSampler(
+        len(task.train), run.batch_size, seed=run.seed,
+        rank=accelerator.process_index, processes=accelerator.num_processes, accumulate=run.accumulate,
+        weights=task.draw_weights() if recipe.data.balanced else None, repeats=recipe.augment.repeats,
+    )  # fmt: skip
+
+
+def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int) -> Learner:
+    """Build what a recipe names. steps: in an epoch, for the schedule.
+
+    Raises InputError for a recipe that does not fit the images.
+    """
+    run = recipe.run
+    layout = memory_format(recipe)
+    torch.manual_seed(run.seed)
+    model, outputs = networks.build(recipe, task)
+    parameters.freeze(model, recipe.model.train)
+    if recipe.model.pretrained:
+        parameters.to_unit_rows(model)
+    apart: list[str] = []
+    if run.synchronise and accelerator.num_processes > 1:
+        apart = synchronise_norms(model)
+    kept_as = torch.contiguous_format if run.shard else layout  # FSDP takes no other
+    model = model.to(accelerator.device, memory_format=kept_as)
+    decay = recipe.optimizer.ema_decay
+    ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
+    template = networks.still(model) if ema is None else ema.module
+    counts = task.class_counts() if recipe.loss.class_weights != "none" else None
+    criterion = make_loss(recipe.loss, template.num_classes, task.multilabel, counts).to(accelerator.device)
+    weights = (Sharded if run.shard else Whole)(accelerator, model)
+    optimizer = make_optimizer(model, recipe.optimizer)
+    return Learner(
+        template=template,
+        outputs=outputs,
+        weights=weights,
+        forward=torch.compile(weights.called) if run.compile else weights.called,
+        criterion=criterion,
+        optimizer=accelerator.prepare_optimizer(optimizer),
+        set_rates=make_schedule(optimizer, recipe.optimizer, epochs=run.epochs, steps=steps),
+        mixup=make_mixup(recipe.augment, len(task.class_names), multilabel=task.multilabel),
+        ema=ema,
+        apart=tuple(apart),
+    )
+
+
+def memory_format(recipe: Recipe) -> torch.memory_format:
+    """How the images of a run lie in memory."""
+    return torch.channels_last if recipe.run.channels_last else torch.contiguous_format

@@ -1,0 +1,237 @@
+"""A run in memory: what learns, on which images, and where it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch, Samples, Task, seeds, train_loader, train_transform, val_loader
+from ..data.scan import check_share
+from ..errors import InputError
+from ..extras import required
+from . import effects, networks, parameters, runtime, scores
+from .best_epoch import BestEpoch
+from .history import EpochRow
+from .learner import make_learner, make_sampler, memory_format
+from .recipe import Recipe
+from .run_state import RunState
+
+T = TypeVar("T")
+
+
+class Trainer:
+    """A run in memory: what learns, on which images, and where it is.
+
+    Raises InputError for a recipe that does not fit the images or the machine.
+    """
+
+    def __init__(self, recipe: Recipe, task: Task, folder: Path) -> None:
+        effects.check(recipe, task)
+        self.recipe, self.task = recipe, task
+        run = recipe.run
+        self.accelerator = runtime.accelerator(recipe, folder)
+        self.format = memory_format(recipe)
+        self.order = make_sampler(recipe, task, self.accelerator)
+        self.total = run.epochs * self.order.steps
+        self.learner = make_learner(recipe, task, self.accelerator, self.order.steps)
+        card = networks.data_config(self.learner.template, recipe.data.input_size)
+        self.loader = train_loader(
+            task.train, train_transform(card, recipe.augment), self.order,
+            seed=run.seed, workers=recipe.data.workers, cache=recipe.data.cache,
+        )  # fmt: skip
+        self.val_loader = self._in_order(task.val, cache=recipe.data.cache)
+        self.at = RunState()
+        metric = scores.to_watch(run.monitor, self.learner.template.num_classes, task.multilabel)
+        self.best = BestEpoch(metric, scores.DIRECTION[metric], run.patience)
+
+    @property
+    def finished(self) -> bool:
+        return self.at.done >= self.total or self.at.stopped
+
+    @property
+    def at_end_of_epoch(self) -> bool:
+        return self.at.done % self.order.steps == 0
+
+    def describe(self) -> str:
+        task, order = self.task, self.order
+        number = self.accelerator.num_processes
+        several = f"; {number} processes" if number > 1 else ""
+        if self.learner.apart:
+            several += f"; {len(self.learner.apart)} norms of torch's do not meet over processes"
+        return (
+            f"{len(task.train)} images to learn from, {task.said()}; "
+            f"{order.steps} steps of {order.batch_size} an epoch{several}"
+        )
+
+    def epoch(self) -> Iterator[float]:
+        """Train to the end of the epoch; yields the loss of each step."""
+        steps, pieces = self.order.steps, self.recipe.run.accumulate
+        self.order.set_position(*divmod(self.at.done, steps))
+        parameters.set_training(self.learner.weights.bare)
+        batches = iter(self.loader)
+        while True:
+            yield self._step([next(batches) for _ in range(pieces)])
+            if self.at_end_of_epoch:
+                return
+
+    def _step(self, pieces: list[Batch]) -> float:
+        """One optimiser step on the pieces of a batch; the mean loss over all processes."""
+        recipe, accelerator, learner = self.recipe, self.accelerator, self.learner
+        place = (recipe.run.seed, self.at.done, accelerator.process_index)
+        seeds.seed_all(*place)
+        torch.manual_seed(seeds.mix(*place))  # of all devices: dropout draws there
+        learner.set_rates(self.at.done)
+        total = torch.zeros((), device=accelerator.device)
+        for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
+            self._fail(piece.failed)
+            x, y = piece.images.to(accelerator.device, memory_format=self.format), piece.labels
+            y = y.to(accelerator.device)
+            if learner.mixup is not None:
+                x, y = learner.mixup(x, y)
+            # Gradients are exchanged with the last piece alone.
+            with accelerator.no_sync(learner.weights.called) if left else contextlib.nullcontext():
+                loss = learner.criterion(learner.forward(x), y) / len(pieces)
+                accelerator.backward(loss)
+            total += loss.detach()
+        value = float(accelerator.reduce(total, "mean"))
+        if not torch.tensor(value).isfinite():
+            raise InputError(
+                f"the loss became {value} at step {self.at.done}; lower optimizer.lr, or clip gradients with "
+                "optimizer.clip. The last good state and the best network so far are kept"
+            )
+        if recipe.optimizer.clip is not None:
+            accelerator.unscale_gradients()
+            learner.weights.clip(recipe.optimizer.clip, recipe.optimizer.clip_mode)
+        learner.weights.step(learner.optimizer)
+        learner.optimizer.zero_grad()
+        self.at.step(value)
+        if learner.ema is not None and self.at.done % recipe.optimizer.ema_every == 0:
+            learner.ema.update(learner.weights, self.at.done // recipe.optimizer.ema_every)
+        return value
+
+    def _fail(self, images: list[str]) -> None:
+        """Count images that could not be read. Raises UnreadableError if they are too many."""
+        if images:
+            self.at.fail(images)
+            total = len(self.task.train) + len(self.task.val) + len(self.task.test or ())
+            check_share(tuple(self.at.failed), total, self.recipe.data.bad_share)
+
+    def close_epoch(self, seconds: float, steps: int) -> EpochRow:
+        """Measure the epoch that ended, and validate, if the recipe says so; the row of it, also in `at`.
+
+        seconds: that its last so many steps took, those since the run was resumed.
+        """
+        at, run = self.at, self.recipe.run
+        number = at.done // self.order.steps
+        self._fail(_gathered(at.failed))  # the share is that of all processes
+        groups = self.learner.optimizer.param_groups
+        row: EpochRow = {
+            "epoch": number,
+            "step": at.done,
+            "lr": max(group["lr"] / group.get("lr_scale", 1) for group in groups),
+            "train_loss": sum(at.losses) / len(at.losses),
+        }
+        if number % run.validate_every == 0 or at.done >= self.total:
+            network = self.learner.network()
+            found, _, _ = self.validate(network)
+            row |= {"val_loss" if name == "loss" else name: value for name, value in found.items()}
+            if self.best.update(number, found[self.best.metric], found["loss"]) and run.keep_best:
+                at.best_weights = {k: v.cpu().clone() for k, v in network.state_dict().items()}
+        row |= {
+            "seconds": seconds,
+            "images_per_second": steps * self.order.batch_size / seconds,
+            "unreadable": len(self.task.unreadable) + len(at.failed),
+        }
+        at.rows.append(row)
+        at.losses, at.best, at.stopped = [], self.best.state_dict(), self.best.stop
+        return row
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose network is kept: the best so far, or the last."""
+        best = self.best.epoch if self.recipe.run.keep_best else None
+        return best or self.at.done // self.order.steps
+
+    def kept(self) -> nn.Module:
+        """The network of the epoch that is kept, in eval mode."""
+        if self.at.best_weights is None:
+            return self.learner.network()
+        network: nn.Module = networks.still(self.learner.template)
+        network.load_state_dict(self.at.best_weights)
+        return network
+
+    def _in_order(self, samples: Samples, *, cache: bool) -> Iterable[Batch]:
+        """Each image once, those of this process."""
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        transform = networks.val_transform(self.learner.template)
+        return val_loader(
+            samples, transform, max(self.recipe.run.batch_size // processes, 1),
+            rank=rank, processes=processes, workers=self.recipe.data.workers, cache=cache,
+        )  # fmt: skip
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor, Tensor]:
+        """Scores of a network on the validation images, its logits (M, C), and their targets."""
+        return self._measure(network, self.val_loader)
+
+    def test(self, network: nn.Module) -> dict[str, float] | None:
+        """Scores of a network on the test images; None if there is no such part."""
+        if self.task.test is None:
+            return None
+        found, _, _ = self._measure(network, self._in_order(self.task.test, cache=False))
+        return found
+
+    @torch.no_grad()
+    def _measure(
+        self, network: nn.Module, batches: Iterable[Batch]
+    ) -> tuple[dict[str, float], Tensor, Tensor]:
+        mine: list[tuple[Tensor, Tensor]] = []
+        for x, y, failed in batches:
+            self._fail(failed)
+            with self.accelerator.autocast():
+                logits = network(x.to(self.accelerator.device, memory_format=self.format))
+            mine.append((logits.float().cpu(), y))
+        logits, targets = (torch.cat(parts) for parts in zip(*_gathered(mine), strict=True))
+        device = self.accelerator.device
+        loss = float(self.learner.criterion(logits.to(device), targets.to(device)))
+        return {"loss": loss} | scores.scores(logits, targets, self.task.multilabel), logits, targets
+
+    def state(self) -> dict[str, Any]:
+        """All that the run goes on from."""
+        learner, scaler = self.learner, self.accelerator.scaler
+        return {
+            "recipe": runtime.deciding(self.recipe, self.task),
+            "images": self.task.state(),
+            "model": learner.weights.state_dict(),
+            "ema": learner.ema.module.state_dict() if learner.ema else None,
+            "optimizer": learner.weights.optimizer_state(learner.optimizer),
+            "scaler": scaler.state_dict() if scaler else None,
+            "position": self.at.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any], where: Path) -> None:
+        """Go on from a state. Raises InputError if it is of another recipe, or of other images."""
+        asked = runtime.deciding(self.recipe, self.task)
+        if changed := sorted(key for key in asked if state["recipe"].get(key) != asked[key]):
+            raise InputError(
+                f"{where} is of a run with another {', '.join(changed)}; resume with the same, or start anew"
+            )
+        learner = self.learner
+        learner.weights.load(state["model"], learner.optimizer, state["optimizer"])
+        if learner.ema is not None:
+            learner.ema.module.load_state_dict(state["ema"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.at = RunState(**state["position"])
+        if self.at.best is not None:
+            self.best.load_state_dict(self.at.best)
+
+
+def _gathered(mine: list[T]) -> list[T]:
+    """What all processes have, on each of them."""
+    found: list[T] = required("accelerate.utils", "accelerate", "train").gather_object(mine)
+    return found
