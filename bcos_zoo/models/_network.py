@@ -7,7 +7,7 @@ which is the classifier. All the rest of timm's interface follows from that and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch.nn.functional as F
@@ -76,11 +76,25 @@ def strides(first: int, stages: int, output_stride: int | None) -> list[Stride]:
 POOLS = ("avg", "max", "avgmax", "")  # those that keep the class maps' channels and stay piecewise linear
 
 
+@dataclass(frozen=True)
+class Level:
+    """One level of features: what modules, one after the other, make of the level before."""
+
+    modules: tuple[str, ...]  # their names in the network
+    channels: int  # of its map
+    reduction: int  # how many pixels of the image are one of its map
+    name: str | None = None  # timm's for the level, unless it is that of the last module
+
+    def info(self) -> dict[str, Any]:
+        """What timm's `feature_info` says of it."""
+        return dict(num_chs=self.channels, reduction=self.reduction, module=self.name or self.modules[-1])
+
+
 class ConvNetwork(nn.Module):
     """A convolutional network: levels of features, then a 1x1 classifier, then the global pooling.
 
-    (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits. A subclass's constructor calls `_begin`, then
-    `_level` after the modules of each level, and ends with `_finish`.
+    (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits. A subclass's constructor makes the modules of
+    all levels, and hands their names to `_complete`.
     """
 
     CLASSIFIER: ClassVar[str]  # name of the classifier's module
@@ -91,29 +105,23 @@ class ConvNetwork(nn.Module):
     global_pool: Any
     logits: Callable[[Tensor], Tensor]
 
-    def _begin(self, spec: LayerSpec, in_chans: int, drop_rate: float) -> None:
-        """Open the network: its encoding layer and its bookkeeping."""
+    def __init__(self, spec: LayerSpec, in_chans: int, drop_rate: float) -> None:
+        super().__init__()
         self.spec, self.in_chans, self.drop_rate = spec, in_chans, drop_rate
         self._traits = STEM_FITS
         self.grad_checkpointing = False
         self.encode = spec.encode(in_chans)
-        self.feature_info: list[dict[str, Any]] = []
-        self._levels: list[tuple[str, ...]] = []  # names of the modules of each level, in order
 
-    def _level(self, *modules: str, channels: int, reduction: int, name: str | None = None) -> None:
-        """Close a feature level: what the modules of these names, one after the other, make of the last one.
-
-        channels, reduction: of its map; name: timm's for the level, unless it is that of the last module.
-        """
-        self._levels.append(modules)
-        self.feature_info.append(dict(num_chs=channels, reduction=reduction, module=name or modules[-1]))
-
-    def _finish(self, num_classes: int, global_pool: str, *, hidden: int | None = None) -> None:
-        """Close the network: initialise its weights, then give it its classifier.
+    def _complete(
+        self, levels: Sequence[Level], num_classes: int, global_pool: str, *, hidden: int | None = None
+    ) -> None:
+        """Initialise the weights of all levels, and put the classifier behind the last one.
 
         hidden: channels that reach the classifier, if not those of the last level.
         """
-        self.num_features = self.feature_info[-1]["num_chs"]
+        self._levels = [level.modules for level in levels]
+        self.feature_info = [level.info() for level in levels]
+        self.num_features = levels[-1].channels
         self.head_hidden_size = hidden or self.num_features
         self.apply(self._init)
         self.reset_classifier(num_classes, global_pool)

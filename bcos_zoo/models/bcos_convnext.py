@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..layers import V2, Head, LayerSpec, conv_gain, conv_norm, parameter
 from ..layers._switch import known, untouched
 from ._build import build, cards, register_model
-from ._network import ConvNetwork, Stride, strides
+from ._network import ConvNetwork, Level, Stride, strides
 
 
 @known
@@ -108,10 +108,10 @@ class BcosConvNeXt(ConvNetwork):
         output_stride: int | None = None,
         spec: LayerSpec = V2,
     ) -> None:
-        super().__init__()
         if not 0 < len(layers) == len(widths):
             raise InputError(f"{len(layers)} stages and {len(widths)} widths; give one width for each stage")
-        self._begin(spec, in_chans, drop_rate)
+        super().__init__(spec, in_chans, drop_rate)
+        levels = []
         stem = spec.conv(spec.encoded_channels(in_chans), widths[0], 4, stride=4)
         self.features = nn.Sequential(stem, spec.norm2d(widths[0]))
         names = ["features.0", "features.1"]
@@ -129,9 +129,9 @@ class BcosConvNeXt(ConvNetwork):
             ]
             index += depth
             names.append(self._append(nn.Sequential(*blocks)))
-            self._level(*names, channels=width, reduction=planned[stage].reduction)
+            levels.append(Level(tuple(names), width, planned[stage].reduction))
         self.classifier = Head(spec.norm2d(widths[-1]), nn.Identity())
-        self._finish(num_classes, global_pool)
+        self._complete(levels, num_classes, global_pool)
 
     def _append(self, module: nn.Module) -> str:
         self.features.append(module)

@@ -21,7 +21,7 @@ from ..layers import V2, LayerSpec, chain, conv_norm, is_linear
 from ..layers._fast import dense_features
 from ..layers._switch import known
 from ._build import build, cards, register_model
-from ._network import ConvNetwork
+from ._network import ConvNetwork, Level
 
 
 @known
@@ -114,10 +114,10 @@ class BcosDenseNet(ConvNetwork):
         memory_efficient: bool = False,
         spec: LayerSpec = V2,
     ) -> None:
-        super().__init__()
         if stem not in ("imagenet", "cifar"):
             raise InputError(f"stem={stem!r}: allowed are 'imagenet' and 'cifar'")
-        self._begin(spec, in_chans, 0.0)
+        super().__init__(spec, in_chans, 0.0)
+        levels = []
         self.features = features = nn.Sequential()
         in_chs, large = spec.encoded_channels(in_chans), stem == "imagenet"
         names: list[str] = []
@@ -127,7 +127,7 @@ class BcosDenseNet(ConvNetwork):
             features.add_module("act0", spec.activation())
             features.add_module("pool0", nn.AvgPool2d(3, 2, 1))
             stem_names = ("features.conv0", "features.norm0", "features.act0")
-            self._level(*stem_names, channels=stem_width, reduction=2, name="features.norm0")
+            levels.append(Level(stem_names, stem_width, 2, name="features.norm0"))
             names = ["features.pool0"]
         else:
             features.add_module("conv0", spec.conv(in_chs, stem_width, 3, padding=1))
@@ -142,13 +142,13 @@ class BcosDenseNet(ConvNetwork):
                 features.add_module("norm5", spec.norm2d(in_chs))
                 features.add_module("act5", spec.activation())
                 names += ["features.norm5", "features.act5"]
-                self._level(*names, channels=in_chs, reduction=reduction, name="features.norm5")
+                levels.append(Level(tuple(names), in_chs, reduction, name="features.norm5"))
                 break
-            self._level(*names, channels=in_chs, reduction=reduction)
+            levels.append(Level(tuple(names), in_chs, reduction))
             features.add_module(f"transition{index}", Transition(in_chs, in_chs // 2, spec))
             names = [f"features.transition{index}"]
             in_chs, reduction = in_chs // 2, 2 * reduction
-        self._finish(num_classes, global_pool)
+        self._complete(levels, num_classes, global_pool)
         self.set_grad_checkpointing(memory_efficient)
 
     @staticmethod

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..layers import V2, LayerSpec, chain, conv_norm
 from ._build import build, cards, register_model
-from ._network import ConvNetwork
+from ._network import ConvNetwork, Level
 
 Kernel = int | tuple[int, int]
 
@@ -175,32 +175,34 @@ class BcosInception3(ConvNetwork):
         drop_rate: float = 0.0,
         spec: LayerSpec = V2,
     ) -> None:
-        super().__init__()
-        self._begin(spec, in_chans, drop_rate)
+        super().__init__(spec, in_chans, drop_rate)
         self.pool = nn.AvgPool2d(3, 2)
         self.Conv2d_1a_3x3 = ConvNorm(spec.encoded_channels(in_chans), 32, 3, spec, stride=2, same=False)
         self.Conv2d_2a_3x3 = ConvNorm(32, 32, 3, spec, same=False)
         self.Conv2d_2b_3x3 = ConvNorm(32, 64, 3, spec)
-        self._level("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", channels=64, reduction=2)
         self.Conv2d_3b_1x1 = ConvNorm(64, 80, 1, spec)
         self.Conv2d_4a_3x3 = ConvNorm(80, 192, 3, spec, same=False)
-        self._level("pool", "Conv2d_3b_1x1", "Conv2d_4a_3x3", channels=192, reduction=4)
-        self._mixed("pool", {"5b": _mixed_5(32), "5c": _mixed_5(64), "5d": _mixed_5(64)}, 192, 8)
+        narrow = {"5b": _mixed_5(32), "5c": _mixed_5(64), "5d": _mixed_5(64)}
         wide = {"6b": _mixed_6(128), "6c": _mixed_6(160), "6d": _mixed_6(160), "6e": _mixed_6(192)}
-        self._mixed("6a", {"6a": _MIXED_6A} | wide, 288, 16)
+        levels = [
+            Level(("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"), 64, 2),
+            Level(("pool", "Conv2d_3b_1x1", "Conv2d_4a_3x3"), 192, 4),
+            self._mixed("pool", narrow, 192, 8),
+            self._mixed("6a", {"6a": _MIXED_6A} | wide, 288, 16),
+        ]
         self.AuxLogits = AuxiliaryHead(768, spec) if aux_logits else None
-        self._mixed("7a", {"7a": _MIXED_7A, "7b": _MIXED_7, "7c": _MIXED_7}, 768, 32)
-        self._finish(num_classes, global_pool)
+        levels.append(self._mixed("7a", {"7a": _MIXED_7A, "7b": _MIXED_7, "7c": _MIXED_7}, 768, 32))
+        self._complete(levels, num_classes, global_pool)
 
-    def _mixed(self, first: str, blocks: dict[str, list[Any]], in_chs: int, reduction: int) -> None:
-        """A level of blocks; the one called `first` halves the map, or else the pooling before them does."""
+    def _mixed(self, first: str, blocks: dict[str, list[Any]], in_chs: int, reduction: int) -> Level:
+        """Make a level of blocks; the one called `first` halves the map, or else the pooling before it."""
         names = [first] if first == "pool" else []
         for suffix, paths in blocks.items():
             block = Mixed(in_chs, paths, self.spec, halve=suffix == first)
             self.add_module(f"Mixed_{suffix}", block)
             names.append(f"Mixed_{suffix}")
             in_chs = block.out_chs
-        self._level(*names, channels=in_chs, reduction=reduction)
+        return Level(tuple(names), in_chs, reduction)
 
     @staticmethod
     def _init(module: nn.Module) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers import V2, LayerSpec, chain, conv_norm
 from ._build import build, cards, register_model
-from ._network import ConvNetwork, Stride, strides
+from ._network import ConvNetwork, Level, Stride, strides
 
 
 class BasicBlock(nn.Module):
@@ -123,12 +123,11 @@ class BcosResNet(ConvNetwork):
         output_stride: int | None = None,
         spec: LayerSpec = V2,
     ) -> None:
-        super().__init__()
         if not 0 < len(layers) <= len(widths):
             raise InputError(f"{len(layers)} stages and {len(widths)} widths; give one width for each stage")
         if stem not in ("imagenet", "cifar"):
             raise InputError(f"stem={stem!r}: allowed are 'imagenet' and 'cifar'")
-        self._begin(spec, in_chans, drop_rate)
+        super().__init__(spec, in_chans, drop_rate)
         in_chs, large = widths[0], stem == "imagenet"
         self.conv1 = (
             spec.conv(spec.encoded_channels(in_chans), in_chs, 7, stride=2, padding=3)
@@ -138,7 +137,7 @@ class BcosResNet(ConvNetwork):
         self.bn1 = spec.norm2d(in_chs)
         self.act = spec.activation()
         self.pool = nn.AvgPool2d(3, 2, 1) if large else nn.Identity()
-        self._level("conv1", "bn1", "act", channels=in_chs, reduction=2 if large else 1, name="bn1")
+        levels = [Level(("conv1", "bn1", "act"), in_chs, 2 if large else 1, name="bn1")]
 
         planned = strides(4 if large else 1, len(layers), output_stride)
         index, last = 0, max(sum(layers) - 1, 1)  # of all blocks
@@ -153,8 +152,8 @@ class BcosResNet(ConvNetwork):
                 in_chs, index = width * block.expansion, index + 1
             self.add_module(f"layer{stage}", nn.Sequential(*modules))
             first = ("pool",) if stage == 1 else ()
-            self._level(*first, f"layer{stage}", channels=in_chs, reduction=planned[stage - 1].reduction)
-        self._finish(num_classes, global_pool)
+            levels.append(Level((*first, f"layer{stage}"), in_chs, planned[stage - 1].reduction))
+        self._complete(levels, num_classes, global_pool)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Parameter groups by depth, for layer-wise learning rates."""

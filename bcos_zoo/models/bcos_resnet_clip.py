@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..layers import V2, BcosLinear, LayerSpec, attend, chain, conv_norm, hold, project
 from ..layers._switch import layer
 from ._build import build, cards, register_model
-from ._network import ConvNetwork
+from ._network import ConvNetwork, Level
 
 
 class Bottleneck(nn.Module):
@@ -124,8 +124,7 @@ class BcosResNetCLIP(ConvNetwork):
         drop_rate: float = 0.0,
         spec: LayerSpec = V2,
     ) -> None:
-        super().__init__()
-        self._begin(spec, in_chans, drop_rate)
+        super().__init__(spec, in_chans, drop_rate)
         half = width // 2
         self.conv1 = spec.conv(spec.encoded_channels(in_chans), half, 3, stride=2, padding=1)
         self.bn1 = spec.norm2d(half)
@@ -135,7 +134,7 @@ class BcosResNetCLIP(ConvNetwork):
         self.bn3 = spec.norm2d(width)
         self.act = spec.activation()
         stem = ("conv1", "bn1", "act", "conv2", "bn2", "act", "conv3", "bn3", "act")
-        self._level(*stem, channels=width, reduction=2, name="bn3")
+        levels = [Level(stem, width, 2, name="bn3")]
         self.avgpool = nn.AvgPool2d(2)
         in_chs = width
         for stage, depth in enumerate(layers, start=1):
@@ -146,10 +145,10 @@ class BcosResNetCLIP(ConvNetwork):
                 in_chs = 4 * width
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
             first = ("avgpool",) if stage == 1 else ()
-            self._level(*first, f"layer{stage}", channels=in_chs, reduction=2 * 2**stage)
+            levels.append(Level((*first, f"layer{stage}"), in_chs, 2 * 2**stage))
             width *= 2
         self.attnpool = AttentionPool2d(in_chs, heads, spec)
-        self._finish(num_classes, global_pool)
+        self._complete(levels, num_classes, global_pool)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a fresh output projection on the same features.

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..layers import V2, Head, LayerSpec
 from ._build import build, cards, register_model
-from ._network import ConvNetwork
+from ._network import ConvNetwork, Level
 
 
 class BcosVGG(ConvNetwork):
@@ -40,8 +40,8 @@ class BcosVGG(ConvNetwork):
         drop_rate: float = 0.0,
         spec: LayerSpec = V2,
     ) -> None:
-        super().__init__()
-        self._begin(spec, in_chans, drop_rate)
+        super().__init__(spec, in_chans, drop_rate)
+        levels = []
         self.features = nn.Sequential()
         in_chs, names = spec.encoded_channels(in_chans), []
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -50,13 +50,13 @@ class BcosVGG(ConvNetwork):
                 layers += [] if spec.norm == "none" else [spec.norm2d(width)]
                 names += self._append(*layers)
                 in_chs = width
-            self._level(*names, channels=in_chs, reduction=2**stage)
+            levels.append(Level(tuple(names), in_chs, 2**stage))
             names = self._append(nn.AvgPool2d(2))
-        self._level(*names, channels=in_chs, reduction=2 ** len(depths))
+        levels.append(Level(tuple(names), in_chs, 2 ** len(depths)))
         self.classifier = Head(
             spec.conv(in_chs, hidden, 7, padding=3), spec.conv(hidden, hidden, 1), nn.Identity()
         )
-        self._finish(num_classes, global_pool, hidden=hidden)
+        self._complete(levels, num_classes, global_pool, hidden=hidden)
 
     def _append(self, *layers: nn.Module) -> list[str]:
         start = len(self.features)
@@ -87,8 +87,8 @@ class BcosPlain(ConvNetwork):
         drop_rate: float = 0.0,
         spec: LayerSpec = V2,
     ) -> None:
-        super().__init__()
-        self._begin(spec, in_chans, drop_rate)
+        super().__init__(spec, in_chans, drop_rate)
+        levels = []
         in_chs, index = spec.encoded_channels(in_chans), 0
         for stage, widths in enumerate(self.STAGES):
             names = []
@@ -97,8 +97,8 @@ class BcosPlain(ConvNetwork):
                 self.add_module(str(index), spec.conv(in_chs, width, 3, stride=stride, padding=1))
                 names.append(str(index))
                 in_chs, index = width, index + 1
-            self._level(*names, channels=in_chs, reduction=2**stage)
-        self._finish(num_classes, global_pool)
+            levels.append(Level(tuple(names), in_chs, 2**stage))
+        self._complete(levels, num_classes, global_pool)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Parameter groups by depth, for layer-wise learning rates."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import bcos_zoo
 from bcos_zoo.layers import NORM_NAMES, LayerSpec, fast_ways
-from bcos_zoo.models._network import ConvNetwork
+from bcos_zoo.models._network import ConvNetwork, Level
 from bcos_zoo.models.bcos_convnext import BcosConvNeXt
 from bcos_zoo.models.bcos_densenet import BcosDenseNet
 from bcos_zoo.models.bcos_inception import ConvNorm, Mixed
@@ -33,15 +33,13 @@ class TinyInception(ConvNetwork):
     CLASSIFIER = "fc"
 
     def __init__(self, spec: LayerSpec) -> None:
-        super().__init__()
-        self._begin(spec, 3, 0.0)
+        super().__init__(spec, 3, 0.0)
         wide = [[("a1", 4, 1)], [("b1", 4, 1), ("b2", 4, (1, 7)), ("b3", 4, (7, 1))], [("branch_pool", 4, 1)]]
         forked = [[("a1", 4, 1), (("a2", 4, (1, 3)), ("a3", 4, (3, 1)))], [("branch_pool", 4, 1)]]
         self.stem = ConvNorm(6, 8, 3, spec, stride=2, same=False)
         self.wide, self.forked = Mixed(8, wide, spec), Mixed(12, forked, spec)
         self.halve = Mixed(12, [[("a1", 4, 1), ("a2", 6, 3)]], spec, halve=True)
-        self._level("stem", "wide", "forked", "halve", channels=18, reduction=4)
-        self._finish(5, "avg")
+        self._complete([Level(("stem", "wide", "forked", "halve"), 18, 4)], 5, "avg")
 
 
 FAMILIES: dict[str, Any] = {  # the smallest of each that has all kinds of its blocks
