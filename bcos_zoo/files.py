@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+
+from .errors import InputError, reason
 
 SOFTWARE = "bcos-zoo"  # what the pictures that we write say made them
 LONGEST = 255  # bytes of a file's name, on all systems that are common
@@ -23,6 +26,38 @@ def shortened(name: str, most: int) -> str:
     while len(os.fsencode(kept)) > most:
         kept = kept[:-1]
     return kept
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str], advice: str) -> Iterator[None]:
+    """Turn an OSError of the block into an InputError of one line: which path, why, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error, advice) from error
+
+
+def unwritable(path: str | os.PathLike[str], error: OSError, advice: str) -> InputError:
+    return InputError(f"{path} cannot be written: {error.strerror or error}; {advice}")
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn an OSError of the block, which reads the file of that name, into an InputError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name!r} cannot be read ({reason(error)}); mend or remove it") from error
+
+
+@contextmanager
+def passing_folder(path: Path) -> Iterator[Path]:
+    """A folder at `path`, to fill in the block and move files from; after the block it is gone."""
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -126,16 +126,11 @@ def evaluate_(
 
 def _keep(document: dict[str, Any], folder: Path) -> None:
     """Write what predictions are worth beside what explanations are, whole or not at all."""
-    from ..files import replacing
+    from ..files import replacing, writing
 
     path = folder / "predictions.json"
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror}; give another folder with -o"
-        ) from error
+    with writing(path, "give another folder with -o"), replacing(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _asked(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from .. import images
 from ..errors import InputError, reason
+from ..files import reading
 from . import groups
 from .labelled import LabelledSet, by_names
 from .layout import arranged, is_hidden
@@ -31,12 +32,10 @@ class Members:
 
     def content(self, index: int) -> bytes:
         archive, first, size = self.places[index].tolist()
-        try:
-            with self.archives[archive].open("rb") as file:  # of its own: a shared one has a shared position
-                file.seek(first)
-                return file.read(size)
-        except OSError as error:
-            raise InputError(f"{self.name(index)!r} cannot be read ({reason(error)}); mend it") from error
+        # A file of its own: a shared one has a shared position.
+        with reading(self.name(index)), self.archives[archive].open("rb") as file:
+            file.seek(first)
+            return file.read(size)
 
     def name(self, index: int) -> str:
         return f"{self.archives[self.places[index, 0]]}/{self.names[index]}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..files import reading
 from .samples import Samples
 from .stream import Stream
 
@@ -44,12 +44,9 @@ def of_files(files: Iterable[tuple[str, Path]]) -> str:
     def look(one: tuple[str, Path]) -> str:
         name, path = one
         digest = hashlib.blake2b(digest_size=16)
-        try:
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    digest.update(chunk)
-        except OSError as error:
-            raise InputError(f"{str(path)!r} cannot be read ({error.strerror}); mend or remove it") from error
+        with reading(str(path)), path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
         return f"{name}\0{digest.hexdigest()}\n"
 
     with ThreadPoolExecutor() as pool:  # reading and hashing let others go on

@@ -15,6 +15,7 @@ from timm.data import create_dataset
 from .. import images
 from ..errors import InputError, reason
 from ..extras import required
+from ..files import reading
 from . import groups, parts
 from .folders import from_folder
 from .labelled import LabelledSet, to_labels, unknown_labels, values_of
@@ -52,10 +53,8 @@ class Items:
     title: str
 
     def load(self, index: int) -> Image.Image:
-        try:
+        with reading(self.name(index)):
             image = self.dataset[index][0]
-        except OSError as error:
-            raise InputError(f"{self.name(index)!r} cannot be read ({reason(error)}); mend it") from error
         return images.load_rgb(image)
 
     def content(self, index: int) -> bytes:

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from .. import images
-from ..errors import InputError, reason
+from ..errors import InputError
+from ..files import reading
 
 AHEAD = 4  # images a thread that may be decoded before they are asked for
 ARRAY = 2**26  # bytes, about, of one array of images in memory
@@ -40,10 +41,8 @@ class Files:
         return images.load_rgb(self.paths[index])
 
     def content(self, index: int) -> bytes:
-        try:
+        with reading(self.name(index)):
             return self.paths[index].read_bytes()
-        except OSError as error:
-            raise InputError(f"{self.name(index)!r} cannot be read ({reason(error)}); mend it") from error
 
     def name(self, index: int) -> str:
         return str(self.paths[index])

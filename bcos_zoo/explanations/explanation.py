@@ -7,20 +7,20 @@ import html
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
 from ..files import replacing
 from ..layers.functional import at_least_float32
 from ..metrics.checks import check_integer
+from ..metrics.smoothing import smoothed
 from . import saved
 from .targets import Target, labelled
 
@@ -106,9 +106,8 @@ class Explanation:
         """One explanation of all the images of several, which must have the same number of targets."""
         if len(parts) == 1:
             return parts[0]
-        tensors = ("logits", "targets", "weights", "contributions", "bias")
         joined: dict[str, Any] = {
-            name: torch.cat([getattr(part, name) for part in parts]) for name in tensors
+            name: torch.cat([getattr(part, name) for part in parts]) for name in saved.AXES
         }
         labels = None if parts[0].labels is None else tuple(row for p in parts for row in p.labels or ())
         return replace(parts[0], **joined, labels=labels)
@@ -116,9 +115,21 @@ class Explanation:
     def of_image(self, index: int) -> Explanation:
         """The explanation of one of the N images alone, with an N of 1. Raises IndexError."""
         one = range(len(self.logits))[index]
-        tensors = ("logits", "targets", "weights", "contributions", "bias")
-        own: dict[str, Any] = {name: getattr(self, name)[one : one + 1] for name in tensors}
-        return replace(self, **own, labels=None if self.labels is None else (self.labels[one],))
+        alone = self.map(lambda values: values[one : one + 1])
+        return replace(alone, labels=None if self.labels is None else (self.labels[one],))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Explanation:
+        """The same with each of its five tensors changed, such as cut to some of the images."""
+        changed: dict[str, Any] = {name: change(getattr(self, name)) for name in saved.AXES}
+        return replace(self, **changed)
+
+    def to(self, device: str | torch.device) -> Explanation:
+        """The same with its tensors on a device. Raises torch's RuntimeError for one that is not here."""
+        return self.map(lambda values: values.to(device))
+
+    def cpu(self) -> Explanation:
+        """The same with its tensors in the processor's memory."""
+        return self.to("cpu")
 
     def patches(self, size: int | tuple[int, int]) -> Tensor:
         """(N, T, H / size, W / size): the contributions of each patch, such as a ViT's token, in logits.
@@ -171,12 +182,8 @@ class Explanation:
 
         What `rgba` makes its opacity of. smooth: as there.
         """
-        window = self.smooth if smooth is None else smooth
-        found = torch.linalg.vector_norm(at_least_float32(self.weights), dim=2) * (self.contributions >= 0)
-        if window > 1:  # even windows reach one pixel further right and down
-            before, after = (window - 1) // 2, window // 2
-            found = F.avg_pool2d(F.pad(found, (before, after, before, after)), window, stride=1)
-        return found
+        lengths = torch.linalg.vector_norm(at_least_float32(self.weights), dim=2)
+        return smoothed(lengths * (self.contributions >= 0), self.smooth if smooth is None else smooth)
 
     def contrast(self, a: Target, b: Target) -> Explanation:
         """What speaks for `a` rather than `b`: the explanation of the one logit `s_a - s_b`, just as exact.

@@ -6,7 +6,6 @@ A folder gets its name, or is uploaded, only after it was loaded again and gave 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from .._version import __version__
 from ..classifier import Classifier
 from ..errors import InputError, WeightsError, redact
+from ..files import passing_folder, writing
 from ..images.image_like import ImageLike
 from ..weights import config_json
 from . import folder as hub_folder
@@ -54,13 +54,8 @@ def export(
     if target.is_dir() and any(target.iterdir()) and not force:
         raise InputError(f"{target} is not empty; give another folder, or --force to write into it")
     network = hub_folder.prepare(source, sample)
-    try:
-        with _placing(target.resolve()) as staged:
-            hub_folder.write(network, staged)
-    except OSError as error:
-        raise InputError(
-            f"{target} cannot be written: {error.strerror or error}; give another folder"
-        ) from error
+    with writing(target, "give another folder"), _placing(target.resolve()) as staged:
+        hub_folder.write(network, staged)
     return target
 
 
@@ -94,10 +89,8 @@ def push_to_hub(
     api = HfApi(token=token, library_name="bcos_zoo", library_version=__version__)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        try:
+        with writing(folder, "free it"):
             hub_folder.write(network, folder, repo_id)
-        except OSError as error:
-            raise InputError(f"{folder} cannot be written: {error.strerror or error}; free it") from error
         try:
             repo = api.create_repo(repo_id, private=private, exist_ok=True)
             if private and not api.repo_info(repo.repo_id).private:
@@ -137,14 +130,13 @@ def _placing(folder: Path) -> Iterator[Path]:
     missing = [parent for parent in folder.parents if not parent.exists()]
     staged = (folder if inside else folder.parent) / f".{folder.name}.{uuid.uuid4().hex}.tmp"
     try:
-        staged.mkdir(parents=True)
-        yield staged
-        if inside:
-            _exchange(staged, folder)
-        else:
-            os.replace(staged, folder)
+        with passing_folder(staged):
+            yield staged
+            if inside:
+                _exchange(staged, folder)
+            else:
+                os.replace(staged, folder)
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
         for parent in missing:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()

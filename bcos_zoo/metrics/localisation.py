@@ -7,11 +7,11 @@ has no share to give; its score is 0, as nothing was found where the object is.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
 from .checks import check_integer, maps
+from .smoothing import smoothed
 
 
 def localisation_score(
@@ -61,8 +61,8 @@ def localisation_score(
             f"cells from {int(cells.min())} to {int(cells.max())}; "
             f"allowed in a grid of {n}x{n} are 0 to {n * n - 1}"
         )
-    smoothed = _smooth(values, smooth).clamp_min(0)
-    energy = smoothed.reshape(*lead, n, height // n, n, width // n).sum((-3, -1)).flatten(-2)
+    positive = smoothed(values, smooth).clamp_min(0)
+    energy = positive.reshape(*lead, n, height // n, n, width // n).sum((-3, -1)).flatten(-2)
     inside = energy.gather(-1, cells.to(energy.device, torch.long).unsqueeze(-1)).squeeze(-1)
     return _share(inside, energy.sum(-1))
 
@@ -126,15 +126,6 @@ def energy_in_boxes(contributions: Tensor, boxes: Tensor) -> Tensor:
     if boxes.ndim - len(lead) == 2:
         inside = inside.any(-3)
     return energy_in_mask(contributions, inside)
-
-
-def _smooth(values: Tensor, window: int) -> Tensor:
-    """Averages over square windows, with zeros outside; even ones reach one pixel further right and down."""
-    if window <= 1:
-        return values
-    before, after = (window - 1) // 2, window // 2
-    flat = F.pad(values.reshape(-1, 1, *values.shape[-2:]), (before, after, before, after))
-    return F.avg_pool2d(flat, window, stride=1).reshape(values.shape)
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from .. import weights
 from ..errors import InputError, WeightsError
 from ..layers import LayerSpec
 from ..weights import manifest, state_dicts
+from ..weights.manifest import as_tuple
 
 SOURCES = {"file", "url", "hf_hub_id", "state_dict"}  # keys of a card that say where the weights are
 RUNTIME = {  # keywords that say nothing about the network itself
@@ -93,7 +94,7 @@ def build(
     Raises WeightsError if the checkpoint is missing, damaged or does not fit; InputError for an output_stride
     of a family that has no dilated form; TypeError for other unknown keywords.
     """
-    kwargs = {key: value if key in RUNTIME else _tuple(value) for key, value in kwargs.items()}
+    kwargs = {key: value if key in RUNTIME else as_tuple(value) for key, value in kwargs.items()}
     features = {"feature_cls": "getter", "out_indices": tuple(range(levels))}
     kwargs["feature_cfg"] = features | kwargs.get("feature_cfg", {})
     card = kwargs.get("pretrained_cfg")
@@ -147,11 +148,6 @@ def _registered_tag(name: str, tag: str | None) -> str:
             f"{name}.{tag} was no record when bcos_zoo was imported, so timm was not told of it; set "
             f"{manifest.MORE} before the import"
         ) from None
-
-
-def _tuple(value: Any) -> Any:
-    """What JSON, and so a config.json, can only say as a list."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

@@ -136,8 +136,7 @@ class ConvNetwork(nn.Module):
         return [self.get_submodule(name) for name in names]
 
     def _replace(self, name: str, module: nn.Module) -> None:
-        parent, _, leaf = name.rpartition(".")
-        setattr(self.get_submodule(parent), leaf, module.train(self.training))
+        self.set_submodule(name, module.train(self.training))
 
     def get_classifier(self) -> nn.Module:
         """The 1x1 B-cos convolution that makes the class maps; the identity if num_classes is 0."""

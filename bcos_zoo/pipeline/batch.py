@@ -14,11 +14,13 @@ from .. import zoo
 from ..classifier import BATCH_SIZE, Classifier, Prediction
 from ..errors import InputError
 from ..explanations.targets import Targets
+from ..files import writing
 from ..images.image_like import batched
 from ..pictures import figures, panels
 from ..weights.config_json import ELSEWHERE
 from . import bundle, clips, html
 from .paths import (
+    ADVICE,
     as_text,
     attempt,
     check_spared,
@@ -26,7 +28,6 @@ from .paths import (
     save_bytes,
     save_picture,
     save_sheet,
-    unwritable,
 )
 from .render_options import ENDINGS, MOST_IN_A_SHEET, RenderOptions
 from .single import ImageExplained, check_targets, explain_several, rows_of, sheet_row
@@ -152,10 +153,8 @@ def _write(
         name = name if name.startswith(ELSEWHERE) else zoo.find_checkpoint(name).name
         return bundle.write(path, classifier, one.source, one.explanation, model=name)
     if options.format == "npz":
-        try:
+        with writing(path, ADVICE):
             return one.explanation.save(path)
-        except OSError as error:
-            raise unwritable(path, error) from error
     rows = rows_of(one, options.picture, scale)
     if options.format in figures.FORMATS:
         return save_bytes(figures.draw(rows, options.format), path)

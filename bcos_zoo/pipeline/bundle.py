@@ -31,7 +31,7 @@ from ..errors import BcosZooError, InputError, UnknownModelError, reason
 from ..explanations.engine import explain
 from ..explanations.explanation import Explanation
 from ..explanations.saved import AXES, DAMAGE, METADATA, MOST_TEXT, SETTINGS, read_array, settings_fit
-from ..files import replacing
+from ..files import replacing, writing
 from ..layers.functional import at_least_float32
 from ..weights import checksums, state_dicts
 
@@ -93,15 +93,13 @@ def write(
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     metadata = _describe(classifier, Path(image), explanation, model) | {"arrays": hashes}
     members = {METADATA: (json.dumps(metadata, indent=2) + "\n").encode()} | members
-    try:
-        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for name, data in members.items():
-                entry = zipfile.ZipInfo(name, EPOCH)
-                archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written: {error.strerror or error}; give another folder"
-        ) from error
+    with (
+        writing(path, "give another folder"),
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w") as archive,
+    ):
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED)
     return path
 
 

@@ -11,32 +11,27 @@ from typing import TypeVar
 from PIL import Image
 
 from ..errors import InputError, reason
-from ..files import LONGEST, replacing, shortened
+from ..files import LONGEST, replacing, shortened, writing
 from ..images import own_info
 from ..pictures import figures, panels
 from . import clips
 
 RESERVED = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')  # on Windows, and what would break lines
 DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+ADVICE = "give another folder with -o"  # where a file cannot be written
 T = TypeVar("T")
 
 
 def save_picture(picture: Image.Image, path: Path) -> Path:
     """Write a PNG, whole or not at all. Raises InputError if the place cannot be written."""
-    try:
-        with replacing(path) as temporary:
-            picture.save(temporary, format="PNG", pnginfo=own_info())
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with writing(path, ADVICE), replacing(path) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=own_info())
     return path
 
 
 def save_bytes(data: bytes, path: Path) -> Path:
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(data)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with writing(path, ADVICE), replacing(path) as temporary:
+        temporary.write_bytes(data)
     return path
 
 
@@ -46,10 +41,6 @@ def save_sheet(rows: Sequence[list[panels.Panel]], path: Path) -> Path:
     if format_ in figures.FORMATS:
         return save_bytes(figures.draw(rows, format_), path)
     return save_picture(panels.lay_out(rows, side=panels.SMALL), path)
-
-
-def unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be written: {error.strerror or error}; give another folder with -o")
 
 
 def picture_paths(sources: Sequence[Path], folder: Path, ending: str = "png") -> list[Path]:

@@ -200,7 +200,7 @@ def from_encoded(model: nn.Module) -> nn.Module:
     network = detached_copy(model)
     for name, module in list(network.named_modules()):
         if isinstance(module, Encode):
-            _replace(network, name, _Encoded(module))
+            network.set_submodule(name, _Encoded(module).train(network.training))
     return network
 
 
@@ -233,11 +233,6 @@ class _Encoded(Standardize):
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.channels, hint="this is the network from the encoded image on")
         return self.standardize(channels_last(record_encoded(x, x, self)))
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(network.get_submodule(parent), leaf, module.train(network.training))
 
 
 def cam_layer(model: nn.Module) -> str:
@@ -300,5 +295,5 @@ def tap(network: nn.Module, name: str, to_map: TokensToMap) -> nn.Module:
     """
     check_layer(network, name)
     tapped = _Tap(network.get_submodule(name), to_map)
-    _replace(network, name, tapped)
+    network.set_submodule(name, tapped.train(network.training))
     return tapped.map

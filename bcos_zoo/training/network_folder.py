@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from ..classifier import Classifier
 from ..errors import InputError, WeightsError
 from ..explanations.explanation import DEFAULT_SMOOTH
 from ..explanations.inputs import unwrapped
+from ..files import passing_folder
 from ..hub import folder as hub_folder
 from ..hub.folder import CARD, CONFIG, OWN_SAMPLE, PICTURE, VALIDATION, WEIGHTS
 from ..images import image_like, own_info
@@ -113,7 +112,7 @@ class NetworkFolder:
     def _write(self, model: Any, training: Training, *, ended: bool) -> None:
         # The network's own word is the checkpoint's full name; it has none if it began in a folder.
         training = replace(training, base=getattr(model, "pretrained_from", None) or training.base)
-        with writing(self.run), _staged(self.run) as staged:
+        with writing(self.run), passing_folder(self.run / f".network.{uuid.uuid4().hex}.tmp") as staged:
             if _is_ours(model):
                 classifier = classifier_of(model, self.outputs)
                 sample = self.sample if model.in_chans in (1, 3) else None  # others are no photographs'
@@ -178,17 +177,6 @@ def _refuse_another(staged: Path, run: Path) -> None:
         raise InputError(
             f"{run} holds another network (of another {', '.join(other)}); give another folder with -o"
         )
-
-
-@contextmanager
-def _staged(run: Path) -> Iterator[Path]:
-    """A folder inside the run's, to fill in the block and move from; then it is gone."""
-    staged = run / f".network.{uuid.uuid4().hex}.tmp"
-    staged.mkdir(parents=True)
-    try:
-        yield staged
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _percentages(scores: Mapping[str, float] | None) -> dict[str, float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
+from ..files import unwritable
 
 LOCK = ".lock"
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # the temporary names of bcos_zoo.files and bcos_zoo.hub
@@ -67,10 +68,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         advice = "free some space, or lower run.keep" if full else "make its folder writable"
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}; {advice}, then --resume goes on from the "
-            "newest state"
-        ) from error
+        advice += ", then --resume goes on from the newest state"
+        raise unwritable(path, error, advice) from error
 
 
 def _tidy(folder: Path) -> None:

@@ -351,10 +351,10 @@ def _checkpoint(name: str, record: dict[str, Any], path: Path) -> Checkpoint:
     pre, classes = record["preprocessing"], record["classes"]
     labels, explanation = classes["labels"], record["explanation"]
     parsed = dict(
-        arguments={key: _tuple(value) for key, value in record["arguments"].items()},
+        arguments={key: as_tuple(value) for key, value in record["arguments"].items()},
         files=tuple(map(file, record["files"])),
         preprocessing=Preprocessing(**pre | {"input_size": tuple(pre["input_size"])}),
-        classes=Classes(**classes | {"labels": _tuple(labels)}),
+        classes=Classes(**classes | {"labels": as_tuple(labels)}),
         metrics=tuple(Metric(**metric) for metric in record["metrics"]),
         explanation=None if explanation is None else ExplanationDefaults(**explanation),
         licence=Licence(**record["licence"]),
@@ -363,8 +363,8 @@ def _checkpoint(name: str, record: dict[str, Any], path: Path) -> Checkpoint:
     return Checkpoint(**{"name": name} | record | parsed)
 
 
-def _tuple(value: Any) -> Any:
-    """What JSON can only say as a list."""
+def as_tuple(value: Any) -> Any:
+    """A tuple, which JSON can only say as a list; anything else itself."""
     return tuple(value) if isinstance(value, list) else value
 
 
