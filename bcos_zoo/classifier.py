@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Any, overload
+from typing import cast, overload
 
 import torch
 from PIL import Image
@@ -25,6 +25,7 @@ from .explanations.units import explain_unit
 from .images import image_like
 from .images.bounded import card_transform
 from .images.image_like import ImageLike, ImagesLike
+from .models.interface import Network
 from .outputs import Outputs
 from .weights import config_json, manifest
 
@@ -69,15 +70,14 @@ class Classifier:
         percentile: float = 99.5,
     ) -> None:
         self.outputs = Outputs.of(class_names)
-        own: Any = unwrapped(model)
-        self.model = model = own
+        self.model = model = cast(Network, unwrapped(model))
         lacking = [name for name in ("num_classes", "in_chans", "pretrained_cfg") if not hasattr(model, name)]
         if lacking:
             raise InputError(
                 f"{type(model).__name__} has no {', '.join(lacking)}, which say how files become its images: "
                 "set them as timm's networks have them, or give tensors to bcos_zoo.explain(model, x)"
             )
-        self.outputs.check_width(own.num_classes)
+        self.outputs.check_width(model.num_classes)
         self.class_names = self.outputs.class_names
         config = resolve_model_data_config(model)
         rgb = {key: config[key] for key in ("mean", "std")}
@@ -240,7 +240,7 @@ def load(name: str | os.PathLike[str]) -> Classifier:
     return Classifier(model, names, smooth=settings.smooth, percentile=settings.percentile)
 
 
-def of_source(model: Any, source: config_json.ConfigJson) -> Classifier:
+def of_source(model: Network, source: config_json.ConfigJson) -> Classifier:
     """The network of a folder or repository with the class names and settings of its config.json.
 
     Raises InputError for an embedding, WeightsError if the names do not fit the outputs.

@@ -19,6 +19,7 @@ from . import weights
 from ._version import __version__
 from .errors import BcosZooError, InputError, UnknownModelError, WeightsError, closest
 from .models._build import SOURCES, own_names
+from .models.interface import Network
 from .weights import checksums, config_json, manifest, state_dicts
 
 PREFIX = "bcos_"
@@ -205,7 +206,7 @@ def describe(name: str) -> dict[str, Any]:
     return document | {"checkpoints": [checkpoint.name for checkpoint in manifest.checkpoints(architecture)]}
 
 
-def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **kwargs: Any) -> Network:
     """`timm.create_model` for the networks of this zoo: the same object, in eval mode.
 
     name: `architecture`, `architecture.tag`, timm's `hf-hub:org/name` and `local-dir:PATH`, or just PATH.
@@ -219,11 +220,11 @@ def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **kw
     own_source = SOURCES & (kwargs.get("pretrained_cfg_overlay") or {}).keys()
     if pretrained and not own_source:
         name = find_checkpoint(name).name
-    model: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+    model: Network = timm.create_model(name, pretrained=pretrained, **kwargs)
     return model.eval()
 
 
-def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) -> Network:
     source = config_json.read(name, kwargs.get("cache_dir"))
     if source.architecture not in list_models():
         raise WeightsError(
@@ -231,7 +232,7 @@ def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) 
             "timm.create_model loads those of timm"
         )
     try:
-        model: nn.Module = timm.create_model(source.name, pretrained=pretrained, **kwargs)
+        model: Network = timm.create_model(source.name, pretrained=pretrained, **kwargs)
     except BcosZooError:
         raise
     except Exception as error:  # those of timm, the hub's client and the readers have no common base

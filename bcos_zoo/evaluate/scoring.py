@@ -39,7 +39,7 @@ class Scorer:
     @cached_property
     def network(self) -> nn.Module:
         """What other methods see: the classifier's network, with a logit for each of its classes."""
-        model: Any = self.classifier.model
+        model = self.classifier.model
         outputs = self.classifier.outputs
         if not outputs.single(model.num_classes):
             return model

@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -32,6 +32,7 @@ from ..files import replacing
 from ..images import image_like, own_info
 from ..images.image_like import ImageLike
 from ..layers import Encode
+from ..models.interface import Network
 from ..pictures import panels
 from ..weights import config_json, manifest, state_dicts
 from . import card as modelcard
@@ -61,7 +62,7 @@ class ExportedNetwork:
     reason: str | None  # why there is no picture
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Network:
         return self.classifier.model
 
     @property
@@ -112,7 +113,7 @@ def prepare(
         smooth=given.head.smooth,
         percentile=given.head.percentile,
     )
-    model: Any = classifier.model
+    model: Network = classifier.model
     photograph = None
     if sample is not None or model.in_chans in (1, 3):
         if sample is None:
@@ -158,13 +159,13 @@ def _is_embedding(name: str) -> bool:
 
 
 def _embedding(name: str) -> Classifier:
-    model: Any = zoo.create_model(name, pretrained=True)
+    model: Network = zoo.create_model(name, pretrained=True)
     return Classifier(model, [str(i) for i in range(model.num_classes)])
 
 
-def check(model: Any) -> None:
+def check(model: Network) -> None:
     """Raise InputError for a network that a config.json cannot make again."""
-    model = unwrapped(model)
+    model = cast(Network, unwrapped(model))
     architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
     if architecture not in zoo.list_models() or not hasattr(model, "build_arguments"):
         raise InputError(
@@ -190,22 +191,22 @@ def check(model: Any) -> None:
             raise InputError(f"{key} holds NaN or infinite values; export weights that are finite")
 
 
-def on_cpu(model: Any) -> Any:
+def on_cpu(model: Network) -> Network:
     """A copy as it will be when it is loaded: in eval mode, its tensors in the usual order."""
-    twin = copy.deepcopy(unwrapped(model)).cpu().eval()
+    twin = copy.deepcopy(cast(Network, unwrapped(model))).cpu().eval()
     for tensor in (*twin.parameters(), *twin.buffers()):
         # Not contiguous(): it leaves a 1x1 kernel the strides of channels_last, which rounds otherwise.
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return twin
 
 
-def _known(model: Any, unchanged: bool) -> tuple[manifest.Checkpoint | None, manifest.Checkpoint | None]:
+def _known(model: Network, unchanged: bool) -> tuple[manifest.Checkpoint | None, manifest.Checkpoint | None]:
     """The checkpoint that the weights are, and the one that they began as."""
     record = manifest.load().get(model.pretrained_from or "")
     if record is None or unchanged:
         return record, None
     try:
-        original: Any = zoo.create_model(record.name, pretrained=True)
+        original: Network = zoo.create_model(record.name, pretrained=True)
     except WeightsError:  # its file has gone since
         return None, record
     pools = {get_model_args(one).get("global_pool") for one in (model, original)}
@@ -215,7 +216,7 @@ def _known(model: Any, unchanged: bool) -> tuple[manifest.Checkpoint | None, man
     return None, record
 
 
-def _arguments(model: Any) -> dict[str, Any]:
+def _arguments(model: Network) -> dict[str, Any]:
     """What config.json says of the architecture, beside what the network says as it is now."""
     return {k: v for k, v in model.build_arguments.items() if k not in FROM_MODEL and "drop_" not in k}
 
@@ -295,7 +296,7 @@ def _write_config(network: ExportedNetwork, path: Path) -> int:
     return resize
 
 
-def write_timm_config(model: Any, path: Path, **said: Any) -> None:
+def write_timm_config(model: Network, path: Path, **said: Any) -> None:
     """timm's config.json, as transformers takes it too. said: as `save_config_for_hf`.
 
     The number of classes stands at its top. timm repeats it among the arguments, and transformers, which
@@ -312,7 +313,7 @@ def _verify(network: ExportedNetwork, folder: Path) -> None:
     """Raise WeightsError, with all that differs, unless the folder gives the same network."""
     name, own = f"local-dir:{folder}", network.classifier
     try:
-        model: Any = timm.create_model(name, pretrained=True).eval()
+        model: Network = timm.create_model(name, pretrained=True).eval()
         source = config_json.read(name)
         settings = None if source.embedding else of_source(model, source)
     except Exception as error:  # timm's and the readers' have no common base

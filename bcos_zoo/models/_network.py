@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..layers import Head, LayerSpec, chain, is_linear
 from ..layers._fast import as_given
 from ..layers._switch import untouched
+from .interface import Network
 
 # timm's: the stem of a file is adapted by `_build`, which knows the encoding.
 STEM_FITS: dict[str, Any] = {"first_conv": None}
@@ -90,7 +91,7 @@ class Level:
         return dict(num_chs=self.channels, reduction=self.reduction, module=self.name or self.modules[-1])
 
 
-class ConvNetwork(nn.Module):
+class ConvNetwork(Network):
     """A convolutional network: levels of features, then a 1x1 classifier, then the global pooling.
 
     (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits. A subclass's constructor makes the modules of
@@ -101,7 +102,6 @@ class ConvNetwork(nn.Module):
     HEAD: ClassVar[tuple[str, ...]] = ()  # names of what stands between features and classifier
     AUXILIARY: ClassVar[str] = ""  # name of a head for training alone, which a file may hold in vain
 
-    feature_info: list[dict[str, Any]]  # timm's: channels, stride and name of each feature level
     global_pool: Any
     logits: Callable[[Tensor], Tensor]
 

@@ -22,9 +22,10 @@ from ..errors import InputError
 from ..layers import V2, ConventionalSpec, Encoder, Head, LayerSpec, PatchEmbed, is_linear
 from ._build import build, cards, register_model
 from ._network import STEM_FITS, gains
+from .interface import Network
 
 
-class BcosSimpleViT(nn.Module):
+class BcosSimpleViT(Network):
     """B-cos Simple ViT. (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits.
 
     dim, depth, heads, mlp_dim: width, encoders, attention heads, width of the feed-forward layers.

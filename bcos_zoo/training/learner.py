@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..data import SeededBatchSampler, Task, make_mixup
 from ..layers import synchronise_norms
+from ..models.interface import Network
 from ..outputs import Outputs
 from . import networks, parameters
 from .losses import make_loss
@@ -24,7 +25,7 @@ from .sharding import Sharded, Whole
 class Learner:
     """A network with its loss, and what moves its weights."""
 
-    template: Any  # a copy of the network in eval mode, whole on this process; with averaging, the average
+    template: Network  # a copy in eval mode, whole on this process; with averaging, the average
     outputs: Outputs
     weights: Whole | Sharded  # of the network that learns
     forward: Callable[[Tensor], Tensor]  # that network, compiled if the recipe says so
@@ -35,11 +36,11 @@ class Learner:
     ema: ModelEmaV3 | None
     apart: tuple[str, ...]  # norms whose statistics stay those of one process
 
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         """The network as it is now, in eval mode: the average, if there is one, else a copy."""
         if self.ema is not None:
             return self.ema.module.eval()
-        network: nn.Module = networks.still(self.template)
+        network = networks.still(self.template)
         network.load_state_dict(self.weights.state_dict())
         return network
 
@@ -70,7 +71,7 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int) -> Le
     if run.synchronise and accelerator.num_processes > 1:
         apart = synchronise_norms(model)
     kept_as = torch.contiguous_format if run.shard else layout  # FSDP takes no other
-    model = model.to(accelerator.device, memory_format=kept_as)
+    model = model.to(accelerator.device).to(memory_format=kept_as)
     decay = recipe.optimizer.ema_decay
     ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
     template = networks.still(model) if ema is None else ema.module

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -33,6 +33,7 @@ from ..hub import folder as hub_folder
 from ..hub.folder import CARD, CONFIG, OWN_SAMPLE, PICTURE, VALIDATION, WEIGHTS
 from ..images import image_like, own_info
 from ..images.image_like import ImageLike
+from ..models.interface import Network
 from ..outputs import Outputs
 from ..weights import config_json, state_dicts
 from ..weights.config_json import Training
@@ -44,7 +45,7 @@ BUILDS = ("architecture", "num_classes", "global_pool", "model_args", "label_nam
 PREPARES = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")  # of the card in it
 
 
-def classifier_of(model: Any, class_names: Sequence[str] | Outputs) -> Classifier:
+def classifier_of(model: Network, class_names: Sequence[str] | Outputs) -> Classifier:
     """A network with the names of its outputs. Its pictures are smoothed in proportion to its images."""
     side = min(resolve_model_data_config(unwrapped(model))["input_size"][-2:])
     smooth = 2 * round((DEFAULT_SMOOTH * side / MADE_AT - 1) / 2) + 1
@@ -74,7 +75,7 @@ class NetworkFolder:
         self.outputs = outputs if said else replace(outputs, multilabel=self.training.multilabel)
         self._shapes: dict[str, Any] | None = None  # of the network that was written and loaded again
 
-    def update(self, model: Any) -> None:
+    def update(self, model: Network) -> None:
         """Put the weights of a network there while its training goes on. It is left as it is.
 
         The first time all files are written, but for the picture, and loaded again, as `finish` does; then
@@ -83,7 +84,7 @@ class NetworkFolder:
         and if another network than this run's is in the folder; WeightsError if what was written does not
         give the same network; either where they cannot be written. What was there before then stays.
         """
-        network = unwrapped(model)
+        network = cast(Network, unwrapped(model))
         if self._shapes is None or self._shapes != _shapes(network):
             self._write(network, replace(self.training, epoch=None, scores={}, test={}), ended=False)
             self._shapes = _shapes(network)
@@ -94,7 +95,7 @@ class NetworkFolder:
 
     def finish(
         self,
-        model: Any,
+        model: Network,
         *,
         epoch: int | None = None,
         scores: Mapping[str, float] | None = None,
@@ -107,9 +108,9 @@ class NetworkFolder:
         Raises as `update` does.
         """
         said = replace(self.training, epoch=epoch, scores=_percentages(scores), test=_percentages(test))
-        self._write(unwrapped(model), said, ended=True)
+        self._write(cast(Network, unwrapped(model)), said, ended=True)
 
-    def _write(self, model: Any, training: Training, *, ended: bool) -> None:
+    def _write(self, model: Network, training: Training, *, ended: bool) -> None:
         # The network's own word is the checkpoint's full name; it has none if it began in a folder.
         training = replace(training, base=getattr(model, "pretrained_from", None) or training.base)
         with writing(self.run), passing_folder(self.run / f".network.{uuid.uuid4().hex}.tmp") as staged:
@@ -145,7 +146,7 @@ def _save_sample(photograph: Image.Image, path: Path) -> None:
 
 
 def write_network(
-    model: Any,
+    model: Network,
     class_names: Sequence[str] | Outputs,
     folder: str | os.PathLike[str],
     *,
@@ -185,16 +186,16 @@ def _percentages(scores: Mapping[str, float] | None) -> dict[str, float]:
     return {name: value for name, value in known if math.isfinite(value) and not name.endswith("loss")}
 
 
-def _is_ours(model: Any) -> bool:
+def _is_ours(model: Network) -> bool:
     architecture: str = model.pretrained_cfg["architecture"]
     return architecture.startswith(zoo.PREFIX)
 
 
-def _shapes(model: Any) -> dict[str, Any]:
+def _shapes(model: Network) -> dict[str, Any]:
     return {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
 
 
-def _check_weights(model: Any) -> None:
+def _check_weights(model: Network) -> None:
     for name, value in model.state_dict().items():
         if not value.isfinite().all():
             raise InputError(
@@ -206,7 +207,7 @@ def _save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
     state_dicts.save(state_dict, path, {"bcos_zoo": __version__})
 
 
-def _write_conventional(model: Any, outputs: Outputs, training: Training, folder: Path) -> None:
+def _write_conventional(model: Network, outputs: Outputs, training: Training, folder: Path) -> None:
     """The files of one of timm's own networks, in timm's form, and the proof that they give it back."""
     _check_weights(model)
     outputs.check_width(model.num_classes)
@@ -220,7 +221,7 @@ def _write_conventional(model: Any, outputs: Outputs, training: Training, folder
     size = (1, *data["input_size"])
     x = torch.rand(size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        again: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        again: Network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         if not torch.equal(again(x), twin(x)):
             raise WeightsError(
                 f"{twin.pretrained_cfg['architecture']} gives other logits when it is loaded again; build it "
@@ -228,7 +229,7 @@ def _write_conventional(model: Any, outputs: Outputs, training: Training, folder
             )
 
 
-def _conventional_card(model: Any, outputs: Outputs, training: Training) -> ModelCard:
+def _conventional_card(model: Network, outputs: Outputs, training: Training) -> ModelCard:
     name = model.pretrained_cfg["architecture"]
     data = ModelCardData(
         library_name="timm", tags=["timm", "image-classification"], pipeline_tag="image-classification"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -19,14 +19,17 @@ from .. import zoo
 from ..data import Task
 from ..errors import InputError, UnknownModelError, WeightsError
 from ..images.bounded import card_transform
+from ..models.interface import Network
 from ..outputs import Outputs
 from ..weights import config_json
 from .recipe import Recipe
 
+M = TypeVar("M", bound=nn.Module)
+
 FILES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".bin")  # of weights: no tag ends so
 
 
-def build(recipe: Recipe, task: Task) -> tuple[Any, Outputs]:
+def build(recipe: Recipe, task: Task) -> tuple[Network, Outputs]:
     """The network of a recipe with an output for each class of a task, and what its outputs mean.
 
     One output (`model.args.num_classes = 1`) tells two classes apart, as `Outputs` say. The card says what
@@ -65,7 +68,7 @@ def of_task(recipe: Recipe, task: Task, logits: int) -> Outputs:
     return Outputs(task.class_names, "softmax" if softmax else "sigmoid", task.multilabel)
 
 
-def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
+def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network:
     """A network of this zoo, or a conventional one of timm's, be it in a folder.
 
     Raises TypeError for unknown arguments; UnknownModelError, WeightsError and InputError, of one line, for
@@ -89,7 +92,7 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
     return zoo.create_model(name, pretrained=pretrained, **arguments)
 
 
-def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
+def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network:
     """`timm.create_model`. What it raises has no common base."""
     architecture, tag = split_model_name_tag(name)
     elsewhere = name.startswith(config_json.ELSEWHERE)
@@ -132,7 +135,7 @@ def _within_reach(card: Any) -> None:
 
 
 @torch.no_grad()
-def _try(model: Any, name: str, size: tuple[int, int, int]) -> None:
+def _try(model: Network, name: str, size: tuple[int, int, int]) -> None:
     """Raise InputError unless the network takes images of that size."""
     training = model.training
     try:
@@ -161,7 +164,7 @@ def val_transform(model: nn.Module) -> Any:
     return card_transform(data_config(model))
 
 
-def still(model: nn.Module) -> Any:
+def still(model: M) -> M:
     """A copy in eval mode that no gradient reaches."""
     twin = copy.deepcopy(model).eval()
     return twin.requires_grad_(False)

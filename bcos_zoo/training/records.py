@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..data import Samples, Task
 from ..errors import InputError
 from ..files import replacing
+from ..models.interface import Network
 from ..outputs import Outputs
 from ..weights.config_json import Training
 from . import confusion, curves, history, recipe
@@ -45,7 +45,9 @@ class Records:
         count = wanted.run.snapshots
         self.snapshots = Snapshots.of(folder, task.val, task.class_names, count) if count else None
 
-    def epoch(self, rows: Sequence[EpochRow], now: Any, network: Any, unreadable: Sequence[str]) -> None:
+    def epoch(
+        self, rows: Sequence[EpochRow], now: Network, network: Network, unreadable: Sequence[str]
+    ) -> None:
         """After an epoch. rows: of all so far. now, network: as it is, and the best so far, in eval mode."""
         history.write(self.folder, rows)
         curves.draw(self.folder, rows)
@@ -64,7 +66,7 @@ class Records:
     def end(
         self,
         rows: Sequence[EpochRow],
-        network: Any,
+        network: Network,
         epoch: int,
         scores: Mapping[str, float],
         logits: Tensor,

@@ -14,6 +14,7 @@ from ..data import Batch, Samples, Task, seeds, train_loader, train_transform, v
 from ..data.scan import check_share
 from ..errors import InputError
 from ..extras import required
+from ..models.interface import Network
 from . import effects, networks, parameters, runtime, scores
 from .best_epoch import BestEpoch
 from .history import EpochRow
@@ -157,11 +158,11 @@ class Trainer:
         best = self.best.epoch if self.recipe.run.keep_best else None
         return best or self.at.done // self.order.steps
 
-    def kept(self) -> nn.Module:
+    def kept(self) -> Network:
         """The network of the epoch that is kept, in eval mode."""
         if self.at.best_weights is None:
             return self.learner.network()
-        network: nn.Module = networks.still(self.learner.template)
+        network = networks.still(self.learner.template)
         network.load_state_dict(self.at.best_weights)
         return network
 
