@@ -21,7 +21,7 @@ from .layout import arranged, is_hidden
 
 @dataclass(frozen=True)
 class Members:
-    """Images that are files in archives, each a plain range of bytes there."""
+    """Images in tar archives, each a plain range of bytes of its archive."""
 
     archives: tuple[Path, ...]
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Members:
 
     def content(self, index: int) -> bytes:
         archive, first, size = self.places[index].tolist()
-        # A file of its own: a shared one has a shared position.
+        # Each read opens the file anew: a shared file would have a shared position.
         with reading(self.name(index)), self.archives[archive].open("rb") as file:
             file.seek(first)
             return file.read(size)
@@ -42,10 +42,10 @@ class Members:
 
 
 def from_tar(path: Path, train_split: str, val_split: str | None, group: str | None = None) -> LabelledSet:
-    """The images of a tar of class folders, or of one that holds a folder of these for each part.
+    """The images in a tar of class folders, or in a tar with a folder of class folders for each part.
 
-    group: a pattern on paths in the tar. Raises InputError for what is no whole tar, for one that is
-    compressed or holds no image, and as `arranged` and `by_names` do.
+    group: a pattern for paths in the tar. Raises InputError for a file that is not a complete tar, for a tar
+    that is compressed or holds no image, and as `arranged` and `by_names` do.
     """
     places: dict[PurePosixPath, tuple[int, int, int]] = {}
     inside: dict[PurePosixPath, set[str]] = {}
@@ -86,9 +86,9 @@ def from_tar(path: Path, train_split: str, val_split: str | None, group: str | N
 def _members(
     file: IO[bytes], base: int, outer: PurePosixPath
 ) -> Iterator[tuple[PurePosixPath, int, int | None]]:
-    """Name, first byte and size (None of a folder) of what is in a tar, but for what is hidden.
+    """Name, first byte and size (None for a folder) of each entry of a tar; hidden ones are left out.
 
-    base: where the tar begins in the file on the disk. outer: the folder that a tar in a tar stands for.
+    base: where the tar begins in the file on disk. outer: the folder that a tar inside a tar stands for.
     """
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:

@@ -24,7 +24,7 @@ from ..images.bounded import Bound
 Transform = Callable[[Image.Image], Tensor]
 CROPS = ("resized", "shift", "none")
 SHARES = ("hflip", "vflip", "erase", "mixup_prob", "mixup_switch_prob")
-POLICIES = {  # the first word of timm's configurations -> what reads them
+POLICIES = {  # first word of a timm configuration -> the function that reads it
     "rand": timm_auto.rand_augment_transform,
     "augmix": timm_auto.augment_and_mix_transform,
     **dict.fromkeys(("original", "originalr", "v0", "v0r", "3a"), timm_auto.auto_augment_transform),
@@ -38,20 +38,20 @@ class Augment:
     Raises InputError for a value that is not allowed.
     """
 
-    crop: str = "resized"  # a random part, resized; "shift": all, moved a little; "none"
-    scale: tuple[float, float] = (0.08, 1.0)  # of crop "resized": share of the image's area
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # of crop "resized": width / height
-    shift: int = 4  # of crop "shift": pixels, each way; black comes in
+    crop: str = "resized"  # a random part, resized; "shift": the whole image, moved a little; "none"
+    scale: tuple[float, float] = (0.08, 1.0)  # for crop "resized": share of the image's area
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # for crop "resized": width / height
+    shift: int = 4  # for crop "shift": pixels, each way; the edges are filled with black
     hflip: float = 0.5
     vflip: float = 0.0
-    color_jitter: float = 0.0  # of brightness, contrast and saturation
+    color_jitter: float = 0.0  # strength, for brightness, contrast and saturation
     auto: str = ""  # "trivial", or timm's: "rand-m9-mstd0.5-inc1", "augmix-m3", "original", ...
     erase: float = 0.0  # probability of a black rectangle (of the mean colour, for a card with a mean)
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off
-    cutmix: float = 0.0  # the same
-    mixup_prob: float = 1.0  # of mixing a batch at all
-    mixup_switch_prob: float = 0.5  # of cutmix, where both are on
-    repeats: int = 1  # of an image in an epoch, each augmented anew; so much fewer images in it
+    cutmix: float = 0.0  # the same for cutmix
+    mixup_prob: float = 1.0  # probability of mixing a batch at all
+    mixup_switch_prob: float = 0.5  # probability of cutmix rather than mixup, where both are on
+    repeats: int = 1  # of each image in an epoch, augmented anew each time; the epoch shows fewer images
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
@@ -113,7 +113,7 @@ def train_transform(card: dict[str, Any], augment: Augment) -> Transform:
 
 
 class Shift:
-    """The middle of an image, moved by up to `shift` pixels each way; black comes in at its edges."""
+    """The middle of an image, moved by up to `shift` pixels each way; its edges are filled with black."""
 
     def __init__(self, size: tuple[int, int], shift: int) -> None:
         self.height, self.width = size
@@ -129,7 +129,7 @@ class Shift:
 
 
 class Mix:
-    """Mixup or cutmix of a batch with itself in reverse, by timm: one of the two, one weight for all.
+    """timm's mixup or cutmix of a batch with itself in reverse: one of the two, with one weight for all.
 
     Draws from numpy's global generator.
     """
@@ -141,15 +141,15 @@ class Mix:
             augment.cutmix,
             prob=augment.mixup_prob,
             switch_prob=augment.mixup_switch_prob,
-            label_smoothing=0.0,  # the loss smooths
+            label_smoothing=0.0,  # the loss does that
             num_classes=classes,
             multi_label=multilabel,
         )
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """images: (N, 3, H, W), left as they were; labels: (N,) or (N, C). Both come back mixed, (N, C)."""
+        """images: (N, 3, H, W), not changed; labels: (N,) or (N, C). Both come back mixed, (N, C)."""
         images = images.clone()  # timm mixes in place
-        even = len(images) // 2 * 2  # timm takes no odd batch: of one, the last image stays as it is
+        even = len(images) // 2 * 2  # timm refuses odd batches: the last image of one stays as it is
         targets = mixup_target(labels, self.classes, multi_label=self.multilabel)
         if even:
             targets[:even] = self.mix(images[:even], labels[:even])[1]
@@ -163,13 +163,13 @@ def make_mixup(augment: Augment, classes: int, *, multilabel: bool = False) -> M
 
 
 def _automatic(text: str, hints: dict[str, Any]) -> Any:
-    """The policy a text stands for. Raises InputError for one that timm would refuse, or follow in part."""
+    """The policy that a text stands for. Raises InputError if timm would refuse or partly ignore it."""
     if text in ("", "trivial"):
         return transforms.TrivialAugmentWide(interpolation=transforms.InterpolationMode.BILINEAR)
     policy, *sections = text.split("-")
     try:
         if unread := [one for one in sections if not re.fullmatch(r"[a-z]+\d[\d.]*|t(weights|3aw?)", one)]:
-            raise ValueError(unread)  # timm passes over these
+            raise ValueError(unread)  # timm ignores these
         built = POLICIES[policy](text, dict(hints))
     except (KeyError, ValueError, AssertionError) as error:
         raise InputError(
@@ -184,5 +184,5 @@ def _automatic(text: str, hints: dict[str, Any]) -> Any:
 
 
 def _posterize(image: Image.Image, bits: int, **unused: Any) -> Image.Image:
-    """timm's, which may ask for 0 bits: a black image with older Pillows, an error with 13."""
+    """timm's posterize, which may ask for 0 bits: older Pillows then give a black image, 13 an error."""
     return timm_auto.posterize(image, max(1, bits))

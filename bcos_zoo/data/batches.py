@@ -1,4 +1,4 @@
-"""What loaders give, and how they are set."""
+"""What loaders yield, and torch's options for them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Item = tuple[Tensor, Tensor, tuple[str, ...]]
 
 
 class Batch(NamedTuple):
-    """What a loader gives."""
+    """What a loader yields at each step."""
 
     images: Tensor  # (N, 3, H, W) float32
     labels: Tensor  # (N,) int64, or (N, C) float32
-    failed: list[str]  # 'name: why' of unreadable images; each is replaced by the next that is not
+    failed: list[str]  # 'name: why' of unreadable images; the next readable one stands in for each
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """A batch of items."""
+    """Items stacked into a batch."""
     images, labels, failed = zip(*items, strict=True)
     return Batch(
         default_collate(list(images)), default_collate(list(labels)), [why for one in failed for why in one]
@@ -30,11 +30,11 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 def settings(workers: int) -> dict[str, Any]:
-    """Options of torch's loader, the same for all."""
+    """Options for torch's DataLoader that all loaders share."""
     return {
         "num_workers": workers,
         "collate_fn": collate,
         "pin_memory": torch.cuda.is_available(),
-        # A child of fork shares the images in memory; of the other ways each gets a copy.
+        # A forked worker shares the images in memory; one started in another way gets a copy.
         "multiprocessing_context": "fork" if workers and sys.platform == "linux" else None,
     }

@@ -1,4 +1,4 @@
-"""Folders of images, `root/<class>/<image>`, and of parts of such."""
+"""Folders of images: `root/<class>/<image>`, or `root/<part>/<class>/<image>`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .samples import Files
 def list_folder(root: str | Path) -> tuple[list[Path], list[int], tuple[str, ...]]:
     """Paths, class indices and class names (the sub-folders, sorted) of `root/<class>/<image>`.
 
-    Raises InputError if root is no folder, has no sub-folders, or one of them holds no image.
+    Raises InputError if root is not a folder, has no sub-folders, or one of them holds no image.
     """
     root = Path(root)
     names = tuple(_folders(root))
@@ -30,9 +30,9 @@ def list_folder(root: str | Path) -> tuple[list[Path], list[int], tuple[str, ...
 
 
 def from_folder(root: Path, train_split: str, val_split: str | None, group: str | None = None) -> LabelledSet:
-    """The images of a folder of class folders, or of one that holds a folder of these for each part.
+    """The images in a folder of class folders, or in a folder with a folder of these for each part.
 
-    group: a pattern on paths below root. Raises InputError as `list_folder`, `arranged` and `by_names` do.
+    group: a pattern for paths below root. Raises InputError as `list_folder`, `arranged` and `by_names` do.
     """
     _folders(root)
     paths = _images(root)
@@ -60,7 +60,7 @@ def from_folder(root: Path, train_split: str, val_split: str | None, group: str 
 
 
 def _folders(root: Path) -> Iterator[str]:
-    """Names of the folders in one, sorted. Raises InputError if it is none, or has none."""
+    """Names of the sub-folders of root, sorted. Raises InputError if it is not a folder, or has none."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give one that holds a sub-folder of images for each class")
     found = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
@@ -70,6 +70,6 @@ def _folders(root: Path) -> Iterator[str]:
 
 
 def _images(root: Path, passed: images.Passed | None = None) -> list[Path]:
-    """The images below a folder, sorted, but for what is hidden."""
+    """The images below a folder, sorted; hidden ones are left out."""
     found = images.find_images([root], passed)
     return [path for path in found if not is_hidden(path.relative_to(root).as_posix())]

@@ -1,4 +1,4 @@
-"""Groups of images that stay on one side of every split: those of a patient, an animal, a video."""
+"""Groups of images that stay on one side of every split, such as those of a patient, an animal or a video."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ HELP = r"give a pattern such as 'patient(\d+)', whose parentheses hold what tell
 
 
 def by_pattern(where: object, pattern: str, names: Sequence[str]) -> np.ndarray:
-    """(M,) the group of each image: what a pattern finds in its path, relative to the root, with /.
+    """(M,) the group of each image: what a pattern matches in its path, relative to the root, written with /.
 
-    What is in the parentheses named `group` counts, (?P<group>...), else that in the first ones, else all
-    that it finds. Raises InputError for what is no pattern, and if it finds nothing in a path.
+    The parentheses named `group`, (?P<group>...), count; without them the first ones, and without any the
+    whole match. Raises InputError for an invalid pattern, and for a path that it does not match.
     """
     try:
         compiled = re.compile(pattern)
@@ -34,7 +34,7 @@ def by_pattern(where: object, pattern: str, names: Sequence[str]) -> np.ndarray:
 
 
 def check_apart(where: object, parts: Mapping[str, Samples | None]) -> None:
-    """Raise InputError if parts that a set came with share a group."""
+    """Raise InputError if two parts that a set came with share a group."""
     seen: dict[str, str] = {}
     for part, samples in parts.items():
         if samples is None or samples.groups is None:

@@ -1,4 +1,4 @@
-"""What images a number was made on: names, labels and parts of a set as one hash, and the content of each."""
+"""Which images a result was measured on: one hash of a set's names, labels and parts, one of each content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNK = 1 << 20  # bytes
 def of_parts(class_names: tuple[str, ...], parts: Mapping[str, Samples | Stream]) -> str:
     """A sha256 of classes, and of the names, labels and groups of each part's images, in their order.
 
-    Without the folders that they are in, which may have moved.
+The folders that they are in do not count: those may have moved.
     """
     digest = hashlib.sha256(repr(class_names).encode())
     for name, samples in parts.items():
@@ -36,9 +36,9 @@ def of_parts(class_names: tuple[str, ...], parts: Mapping[str, Samples | Stream]
 
 
 def of_files(files: Iterable[tuple[str, Path]]) -> str:
-    """A sha256 of the names and the bytes of files, whatever their order: of each the name that it goes by.
+    """A sha256 of the names and bytes of files, given as (name, path) in any order.
 
-    Raises InputError for one that cannot be read.
+    Raises InputError for a file that cannot be read.
     """
 
     def look(one: tuple[str, Path]) -> str:
@@ -49,25 +49,25 @@ def of_files(files: Iterable[tuple[str, Path]]) -> str:
                 digest.update(chunk)
         return f"{name}\0{digest.hexdigest()}\n"
 
-    with ThreadPoolExecutor() as pool:  # reading and hashing let others go on
+    with ThreadPoolExecutor() as pool:  # reading and hashing release the lock of the interpreter
         lines = sorted(pool.map(look, files))
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def other_content(before: Tensor, now: Tensor) -> Tensor:
-    """(K,) numbers of the images that can be read both times, with other bytes. before, now: as of `scan`."""
+    """(K,) indices of images readable both times whose bytes changed. before, now: `contents` of a `Scan`."""
     return ((before != now) & (before != 0) & (now != 0)).nonzero()[:, 0]
 
 
 def shared_content(one: Tensor | None, other: Tensor | None) -> Tensor:
-    """(K,) numbers of the images in `one` whose bytes stand in `other` too."""
+    """(K,) indices of the images in `one` whose bytes are in `other` too."""
     if one is None or other is None:
         return torch.zeros(0, dtype=torch.int64)
     return (torch.isin(one, other) & (one != 0)).nonzero()[:, 0]
 
 
 def plain(value: Any) -> Any:
-    """The same as JSON has it: what is no text, number or list of these as its repr."""
+    """A value as JSON has it: what is not a text, a number or a list of these becomes its repr."""
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -18,16 +18,16 @@ from .samples import ImageStore, Samples
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """A set of images as it was found."""
+    """A set of images as its source has it."""
 
     train: Samples
-    val: Samples | None  # None: it has no part to validate with
+    val: Samples | None  # None: it has no validation part
     class_names: tuple[str, ...]
-    test: Samples | None = None  # None: it has no part that is left for the end
-    notes: tuple[str, ...] = ()  # what people should know of how it was read
+    test: Samples | None = None  # None: it has no test part
+    notes: tuple[str, ...] = ()  # what people should know about how it was read
 
     def __post_init__(self) -> None:
-        """Raise InputError for two classes whose names are one name, written in two ways."""
+        """Raise InputError for two classes whose names are one name written in two ways."""
         first: dict[str, str] = {}
         for name in self.class_names:
             before = first.setdefault(_plainest(name), name)
@@ -39,7 +39,7 @@ class LabelledSet:
 
 
 def _plainest(name: str) -> str:
-    """What is equal for names that only look unlike to a machine: é as one character or two, 1 and 1.0."""
+    """A form equal for names that only a machine tells apart: é as one character or two, 1 and 1.0."""
     text = unicodedata.normalize("NFC", name)
     return text.removesuffix(".0") if re.fullmatch(r"[+-]?\d+\.0", text) else text
 
@@ -54,12 +54,12 @@ def by_names(
     groups: np.ndarray | None = None,
     notes: Sequence[str] = (),
 ) -> LabelledSet:
-    """Images whose classes are given by name, in the order of the names.
+    """A set of images whose classes are given by name; the classes are sorted by name.
 
-    uses: "train", "val", "test" or "" (none of them) for each. names: what the parts of each use are called.
-    groups: (M,) or none. Raises InputError if there is a part to validate with, and it or the training part
-    has a class that the other lacks; and for a test part with some classes that training lacks. One that has
-    none of its classes, as where its labels are kept secret, is left aside.
+    uses: "train", "val", "test" or "" (none of them) for each image. names: what the part for each use is
+    called. groups: (M,) or None. Raises InputError if the validation part, where there is one, and the
+    training part have different classes, and if only some of the test part's classes are among training's. A
+    test part that has none of them, because its labels are kept secret for example, is left out.
     """
     called = {"train": "train", "val": "val", "test": "test"} | dict(names or {})
     of = {use: {label for label, one in zip(labels, uses, strict=True) if one == use} for use in called}
@@ -86,7 +86,7 @@ def by_names(
 def parted(
     everything: Samples, uses: Sequence[str], names: tuple[str, ...], notes: Sequence[str]
 ) -> LabelledSet:
-    """Images by what each is for: "train", "val", "test" or ""."""
+    """Images divided by use: "train", "val", "test", or "" for none."""
     train, val, test = (
         everything.select([i for i, one in enumerate(uses) if one == use]) for use in ("train", "val", "test")
     )
@@ -94,12 +94,12 @@ def parted(
 
 
 def unknown_labels(where: object, part: str, why: str) -> str:
-    """The note of a test part whose labels are none of training's."""
+    """The note about a test part whose labels are not among training's."""
     return f"{where}: {part} is left aside, for its labels are none of the classes ({why})"
 
 
 def values_of(where: str, targets: Sequence[Any]) -> tuple[str, ...]:
-    """The classes, of labels that come without a list of them."""
+    """The class names for labels that come without a list of them."""
     flat = [value for target in targets for value in (target if isinstance(target, list) else [target])]
     if not all(isinstance(value, (int, str)) for value in flat):
         wrong = next(value for value in flat if not isinstance(value, (int, str)))
@@ -108,7 +108,7 @@ def values_of(where: str, targets: Sequence[Any]) -> tuple[str, ...]:
 
 
 def to_labels(where: str, targets: Sequence[Any], names: tuple[str, ...], *, numbered: bool) -> Tensor:
-    """(M,) or (M, C) as in `Samples`. numbered: the labels are numbers of names; else names."""
+    """(M,) or (M, C) as in `Samples`. numbered: the labels are indices into names; else they are names."""
     index = {i if numbered else name: i for i, name in enumerate(names)}
 
     def number(row: int, value: Any) -> int:

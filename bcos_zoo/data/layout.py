@@ -1,4 +1,4 @@
-"""Classes and parts by folders, one rule for all sources: a class is the first folder below root or part."""
+"""Classes and parts by folder, one rule for all sources: the first folder below root or part is the class."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ ROOT = PurePosixPath()
 
 @dataclass(frozen=True)
 class Layout:
-    """What the place of each image says."""
+    """What the path of each image says."""
 
-    classes: list[str]  # "" of those left aside
-    uses: list[str]  # "train", "val", "test", or "" of those left aside
+    classes: list[str]  # "" for images left out
+    uses: list[str]  # "train", "val", "test", or "" for images left out
     names: dict[str, str]  # use -> the part's name
     notes: tuple[str, ...]
 
 
 def is_hidden(name: PurePosixPath | str) -> bool:
-    """Whether a part of a relative path is hidden, or one that systems and tools make for themselves."""
+    """Whether a component of a relative path is hidden, or is made by systems or tools for themselves."""
     return any(part.startswith(".") or part.lower() in MADE_BY_TOOLS for part in PurePosixPath(name).parts)
 
 
@@ -37,7 +37,7 @@ def arranged(
 ) -> Layout:
     """The class and the part of each file.
 
-    files: below the root, none of them hidden. folders: names of the folders in one, hidden ones left out.
+    files: below the root, none hidden. folders: names the sub-folders of a folder, hidden ones left out.
     Folders around all others (`set/cat`, `set/dog`) do not count. Raises InputError for an empty class, for
     images in no folder, and for parts without one to learn from.
     """
@@ -85,7 +85,7 @@ def _root(
     folders: Callable[[PurePosixPath], Iterable[str]],
     asked: tuple[str | None, ...],
 ) -> PurePosixPath:
-    """The folder that holds those of the classes or parts, below any that merely hold the whole set."""
+    """The folder that holds the class or part folders, below any that merely wrap the whole set."""
     root, depth = ROOT, 0
     while all(len(file.parts) > depth + 2 for file in files):
         tops = {file.parts[depth] for file in files} | set(folders(root))
@@ -96,12 +96,12 @@ def _root(
 
 
 def _of_empty_folders(root: PurePosixPath, folders: Callable[[PurePosixPath], Iterable[str]]) -> set[str]:
-    """Folders named as parts are that hold folders, be these empty."""
+    """Folders that are named like parts and hold folders, even empty ones."""
     return {name for name in folders(root) if parts.part_of(name) and any(True for _ in folders(root / name))}
 
 
 def _same_below(classes: Sequence[str], below: Sequence[tuple[str, ...]]) -> list[str]:
-    """The folders that every class has, if it has nothing else; else none."""
+    """The sub-folders of the classes, if all have the same ones and nothing else; otherwise none."""
     each: dict[str, set[str]] = {}
     for name, rest in zip(classes, below, strict=True):
         if len(rest) < 2:

@@ -1,4 +1,4 @@
-"""Data sets by name, through timm: of Hugging Face (`hfds/`) and of torchvision (`torch/`)."""
+"""Data sets by name, through timm: Hugging Face's (`hfds/`) and torchvision's (`torch/`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .samples import Files, ImageStore, Samples
 
 @dataclass(frozen=True)
 class Rows:
-    """Images of a Hugging Face data set, by timm's reader."""
+    """Images of a Hugging Face data set, read by timm."""
 
     reader: Any
     title: str
@@ -47,7 +47,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Items:
-    """Images of a torchvision data set that are no files."""
+    """Images of a torchvision data set that are not files."""
 
     dataset: Any
     title: str
@@ -75,9 +75,9 @@ def from_hugging_face(
     label_key: str,
     group: str | None = None,
 ) -> LabelledSet:
-    """A data set that `datasets.load_dataset` opens: a name on the Hub, or a folder. root: of its cache.
+    """A data set that `datasets.load_dataset` opens: a name on the Hub, or a folder. root: its cache.
 
-    label_key: a column of class numbers or names, or of lists of them; or columns of 0 and 1, with commas.
+    label_key: a column of class numbers or names, or of lists of these; or columns of 0 and 1, with commas.
     group: a column. Raises InputError for what cannot be opened, and for labels of another kind.
     """
     datasets = required("datasets", "datasets", "train")
@@ -87,7 +87,7 @@ def from_hugging_face(
         try:
             reader = create_dataset(name, root=root, split=split, **options).reader
             columns = [one for one in reader.dataset.column_names if one != image_key]
-            if reader.dataset.data[image_key].null_count == len(reader):  # which it has made up
+            if reader.dataset.data[image_key].null_count == len(reader):  # made up by the reader
                 raise ValueError(f"no images in column {image_key}")
             if missing := [key for key in _keys(label_key) if key not in columns]:
                 others = f"the others are {', '.join(columns)}" if columns else "there is no other column"
@@ -130,7 +130,7 @@ def _keys(label_key: str) -> list[str]:
 
 
 def _splits(datasets: Any, name: str, root: str | None, asked: tuple[str | None, ...]) -> list[str]:
-    """The names of a set's splits, and what is asked for of the form train[:80%] or train+validation."""
+    """The names of a set's splits, and those asked for in the form train[:80%] or train+validation."""
     try:
         there = datasets.get_dataset_split_names(name.removeprefix("hfds/"), cache_dir=root)
     except Exception as error:  # of many libraries and file formats
@@ -151,7 +151,7 @@ def from_torchvision(
 ) -> LabelledSet:
     """A data set of torchvision's by timm's name, such as `torch/cifar10`. root: the folder it is kept in.
 
-    Raises InputError for an unknown name, and for a set that is not in root (and not to be downloaded).
+    Raises InputError for an unknown name, and for a set that is not in root and not to be downloaded.
     """
     if root is None:
         raise InputError(f"{name}: give root, the folder that holds it")
@@ -167,7 +167,7 @@ def from_torchvision(
                 "and the folder, or ask for a download"
             ) from error
     train, val = opened
-    names = tuple(one if isinstance(one, str) else one[0] for one in train.classes)  # ImageNet has synonyms
+    names = tuple(one if isinstance(one, str) else one[0] for one in train.classes)  # ImageNet lists synonyms
     return LabelledSet(_torch_samples(train, name, group), _torch_samples(val, name, group), names)
 
 

@@ -1,4 +1,4 @@
-"""Batches of images. Each is a function of its keys: neither workers nor what was drawn before matter."""
+"""Batches of images. Each depends on its keys alone, not on the workers or on earlier random draws."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Augmented(Dataset[Item]):
             return self._item(key)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Item]:
-        with seeds.kept():  # once a batch: it costs more than moving a small image
+        with seeds.kept():  # once per batch: it takes longer than shifting a small image
             return [self._item(key) for key in keys]
 
     def _item(self, key: Key) -> Item:
@@ -64,7 +64,7 @@ def train_loader(
 ) -> Iterable[Batch]:
     """Batches of one epoch at a time, from where `order` stands: set its position before each iteration.
 
-    cache: decode every image now, and keep it in memory. Raises InputError if a stream is to be kept.
+    cache: decode every image now, and keep it in memory. Raises InputError if a stream is to be cached.
     """
     if isinstance(samples, Stream):
         if cache:
@@ -84,7 +84,7 @@ def val_loader(
     workers: int = 0,
     cache: bool = False,
 ) -> Iterable[Batch]:
-    """Every image once, in order; of several processes each gets a contiguous part, maybe none."""
+    """Every image once, in order; each of several processes gets a contiguous part, which may be empty."""
     part = range(len(samples))[rank * len(samples) // processes : (rank + 1) * len(samples) // processes]
     samples = samples.select(list(part))
     samples = in_memory(samples) if cache else samples
@@ -94,5 +94,5 @@ def val_loader(
 
 
 def _loader(dataset: Augmented, keys: Iterable[list[Key]], workers: int) -> DataLoader[Any]:
-    own = torch.Generator()  # or each iteration would draw from the caller's
+    own = torch.Generator()  # otherwise each iteration would draw from the caller's
     return DataLoader(dataset, batch_sampler=keys, generator=own, **settings(workers))

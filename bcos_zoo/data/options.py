@@ -1,4 +1,4 @@
-"""Which options of `open_task` mean something to which kind of source: the others are refused."""
+"""Which options of `open_task` apply to which kind of source; the others are refused."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from ..errors import InputError
 
 STREAMS = "a stream"
-KINDS = {  # option -> kinds of sources that it is of; of all, if it does not stand here
+KINDS = {  # option -> the kinds of source it applies to; one not listed here applies to all
     "root": ("hfds/", STREAMS + " of hfids/", "torch/"),
     "download": ("torch/",),
     "image_key": ("hfds/", STREAMS + " of hfids/"),
     "label_key": ("hfds/", "wds/", STREAMS + " of hfids/", STREAMS),
 }
-DIVIDING = ("val_share", "folds", "fold", "seed")  # of sets without a part to validate with
+DIVIDING = ("val_share", "folds", "fold", "seed")  # for sets without a validation part
 
 
 def is_stream(source: str) -> bool:
@@ -30,7 +30,7 @@ def kind_of(source: str) -> str:
 
 
 def check_kind(source: str, given: Mapping[str, Any]) -> None:
-    """Raise InputError for an option that this kind of source does not know. given: those not at default."""
+    """Raise InputError for an option that this kind of source does not have. given: those not at default."""
     kind = kind_of(source)
     for name, value in given.items():
         if name in KINDS and kind not in KINDS[name]:
@@ -42,7 +42,7 @@ def check_kind(source: str, given: Mapping[str, Any]) -> None:
 
 
 def check_division(source: str, given: Mapping[str, Any], *, divided: bool) -> None:
-    """Raise InputError for options of a division that is not made, or not in that way.
+    """Raise InputError for options about a division that is not made, or not made in that way.
 
     given: those not at default. divided: whether validation is held out of the training images.
     """

@@ -1,4 +1,4 @@
-"""Which part of a set is learnt from, which validates, and which waits for the end: by their names."""
+"""Which part of a set is for training, which for validation, and which for the final test: by their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
-NAMES = {  # of each part, as `_plain` has them; of several that are there the first
+NAMES = {  # of each part, as `_plain` writes them; the first one present counts
     "train": ("train", "training"),
     "val": ("val", "valid", "validate", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing", "holdout", "heldout"),
@@ -19,13 +19,13 @@ USES = {"train": "to learn from", "val": "to validate with", "test": "for the en
 
 @dataclass(frozen=True)
 class Parts:
-    """The names that the parts of a set have, each with what it is for."""
+    """The names of a set's parts, each with what it is for."""
 
     uses: dict[str, str]  # name -> "train", "val" or "test"
-    aside: tuple[str, ...]  # names that are used for nothing
+    aside: tuple[str, ...]  # names of parts that are not used
 
     def named(self, use: str) -> str | None:
-        """The name of a part, the first of several; None if there is none."""
+        """The name of the part for a use, the first of several; None if there is none."""
         return next((name for name, one in self.uses.items() if one == use), None)
 
     def said(self) -> str:
@@ -43,12 +43,12 @@ class Parts:
 
 
 def part_of(name: str) -> str | None:
-    """What a part of that name is for by custom: "train", "val" or "test"; None for any other name."""
+    """What a part of that name is for by convention: "train", "val" or "test"; None for any other name."""
     return next((use for use, names in NAMES.items() if _plain(name) in names), None)
 
 
 def _plain(name: str) -> str:
-    """A name in lower case, without what stands between its words, and without "set" behind it."""
+    """A name in lower case, without separators between words and without a trailing "set" or the like."""
     return BESIDE.sub("", re.sub("[-_ ]", "", name.lower()))
 
 
@@ -61,12 +61,12 @@ def choose(
     kind: str = "part",
     merged: bool = False,
 ) -> Parts | None:
-    """What the parts of these names are for; None if there is none to learn from, and none was asked for.
+    """What the parts of these names are for; None if none is for training and none was asked for.
 
-    The test part is left alone unless it is the only one beside that for training: then it validates.
-    train_split, val_split: names that win over custom. merged: of several names of one use all count, as in
-    a column, not the first alone. kind: what parts are called in errors.
-    Raises InputError if one that is asked for is not there.
+    The test part is set aside, unless it is the only one besides training: then it validates.
+    train_split, val_split: names that win over convention. merged: if several names are for one use, all of
+    them count, as in a column, not only the first. kind: what parts are called in errors.
+    Raises InputError if a part that is asked for is not there.
     """
     there = list(dict.fromkeys(there))
     uses: dict[str, str] = {}

@@ -11,18 +11,18 @@ from torch.utils.data import Sampler
 from ..errors import InputError
 from . import seeds
 
-Key = tuple[int, int]  # draw, unique to an epoch and a place in its order; number of the sample
+Key = tuple[int, int]  # draw, unique to an epoch and a position in its order; index of the sample
 
 
 class SeededBatchSampler(Sampler[list[Key]]):
-    """One process's part of every batch, as a batch sampler of torch's.
+    """One process's share of every batch, as a torch batch sampler.
 
-    An epoch is `steps` batches of `batch_size` images, over all processes; images left over are not seen in
-    it. A batch has `accumulate` pieces, the same whatever the number of processes; each gets a part of each.
-    batch_size: if above the number of images, cut down to it, and to what divides among all pieces.
-    weights: (length,), how often an image is drawn, with replacement; without them each is drawn once.
-    repeats: how often an image stands in the order, side by side; the epoch stays as long.
-    Raises InputError for a batch_size that does not divide, and for fewer images than processes and pieces.
+    An epoch has `steps` batches of `batch_size` images, over all processes; it leaves out what remains. A
+    batch has `accumulate` pieces, whatever the number of processes; each process gets a part of each piece.
+    batch_size: if above the number of images, cut down to the largest that divides among all pieces.
+    weights: (length,), how often to draw each image, with replacement; without them each is drawn once.
+    repeats: how many times in a row each image comes; the epoch does not get longer.
+    Raises InputError for a batch_size that does not divide, and for fewer images than processes x pieces.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class SeededBatchSampler(Sampler[list[Key]]):
         self.epoch = self.step = 0
 
     def set_position(self, epoch: int, step: int) -> None:
-        """Where the next iterations start. They end with the epoch, and leave the position alone."""
+        """Set where the next iterations start. They run to the end of the epoch; the position stays."""
         self.epoch, self.step = epoch, step
 
     def order(self, epoch: int) -> Tensor:
-        """(length,) numbers of the samples in the order of an epoch."""
+        """(length,) indices of the samples, in the order of an epoch."""
         draw = seeds.generator(self.seed, epoch)
         if self.weights is not None:
             unique = -(-self.length // self.repeats)

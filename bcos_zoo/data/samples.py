@@ -19,12 +19,12 @@ from .. import images
 from ..errors import InputError
 from ..files import reading
 
-AHEAD = 4  # images a thread that may be decoded before they are asked for
-ARRAY = 2**26  # bytes, about, of one array of images in memory
+AHEAD = 4  # images per thread that may be decoded before they are asked for
+ARRAY = 2**26  # approximate bytes of one array of images in memory
 
 
 class ImageStore(Protocol):
-    """Images by number. `load` gives RGB, or raises InputError with the image's name; `content` its bytes."""
+    """Images by index. `load` gives RGB, or raises InputError naming the image; `content` gives its bytes."""
 
     def load(self, index: int) -> Image.Image: ...
     def content(self, index: int) -> bytes: ...
@@ -33,7 +33,7 @@ class ImageStore(Protocol):
 
 @dataclass(frozen=True)
 class Files:
-    """Images that are files of their own."""
+    """Images that are each a file of its own."""
 
     paths: tuple[Path, ...]
 
@@ -53,8 +53,8 @@ class Samples:
     """One split of a set of images."""
 
     source: ImageStore
-    indices: Tensor  # (M,) int64, numbers in the source
-    labels: Tensor  # (M,) int64 class indices; or (M, C) float 0 and 1, several labels an image
+    indices: Tensor  # (M,) int64, indices into the source
+    labels: Tensor  # (M,) int64 class indices; or (M, C) floats 0 and 1, several labels per image
     groups: np.ndarray | None = None  # (M,) texts: images of one group stay on one side of every split
 
     def __len__(self) -> int:
@@ -69,24 +69,24 @@ class Samples:
         return self.source.name(int(self.indices[i]))
 
     def select(self, chosen: Sequence[int] | Tensor) -> Samples:
-        """The images of these numbers, in this order."""
+        """The images at these indices, in this order."""
         chosen = torch.as_tensor(chosen, dtype=torch.int64)
         groups = None if self.groups is None else self.groups[chosen.numpy()]
         return Samples(self.source, self.indices[chosen], self.labels[chosen], groups)
 
     def group(self, i: int) -> str | None:
-        """The group of image i: its patient, animal, video; None where none were asked for."""
+        """The group of image i, such as its patient, animal or video; None where groups are not asked for."""
         return None if self.groups is None else str(self.groups[i])
 
 
 def of_files(paths: Iterable[Path], labels: Sequence[int] | Tensor) -> Samples:
-    """Samples of files. labels: as in `Samples`."""
+    """Samples of image files. labels: as in `Samples`."""
     files = tuple(paths)
     return Samples(Files(files), torch.arange(len(files)), torch.as_tensor(labels))
 
 
 def decoded(samples: Samples, threads: int | None = None) -> Iterator[Image.Image | InputError]:
-    """Every image in its turn, or why it cannot be read, decoded by threads (one a core, unless given)."""
+    """Every image in order, or why it cannot be read, decoded by threads (one per core unless given)."""
     threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Image.Image | InputError]] = deque()
@@ -106,13 +106,13 @@ def _attempt(samples: Samples, i: int) -> Image.Image | InputError:
 
 
 def fault(name: str, error: InputError) -> str:
-    """'name: why' of an image that cannot be read, for lists of such."""
+    """'name: why' for an image that cannot be read."""
     why = str(error).split("; ")[0].replace(repr(name), "").replace(name, "").strip()
     return f"{name}: {why}"
 
 
 class Memory:
-    """Decoded images, packed into few large arrays, so that forked workers share them all."""
+    """Decoded images, packed into a few large arrays, so that forked workers share them all."""
 
     def __init__(self, pictures: Iterable[Image.Image | InputError], name: Callable[[int], str]) -> None:
         self.name = name
@@ -148,6 +148,6 @@ class Memory:
 
 
 def in_memory(samples: Samples, threads: int | None = None) -> Samples:
-    """The same samples, every image decoded now and kept: 3 bytes a pixel."""
+    """The same samples, every image decoded now and kept: 3 bytes per pixel."""
     memory = Memory(decoded(samples, threads), samples.name)
     return replace(samples, source=memory, indices=torch.arange(len(samples)))

@@ -1,4 +1,4 @@
-"""Every image is decoded once before a run, so that a broken one is known at the start, and hashed."""
+"""Every image is decoded and hashed once before a run, so that broken ones are known from the start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import InputError
 from .samples import Samples, fault
 
 T = TypeVar("T")
-AHEAD = 64  # images a thread that are asked for at once
+AHEAD = 64  # images per thread that are asked for at once
 
 
 class UnreadableError(InputError):
@@ -28,15 +28,15 @@ class UnreadableError(InputError):
 
 
 class Scan(NamedTuple):
-    """What came of reading every image."""
+    """The outcome of reading every image."""
 
     unreadable: tuple[str, ...]  # 'name: why'
-    left_out: Tensor  # (K,) int64, the numbers of these
-    contents: Tensor  # (M,) int64, a hash of the bytes of each image; 0 of these
+    left_out: Tensor  # (K,) int64, the indices of these
+    contents: Tensor  # (M,) int64, a hash of the bytes of each image; 0 for unreadable ones
 
 
 def scan(samples: Samples, threads: int | None = None) -> Scan:
-    """Read every image, by threads (one a core, unless given)."""
+    """Read every image, in threads (one per core unless given)."""
 
     def look(i: int) -> int | InputError:
         try:
@@ -53,12 +53,12 @@ def scan(samples: Samples, threads: int | None = None) -> Scan:
 
 
 def hashed(content: bytes) -> int:
-    """63 bits of the content, never 0: two of a million images agree by chance once in ten million sets."""
+    """A 63-bit hash, never 0: among a million images two agree by chance in one set out of ten million."""
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 1 or 1
 
 
 def _by_threads(call: Callable[[int], T], count: int, threads: int | None) -> Iterator[T]:
-    """call(i) of each number in turn."""
+    """call(i) for each i below `count`, in order."""
     threads = threads or os.cpu_count() or 1
     numbers = iter(range(count))
     with ThreadPoolExecutor(threads) as pool:

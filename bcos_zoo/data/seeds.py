@@ -1,4 +1,4 @@
-"""Randomness as a function: the numbers that say what is drawn for also say what is drawn."""
+"""Randomness as a function: a draw depends only on the numbers that say what it is for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mix(*numbers: int) -> int:
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A generator of torch's on the CPU, seeded by the numbers."""
+    """A torch generator on the CPU, seeded by the numbers."""
     return torch.Generator().manual_seed(mix(*numbers))
 
 
@@ -38,7 +38,7 @@ def seed_all(*numbers: int) -> None:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Give the generators of `seed_all` back as they were before the block."""
+    """Restore the generators of `seed_all`, after the block, to what they were before it."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

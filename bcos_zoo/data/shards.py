@@ -1,4 +1,4 @@
-"""webdataset's shards on disk (`wds/FOLDER`): tars in which files of one name are the parts of a sample."""
+"""webdataset's shards on disk (`wds/FOLDER`): tars in which files that share a name make up a sample."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .labelled import LabelledSet, to_labels, unknown_labels, values_of
 from .layout import is_hidden
 from .samples import Samples
 
-NAMES = "classnames.txt"  # beside the shards, one a line, as CLIP's benchmarks have them
+NAMES = "classnames.txt"  # beside the shards, one per line, as CLIP's benchmarks have them
 Part = tuple[str, int, int]  # name in the tar, first byte, bytes
 
 
 def from_shards(
     name: str, train_split: str, val_split: str | None, *, label_key: str, group: str | None = None
 ) -> LabelledSet:
-    """Shards in a folder, read at any place: their whole order is shuffled, unlike that of a stream.
+    """Shards in a folder, read in any order: unlike a stream, the whole set is shuffled.
 
     name: `wds/FOLDER`. Splits are names in the folder's _info.json, or patterns such as a-{000..012}.tar, as
-    timm takes them. A sample's label is its file .cls, or the entry label_key of its .json.
+    timm takes them. A sample's label is its .cls file, or the entry label_key of its .json file.
     Raises InputError for a split that is not there, a broken shard, and a sample without image or label.
     """
     root = Path(name.removeprefix("wds/"))
@@ -49,7 +49,7 @@ def from_shards(
     info = root / "_info.json"
     listed_splits = _listed(info) if info.is_file() else []
     asked = [one for one in (train_split, val_split) if one and one not in listed_splits]
-    patterns = [one for one in asked if "{" in one or one.endswith(".tar")]  # these, timm finds by itself
+    patterns = [one for one in asked if "{" in one or one.endswith(".tar")]  # timm finds these by itself
     there = [*listed_splits, *patterns] or [train_split]
     try:
         chosen = parts.choose(name, there, train_split, val_split, kind="split")
@@ -87,7 +87,7 @@ def _listed(info: Path) -> list[str]:
 
 
 def _samples(root: Path, split: Any, label_key: str) -> tuple[Members, list[Any]]:
-    """The images of a split's shards, and their labels as they stand there. split: timm's SplitInfo."""
+    """The images of a split's shards, and their labels as stored. split: timm's SplitInfo."""
     shards = tuple(root / name for name in split.filenames)
     entry = split.alt_label or label_key
     names, places, targets = [], [], []
@@ -107,7 +107,7 @@ def _samples(root: Path, split: Any, label_key: str) -> tuple[Members, list[Any]
 
 
 def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Part]]]:
-    """Samples: the name up to the first dot, and their files by what follows it."""
+    """Each sample: its name, up to the first dot, and its files by what follows that dot."""
     last, parts = "", dict[str, Part]()
     for member in tar:
         folder, slash, file = member.name.rpartition("/")

@@ -1,4 +1,4 @@
-"""Splits made by seed: held-out shares and folds, with every class on both sides, and each group on one."""
+"""Splits drawn by a seed: held-out shares and folds, with every class on both sides and each group on one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Sides = tuple[list[int], list[int]]
 def held_out(
     labels: Tensor, share: float, *, seed: int, class_names: Sequence[str], groups: np.ndarray | None = None
 ) -> Sides:
-    """Numbers of the training and of the validation images, both in rising order.
+    """Indices of the training images and of the validation images, both ascending.
 
-    labels: (M,) indices or (M, C) of 0 and 1. groups: (M,), of which each stays on one side. Of each class
-    the share is held out, rounded, but at least one image, and at least one is left; with groups as nearly as
-    they allow. Raises InputError for a class with fewer than two images, or groups.
+    labels: (M,) indices or (M, C) of 0 and 1. groups: (M,); each group stays on one side. The share of each
+    class is held out, rounded, but at least one image is held out and at least one is not; with groups, as
+    nearly as they allow. Raises InputError for a class with fewer than two images, or groups.
     """
     if not 0 < share < 1:
         raise InputError(f"val_share={share}: allowed are shares between 0 and 1")
@@ -42,10 +42,10 @@ def fold_of(
     class_names: Sequence[str],
     groups: np.ndarray | None = None,
 ) -> Sides:
-    """As `held_out`, of `folds` equal parts the one numbered `fold`, from 0. The folds partition the images.
+    """As `held_out`, holding out part number `fold`, from 0, of `folds` equal parts of the images.
 
-    Of one label an image they are scikit-learn's. Raises InputError for a class with fewer images, or groups,
-    than folds.
+    With one label per image the folds are scikit-learn's. Raises InputError for a class with fewer images, or
+    groups, than folds.
     """
     if folds < 2 or not 0 <= fold < folds:
         raise InputError(f"fold={fold} of folds={folds}: allowed are at least 2 folds, counted from 0")
@@ -58,7 +58,7 @@ def fold_of(
         parts = torch.zeros(len(labels), dtype=torch.int64)
         parts[torch.from_numpy(held)] = 1
         return _parted(parts, 1, labels, class_names)
-    turn = 0  # the larger parts go round, or the first fold would get them all
+    turn = 0  # the larger parts rotate, or the first fold would get them all
     wanted = []
     for count in counts:
         wanted.append([count // folds + ((part - turn) % folds < count % folds) for part in range(folds)])
@@ -69,7 +69,7 @@ def fold_of(
 def _counts(
     labels: Tensor, class_names: Sequence[str], groups: np.ndarray | None, *, least: int, use: str
 ) -> list[int]:
-    """The images of each class. Raises InputError if there are too few of one, or of its groups."""
+    """The number of images of each class. Raises InputError if one has too few, or too few groups."""
     for index, name in enumerate(class_names):
         own = (labels == index if labels.ndim == 1 else labels[:, index] > 0).numpy()
         count, what = (int(own.sum()), "images") if groups is None else (len(set(groups[own])), "groups")
@@ -83,7 +83,7 @@ def _counts(
 
 def _parted(parts: Tensor, val: int, labels: Tensor, class_names: Sequence[str]) -> Sides:
     held = parts == val
-    # Neither an image of several classes nor a group can follow the wishes of all of them.
+    # An image or group that has several classes cannot go where each of them needs it.
     has = labels > 0 if labels.ndim == 2 else torch.nn.functional.one_hot(labels, len(class_names)) > 0
     sides = zip(class_names, has[held].any(0), has[~held].any(0), strict=True)
     if lacking := [name for name, *both in sides if not all(both)]:
@@ -95,7 +95,7 @@ def _parted(parts: Tensor, val: int, labels: Tensor, class_names: Sequence[str])
 
 
 def _deal(labels: Tensor, wanted: list[list[int]], seed: int, groups: np.ndarray | None) -> Tensor:
-    """(M,) the part each image goes to. wanted: of each class, how many images each part is to get."""
+    """(M,) the part each image goes to. wanted: for each class, how many images each part is to get."""
     if labels.ndim == 2 or groups is not None:
         has = labels > 0 if labels.ndim == 2 else torch.nn.functional.one_hot(labels, len(wanted)) > 0
         each = np.arange(len(labels)) if groups is None else groups
@@ -113,9 +113,9 @@ def _deal(labels: Tensor, wanted: list[list[int]], seed: int, groups: np.ndarray
 
 
 def _deal_groups(counts: np.ndarray, sizes: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
-    """(G,) the part each group goes to, by iterative stratification: those of the rarest class first.
+    """(G,) the part each group goes to, by iterative stratification: groups with the rarest class first.
 
-    counts: (G, C) images of each class. sizes: (G,) images. wanted: (C, P) images that each part is to get.
+    counts: (G, C) images of each class. sizes: (G,) images in each. wanted: (C, P) images for each part.
     Large groups go before small ones, each to the part that lacks this class most; the last ones of a class
     go to parts that have none of it yet. Source: Sechidis et al. 2011, there for single images.
     """
@@ -128,13 +128,13 @@ def _deal_groups(counts: np.ndarray, sizes: np.ndarray, wanted: np.ndarray, seed
     while (free := parts < 0).any():
         left = (counts[free] > 0).sum(0)
         rarest = int(np.where(left > 0, left, len(counts) + 1).argmin())
-        own = free & (counts[:, rarest] > 0) if left.any() else free  # at last those of no class
+        own = free & (counts[:, rarest] > 0) if left.any() else free  # finally those without a class
         waiting = int(own.sum())
         for group in own.nonzero()[0]:
             none = (got[rarest] == 0) & (wanted[rarest] > 0)
             allowed = none if left.any() and none.sum() >= waiting else np.ones(len(room), dtype=bool)
             lack = np.where(allowed, wish[rarest] if left.any() else room, -np.inf)
-            part = int(np.lexsort((room, lack))[-1])  # of equals, the one with the most room
+            part = int(np.lexsort((room, lack))[-1])  # among equals, the one with the most room
             parts[group] = part
             wish[:, part] -= counts[group]
             got[:, part] += counts[group]

@@ -1,4 +1,4 @@
-"""Images that come in their own order: `hfids/` sets, and `wds/` shards from a network, by timm."""
+"""Images that are read in sequence, by timm: `hfids/` sets, and `wds/` shards over a network."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .labelled import to_labels, values_of
 from .sampler import SeededBatchSampler
 from .samples import Memory, Samples, fault
 
-SHARDS_LOG = "timm.data.readers.reader_wds"  # where timm says, and only there, which images it passed over
+SHARDS_LOG = "timm.data.readers.reader_wds"  # the only place where timm says which images it skipped
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A data set of timm's, and what is known of it."""
+    """A timm data set, and what is known about it."""
 
     dataset: Any
     splits: tuple[str, ...]
@@ -40,17 +40,17 @@ class Opened:
 class Stream:
     """A training split that is read from start to end, shuffled by shards and in a buffer.
 
-    Its order is a function of seed, epoch, and the number of workers and processes, unlike that of Samples.
+    Unlike that of Samples, its order depends on the numbers of workers and processes, besides seed and epoch.
     """
 
     name: str  # hfids/NAME, or wds/ADDRESS
     split: str
-    length: int  # images of an epoch; 0: as many as it says that it has
-    root: str | None = None  # of the cache of hfids
+    length: int  # images in an epoch; 0: as many as the set says it has
+    root: str | None = None  # the cache of hfids
     image_key: str = "image"
     label_key: str = "label"
     class_names: tuple[str, ...] = ()
-    numbered: bool = True  # labels are numbers of class_names, not the names
+    numbered: bool = True  # labels are indices into class_names, not names
     multilabel: bool = False
 
     def __len__(self) -> int:
@@ -63,11 +63,11 @@ class Stream:
     def open(
         self, *, training: bool, batch_size: int = 1, seed: int = 0, rank: int = 0, processes: int = 1
     ) -> Opened:
-        """timm's data set, not begun. Raises InputError if it cannot be opened."""
+        """timm's data set, before its first image is read. Raises InputError if it cannot be opened."""
         library = "datasets" if self.hugging else "webdataset"
         required(library, library, "train")
         keys: dict[str, Any] = {"input_key": self.image_key, "target_key": self.label_key}
-        if not self.hugging:  # of shards, timm knows the images by their endings, and reads .cls unless told
+        if not self.hugging:  # timm finds images in shards by their endings, and reads .cls unless told
             keys = {"target_key": None if self.label_key == "label" else self.label_key}
         # split|images: timm knows this form for shards only
         split, _, count = self.split.partition("|") if self.hugging else (self.split, "", "")
@@ -78,10 +78,10 @@ class Stream:
                 split=split,
                 is_training=training,
                 batch_size=batch_size,
-                # To validate, all there are; timm would still know how many.
+                # For validation all are read, whatever the number; timm insists on having one.
                 num_samples=self.length or int(count or 0) or (None if training else 1),
                 seed=seed,
-                input_img_mode="",  # as it is: images.load_rgb knows better what to do with it
+                input_img_mode="",  # unconverted: images.load_rgb does that better
                 **keys,
             )
         except Exception as error:  # of many libraries and file formats
@@ -96,7 +96,7 @@ class Stream:
         return Opened(dataset, tuple(reader.info.get("splits", ())), len(reader.split_info.filenames), {})
 
     def _hugging(self, dataset: Any, split: str) -> Opened:
-        """With what timm does not see where a set comes without a description: splits, columns, classes."""
+        """Add what timm does not see in a set without a description: splits, columns, classes."""
         reader = dataset.reader
         splits = reader.builder.as_streaming_dataset()
         if split not in splits:
@@ -106,19 +106,19 @@ class Stream:
         if not set(keys) <= features.keys():
             had = ", ".join(features) or "unknown"
             raise InputError(f"{self.name}: its columns are {had}; give image_key and label_key")
-        # Decoded by timm, the first broken image would end the stream.
+        # If timm decoded them, the first broken image would end the stream.
         features[self.image_key] = required("datasets", "datasets", "train").Image(decode=False)
-        label = getattr(features[keys[1]], "feature", features[keys[1]])  # of a list
+        label = getattr(features[keys[1]], "feature", features[keys[1]])  # the feature of a list's entries
         names = {name: index for index, name in enumerate(getattr(label, "names", None) or ())}
         return Opened(dataset, tuple(splits), splits[split].num_shards, reader.class_to_idx or names)
 
     def image(self, value: Any, name: str) -> Image.Image:
-        """The picture in what timm's reader gives. Raises InputError if it cannot be read."""
+        """The picture in a value from timm's reader. Raises InputError if it cannot be read."""
         if isinstance(value, Image.Image):
             return images.load_rgb(value)
         try:
             picture = required("datasets", "datasets", "train").Image().decode_example(value)
-        except Exception as error:  # nearly anything, of damaged data
+        except Exception as error:  # damaged data raises nearly anything
             raise InputError(f"{name!r} is not an image, or damaged ({reason(error)}); mend it") from error
         return images.load_rgb(picture)
 
@@ -133,7 +133,7 @@ class StreamLoader:
         shards = stream.open(training=True).shards
         if not stream.hugging and shards < order.processes:
             raise InputError(f"{stream.name}: {shards} shards for {order.processes} processes; make more")
-        self.workers = min(workers, shards // order.processes)  # one without a shard would wait for ever
+        self.workers = min(workers, shards // order.processes)  # a worker without a shard would wait for ever
 
     def __len__(self) -> int:
         return len(self.order)
@@ -151,7 +151,7 @@ class StreamLoader:
         passing = _Passing(
             self.stream, opened.dataset, self.transform, (self.seed, epoch, order.rank), order.piece, first
         )
-        own = seeds.generator(self.seed, epoch)  # timm shuffles by the seeds that workers get from it
+        own = seeds.generator(self.seed, epoch)  # timm shuffles by the seeds that workers get from this
         loader = DataLoader(passing, order.piece, generator=own, **settings(self.workers))
         return islice(loader, first, last)
 
@@ -182,7 +182,7 @@ class _Passing(IterableDataset[Item]):
                     image = self.stream.image(value, name)
                 except InputError as error:
                     failed.append(fault(name, error))
-                    owed += 1  # timm has counted it
+                    owed += 1  # timm has counted it: the next image comes twice
                     continue
                 names, numbered = self.stream.class_names, self.stream.numbered
                 label = to_labels(self.stream.name, [target], names, numbered=numbered)[0]
@@ -199,7 +199,7 @@ class _Passing(IterableDataset[Item]):
 
 
 class _Passed(logging.Handler):
-    """While entered: adds to a list what timm says of images in shards that it passed over."""
+    """While entered, adds what timm logs about skipped images in shards to a list."""
 
     def __init__(self, failed: list[str]) -> None:
         super().__init__(logging.WARNING)
@@ -218,8 +218,8 @@ class _Passed(logging.Handler):
 def from_stream(
     stream: Stream, val_split: str | None
 ) -> tuple[Stream, Samples, tuple[str, ...], tuple[str, ...]]:
-    """The stream with its classes; its validation images, decoded and kept; those of them unreadable; and
-    which split is for what, in words.
+    """The stream with its classes; its validation images, decoded and kept; the unreadable ones among them;
+    and which split is for what, in words.
 
     Raises InputError if it has no validation split: a stream cannot be divided.
     """
@@ -230,7 +230,7 @@ def from_stream(
     val_split = val_split or (chosen.named("val") if chosen else None)
     if chosen is None or val_split is None:
         raise InputError(f"{stream.name}: no validation split, and streams are not divided: give val_split")
-    held = tuple(name for name, use in chosen.uses.items() if use == "test")  # it would be kept in memory
+    held = tuple(name for name, use in chosen.uses.items() if use == "test")  # would be kept in memory
     used = {name: use for name, use in chosen.uses.items() if use != "test"}
     notes = (f"{stream.name}: {parts.Parts(used, (*held, *chosen.aside)).said()}",)
     val = replace(stream, split=val_split, length=0)

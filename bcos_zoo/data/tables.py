@@ -23,25 +23,25 @@ HELP = (
     "for each class, and maybe split (train, val, test)"
 )
 ZEROS, ONES = ("0", "0.0", "false"), ("1", "1.0", "true")
-MISSING = "nan"  # as pandas writes an empty cell of a column that was turned into text
+MISSING = "nan"  # how pandas writes an empty cell of a column converted to text
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a CSV, stripped, by the names of its columns."""
+    """The rows of a CSV by column name, their cells stripped."""
 
     path: Path
     columns: tuple[str, ...]
     rows: list[dict[str, str]]
-    lines: list[int]  # that each row ends on
+    lines: list[int]  # the line that each row ends on
 
     def column(self, *names: str) -> str | None:
-        """The first of these columns that is there, whatever its case."""
+        """The first of these columns that exists, whatever its case."""
         lower = {name.lower(): name for name in self.columns}
         return next((lower[name.lower()] for name in names if name.lower() in lower), None)
 
     def filled(self, name: str, what: str, advice: str) -> list[str]:
-        """The values of a column. Raises InputError, with the line, for an empty one."""
+        """The values of a column. Raises InputError, with the line, for an empty cell."""
         for row, line in zip(self.rows, self.lines, strict=True):
             if row[name].lower() in ("", MISSING):
                 raise InputError(f"{self.path}, line {line}: no {what}; {advice}, or remove the line")
@@ -51,14 +51,14 @@ class Table:
 def from_csv(
     path: Path, train_split: str = "train", val_split: str | None = None, group: str | None = None
 ) -> LabelledSet:
-    """The images that a CSV lists by path, relative to its folder, with a label, or with several.
+    """The images that a CSV lists by path, relative to its folder, with one label or several.
 
-    Columns, whatever their case: `path`; then `label`, one name, or `labels`, names with | or ; between them
-    (maybe none), or one column for each class, of 0 and 1; and maybe `split`, of train, val and test. A first
-    column without a name that counts the rows, as pandas writes, is passed over; so are lines of nothing.
-    group: a column, or a pattern on the paths.
-    An image that several lines name, however they write it, is one, if they say the same of it. Raises
-    InputError with the line if they do not, and for anything else.
+    Columns, in any case: `path`; then `label`, one name, or `labels`, any number of names separated by | or
+    ;, or one column of 0 and 1 for each class; and optionally `split`, of train, val and test. A first column
+    without a name that counts the rows, as pandas writes it, is skipped; so are empty lines.
+    group: a column, or a pattern for the paths.
+    Lines that name the same image, however they write it, count once if they agree. Raises InputError with
+    the line if they do not, and for any other fault.
     """
     table = _read(path)
     key = table.column(*PATHS)
@@ -135,7 +135,7 @@ def _read(path: Path) -> Table:
 
 
 def _file(folder: Path, name: str) -> Path:
-    """The image of a name, which may be written as on Windows."""
+    """The path of an image, whose name may be written as on Windows."""
     path = folder / name
     return folder / name.replace("\\", "/") if "\\" in name and not path.exists() else path
 
@@ -143,7 +143,7 @@ def _file(folder: Path, name: str) -> Path:
 def _once(
     table: Table, files: Sequence[Path], named: Sequence[str], told: Sequence[tuple[Hashable, ...]]
 ) -> tuple[list[int], int]:
-    """The rows that are the first to name an image, and how many others there are."""
+    """Indices of the rows that are the first to name their image, and the number of other rows."""
     first: dict[Hashable, int] = {}
     for i, file in enumerate(files):
         before = first.setdefault(_same(file), i)
@@ -157,10 +157,10 @@ def _once(
 
 
 def _same(file: Path) -> Hashable:
-    """What is equal for two paths of one file: its number on the disk, else the path in its plainest form."""
+    """A key equal for all paths of one file: its number on the disk, else the path in its plainest form."""
     try:
         status = file.stat()
-    except (OSError, ValueError):  # not there, which is said when it is read
+    except (OSError, ValueError):  # it does not exist, which is reported when it is read
         return os.path.normcase(os.path.normpath(file))
     return (status.st_dev, status.st_ino)
 
@@ -182,7 +182,7 @@ def _groups(table: Table, named: Sequence[str], group: str | None) -> np.ndarray
 def _uses(
     table: Table, column: str | None, train_split: str, val_split: str | None
 ) -> tuple[list[str], dict[str, str], list[str]]:
-    """What each row is for; the names of the parts by use; and what to say of it."""
+    """What each row is for, the names of the parts by use, and what to tell people about it."""
     if column is None:
         if train_split != "train" or val_split is not None:
             raise InputError(

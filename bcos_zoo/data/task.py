@@ -35,30 +35,30 @@ class Task:
     class_names: tuple[str, ...]
     multilabel: bool
     unreadable: tuple[str, ...]  # 'name: why' of the images that were left out
-    test: Samples | None = None  # of the end alone: nothing is chosen by it
-    notes: tuple[str, ...] = ()  # what people should know of how the set was read
+    test: Samples | None = None  # for the end only: nothing is chosen by it
+    notes: tuple[str, ...] = ()  # what people should know about how the set was read
     drawn: bool = False  # whether validation was drawn from the training images, by seed
-    found: dict[str, Samples | Stream] = field(default_factory=dict)  # the parts with the unreadable images
-    scans: dict[str, Scan] = field(default_factory=dict)  # of each part in `found`; none if unchecked
+    found: dict[str, Samples | Stream] = field(default_factory=dict)  # the parts, unreadable images included
+    scans: dict[str, Scan] = field(default_factory=dict)  # of each part in `found`; empty if unchecked
 
     def said(self) -> str:
-        """How many images validate and wait for the end, and the classes, in words."""
+        """How many images are for validation and for the test, and the classes, in words."""
         drawn = " (held out of them)" if self.drawn else ""
         end = f", {len(self.test)} left for the end" if self.test is not None else ""
         names = ", ".join(self.class_names[:10]) + (", ..." if len(self.class_names) > 10 else "")
         return f"{len(self.val)} to validate with{drawn}{end}, {len(self.class_names)} classes: {names}"
 
     def state(self) -> dict[str, Any]:
-        """Plain data by which `as_before` knows the images again."""
+        """Plain data by which `as_before` recognises the images."""
         parts = {part: {"left_out": s.left_out, "contents": s.contents} for part, s in self.scans.items()}
         return {"set": self.fingerprint, "parts": parts}
 
     def as_before(self, state: dict[str, Any], where: object) -> Task:
-        """The task as it was when a run began, whose `state` this is, with the same images left out.
+        """The task as it was when a run began, with the same images left out. state: its `state` then.
 
-        As it is, if the state is of other names or labels, which `fingerprint` tells. Those that cannot be
-        read since stay in it: loaders put others in their places. Raises InputError if images have other
-        content than before. where: what to call the run.
+        The task is returned unchanged if the names or labels differ, which `fingerprint` tells. Images that
+        have become unreadable stay in it: loaders put others in their places. Raises InputError if the
+        content of images has changed. where: what to call the run.
         """
         if state.get("set") != self.fingerprint:
             return self
@@ -99,13 +99,13 @@ class Task:
         return _counts(self.train, self.class_names)
 
     def draw_weights(self) -> Tensor:
-        """(M,) how often to draw each training image, that all classes come up alike.
+        """(M,) how often to draw each training image so that all classes come up equally often.
 
-        Of several labels the rarest counts; an image without any is drawn as one of the most common class.
+        An image with several labels is drawn as its rarest class, one without any as the most common class.
         Raises InputError for a stream.
         """
         rarity = 1 / self.class_counts().clamp_min(1).double()
-        assert isinstance(self.train, Samples)  # class_counts has refused the others
+        assert isinstance(self.train, Samples)  # class_counts has refused streams
         labels = self.train.labels
         return (
             rarity[labels] if labels.ndim == 1 else (labels * rarity).amax(1).clamp_min(float(rarity.min()))
@@ -113,7 +113,7 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A sha256 of classes, labels and names of all images, be they readable, without their folders."""
+        """A sha256 of the classes, labels and names of all images, readable or not, without their folders."""
         parts = {"train": self.train, "val": self.val} | ({"test": self.test} if self.test else {})
         return identity.of_parts(self.class_names, self.found or parts)
 
@@ -137,20 +137,21 @@ def open_task(
     threads: int | None = None,
     log: Callable[[str], object] = print,
 ) -> Task:
-    """Find the images of a source, split them if they are not, and leave out those that cannot be read.
+    """Find the images of a source, split them if they are not split, and leave out those that cannot be read.
 
-    source: a folder or a .tar of class folders, maybe below train/, val/ and test/ (or as `parts.NAMES` has
-    them); a .csv (see `from_csv`); or, through timm, hfds/NAME of Hugging Face, torch/NAME of torchvision
-    (kept in `root`, and fetched with `download`), wds/FOLDER of webdataset, hfids/NAME or wds/ADDRESS as a
-    stream. A test part is left alone, as `Task.test`, unless it is the only one beside training.
-    train_split, val_split, image_key, label_key: names in such sets. val_share: held out of each class, by
-    `seed`, where there is no split; folds, fold: one of so many equal parts instead.
-    group: images of one group stay on one side: a column of a .csv or of Hugging Face's, or a pattern on
-    paths below the root (see `groups.by_pattern`).
-    check: decode every image once, in threads (one a core, unless given), and hash its bytes.
-    bad_share: the largest share of unreadable images to go on with; above it UnreadableError.
-    Raises InputError if there is no such source, for an empty class, for one class only, for too few images
-    or groups to split, where the classes of both splits differ, and for a group in two parts.
+    source: a folder or a .tar of class folders, optionally below train/, val/ and test/ (or other names in
+    `parts.NAMES`); a .csv (see `from_csv`); or, through timm, hfds/NAME of Hugging Face, torch/NAME of
+    torchvision (kept in `root`, and fetched with `download`), wds/FOLDER of webdataset, hfids/NAME or
+    wds/ADDRESS as a stream. A test part is set aside, as `Task.test`, unless it is the only one besides
+    training: then it validates.
+    train_split, val_split, image_key, label_key: names of splits and columns. val_share: how much of each
+    class to hold out, by `seed`, where there is no split; folds, fold: hold out one of equal parts instead.
+    group: what tells groups apart, each of which stays on one side: a column of a .csv or of a Hugging Face
+    set, or a pattern for paths below the root (see `groups.by_pattern`).
+    check: decode every image once, in threads (one per core unless given), and hash its bytes.
+    bad_share: the largest share of unreadable images to go on with; above it UnreadableError is raised.
+    Raises InputError if the source does not exist, for an empty class, for a single class, for too few images
+    or groups to split, for splits with different classes, and for a group in two parts.
     """
     text, names = str(source), (train_split, val_split)
     given = {
@@ -214,8 +215,8 @@ def open_task(
 def _divided(
     found: LabelledSet, val_share: float, folds: int | None, fold: int, seed: int
 ) -> dict[str, Samples]:
-    """The parts of a set, validation drawn from training where it has none. All images count, be they
-    readable: so one that breaks changes no side of any other.
+    """The parts of a set, validation drawn from training where it has none. Unreadable images count too: so
+    an image that breaks does not move any other to another side.
     """
     train, val = found.train, found.val
     if val is None:
@@ -237,7 +238,7 @@ def _without(samples: Samples, left_out: Tensor) -> Samples:
 
 
 def _twice(whole: dict[str, Samples], scans: dict[str, Scan]) -> list[str]:
-    """Warnings of images that stand, byte for byte, in the training part and in another."""
+    """Warnings about images that are, byte for byte, in both the training part and another."""
     lines = []
     for part in [name for name in whole if name != "train"]:
         if len(shared := identity.shared_content(scans[part].contents, scans["train"].contents)):
