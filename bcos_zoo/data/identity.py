@@ -21,7 +21,7 @@ CHUNK = 1 << 20  # bytes
 def of_parts(class_names: tuple[str, ...], parts: Mapping[str, Samples | Stream]) -> str:
     """A sha256 of classes, and of the names, labels and groups of each part's images, in their order.
 
-The folders that they are in do not count: those may have moved.
+    The folders that they are in do not count: those may have moved.
     """
     digest = hashlib.sha256(repr(class_names).encode())
     for name, samples in parts.items():

@@ -9,12 +9,12 @@ from ..errors import InputError
 
 
 class BestEpoch:
-    """The best value of one score, and the epoch that had it: of equal ones, that with the lower loss.
+    """The best value of one score, and the epoch that had it; among equal scores the lower loss wins.
 
     metric: what the score is called. direction: "max" or "min", the good end.
-    patience: how many epochs without a better score, one after the other, end the run; None for never. Epochs
-    count, validated or not: so it means the same however often there is a validation. An equal score does not
-    begin the count anew, whatever its loss.
+    patience: how many epochs in a row without a better score end the run; None for never. All epochs count,
+    validated or not: so it means the same however often the run validates. An equal score does not restart
+    the count, whatever its loss.
     """
 
     def __init__(self, metric: str, direction: str, patience: int | None = None) -> None:
@@ -32,8 +32,8 @@ class BestEpoch:
     def update(self, epoch: int, value: float, loss: float = math.nan) -> bool:
         """Take the score of an epoch; returns whether it is better than all before. nan never is.
 
-        loss: of the same images. Of equal scores the one with the lower loss is the best (a number rather
-        than nan), and of equal losses the first.
+        loss: of the same images. Among equal scores the lower loss is better (a number is better than nan),
+        and among equal losses the first.
         """
         self.last = epoch
         if math.isnan(value):
@@ -49,7 +49,7 @@ class BestEpoch:
 
     @property
     def stop(self) -> bool:
-        """Whether `patience` epochs have gone by since the best score (since the first, where none was)."""
+        """Whether `patience` epochs have passed since the best score (or since the first epoch)."""
         if self.patience is None or self.last is None:
             return False
         return self.last - (self.reached or 0) >= self.patience
@@ -66,5 +66,5 @@ class BestEpoch:
                 "run.monitor"
             )
         self.epoch, self.value, self.last = state["epoch"], state["value"], state["last"]
-        self.loss = state.get("loss", math.nan)  # states of before know none
+        self.loss = state.get("loss", math.nan)  # older states have none
         self.reached = state.get("reached", self.epoch)

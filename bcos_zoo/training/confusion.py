@@ -18,16 +18,16 @@ from . import plots
 from .runs import writing
 
 TABLE, PICTURE, PER_CLASS = "confusion.csv", "confusion.png", "per_class.csv"
-NUMBERED = 30  # classes, above which the cells hold no numbers
-NAMED = 120  # classes, above which they have no names
-SHARES = (0, 1, 5, 10, 25, 50, 75, 100)  # percent, on the colour bar
+NUMBERED = 30  # with more classes, the cells hold no numbers
+NAMED = 120  # with more classes, they have no names
+SHARES = (0, 1, 5, 10, 25, 50, 75, 100)  # percent, marked on the colour bar
 
 
 def write(run: str | os.PathLike[str], counts: Tensor, class_names: Sequence[str]) -> None:
-    """Write `confusion.csv`, `confusion.png` and `per_class.csv`, of one label an image.
+    """Write `confusion.csv`, `confusion.png` and `per_class.csv`, for one label per image.
 
-    counts: (C, C) images, a row a true class, a column a predicted one. class_names: C of them.
-    Raises InputError if these do not fit, if matplotlib is not installed, and where it cannot be written.
+    counts: (C, C) images; a row is a true class, a column a predicted one. class_names: C of them.
+    Raises InputError if these do not fit, if matplotlib is not installed, and if the files cannot be written.
     """
     names, table = _checked(counts, class_names), counts.cpu().numpy()
     path = Path(run) / TABLE
@@ -65,7 +65,7 @@ def _checked(counts: Tensor, class_names: Sequence[str]) -> list[str]:
 def _write_per_class(
     run: str | os.PathLike[str], names: Sequence[str], of_class: Any, predicted: Any, right: Any
 ) -> None:
-    """One line a class: counts of images, then percentages, empty where there is nothing to divide by."""
+    """One line per class: counts of images, then percentages, empty where the divisor is 0."""
     rows: list[list[Any]] = [["class", "images", "predicted", "right", "recall", "precision", "f1"]]
     for name, n, p, r in zip(names, of_class.tolist(), predicted.tolist(), right.tolist(), strict=True):
         shares = [_percent(r, n), _percent(r, p), _percent(2 * r, n + p)]
@@ -87,12 +87,12 @@ def _write_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
 
 
 def _figure(table: np.ndarray, names: Sequence[str]) -> Any:
-    """Colour is the share of a true class's images; its scale shows a few errors too."""
+    """Colour is the share of a true class's images, on a scale that makes even a few errors visible."""
     colors = required("matplotlib.colors", "matplotlib", "train")
     classes = len(names)
     cell = min(max(9 / classes, 0.17), 0.75) if classes <= NAMED else 16 / classes  # inches
     labels = [plots.shown(name, i) for i, name in enumerate(names)] if classes <= NAMED else []
-    margin = 0.09 * max(map(len, labels), default=4)  # inches, of the names
+    margin = 0.09 * max(map(len, labels), default=4)  # inches, for the names
     side = max(cell * classes, 1.8)
     figure = plots.figure(side + margin + 1.5, side + margin + 0.7)
     axes = figure.add_subplot()

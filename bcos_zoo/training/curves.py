@@ -13,8 +13,8 @@ from . import plots
 from .history import LOSSES, EpochRow, score_names
 
 PICTURE = "curves.png"
-MANY = 40  # epochs, above which single ones are not marked
-WIDE = 20.0  # how many times the smallest loss the largest is, above which the scale is logarithmic
+MANY = 40  # with more epochs, single ones are not marked
+WIDE = 20.0  # ratio of the largest to the smallest loss above which the scale is logarithmic
 LABELS = {"train_loss": "training", "val_loss": "validation", "top1": "top-1", "top5": "top-5"}
 
 

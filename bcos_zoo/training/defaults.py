@@ -17,18 +17,18 @@ from . import networks, recipe
 from .losses import Loss
 from .recipe import Model, Optimizer, Recipe, Run
 
-STEPS = 400  # of the optimiser, at least, unless that is more than MOST_EPOCHS
+STEPS = 400  # of the optimiser, at least, unless that takes more than MOST_EPOCHS
 EPOCHS, MOST_EPOCHS = 10, 60  # at least, and at most
-BATCHES = (8, 64)  # the least and the largest batch
-MEMORY, LOOKS = 2e9, 20  # bytes of decoded images to keep; how many are looked at to guess
+BATCHES = (8, 64)  # the smallest and the largest batch
+MEMORY, LOOKS = 2e9, 20  # bytes of decoded images to keep; how many images the estimate looks at
 WARMUP = 1.0  # epochs, or a tenth of a short run
-FILM = 8  # pictures of an image over the epochs
-SCALE = (0.35, 1.0)  # share of an image's area that is seen at once
-SMALL = 64  # pixels: images of that size are moved a little, larger ones cropped
+FILM = 8  # pictures of each image over the epochs
+SCALE = (0.35, 1.0)  # share of an image's area in a crop
+SMALL = 64  # pixels: images up to that size are shifted, larger ones cropped
 
 
 def finetuning(model: str, train: str = "full", changes: Iterable[str] = ()) -> Recipe:
-    """The recipe as far as it does not depend on the images; see `for_task`.
+    """The recipe, except for what depends on the images; see `for_task`.
 
     model: what to begin with, as `--model` takes it. train: as `recipe.Model`. changes: as `recipe.read`.
     """
@@ -42,7 +42,7 @@ def finetuning(model: str, train: str = "full", changes: Iterable[str] = ()) -> 
 
 
 def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
-    """The recipe with what follows from the images: batch, epochs, crop, cache. changes: win over these."""
+    """The recipe with what follows from the images: batch, epochs, crop, cache. changes: override these."""
     images = len(task.train)
     least, most = BATCHES
     batch = min(max(2 ** int(math.log2(max(images // 16, 1))), least), most)
@@ -68,7 +68,7 @@ def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
 
 
 def _bytes(task: Task) -> float:
-    """About what the decoded images take, from a few of them; infinite for a stream."""
+    """Roughly the memory that the decoded images take, estimated from a few; infinite for a stream."""
     if not isinstance(task.train, Samples):
         return math.inf
     few = range(0, len(task.train), max(len(task.train) // LOOKS, 1))

@@ -15,7 +15,7 @@ from .scores import to_watch
 
 
 def dry_run(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
-    """The facts of a run as plain data: images, steps, network, what learns. Nothing is written.
+    """What a run would do, as plain data: images, steps, network, what learns. Nothing is written.
 
     Raises what the run would raise before its first step: for a recipe that does not fit, and for weights
     that cannot be had.

@@ -1,4 +1,4 @@
-"""Which keys of a recipe work only where others are set, or only on some images: none is passed over."""
+"""Which keys of a recipe work only where others are set, or only on some images: none is silently ignored."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..data.stream import Stream
 from ..errors import InputError
 from .recipe import Recipe
 
-STEPPED = ("step", "wsd", "rsqrt")  # schedules that have decay_epochs
-RATED = ("step", "multistep", "poly")  # that have decay_rate
-FALLING = ("cosine", "tanh", "poly", "wsd", "rsqrt")  # that end at min_lr
+STEPPED = ("step", "wsd", "rsqrt")  # schedules with decay_epochs
+RATED = ("step", "multistep", "poly")  # with decay_rate
+FALLING = ("cosine", "tanh", "poly", "wsd", "rsqrt")  # with an end at min_lr
 
 
 @dataclass(frozen=True)
 class Needs:
-    """When a key has an effect. said: what would have to be so, in words."""
+    """When a key has an effect. said: the condition in words."""
 
     key: str  # "table.key"
     works: Callable[[Recipe], bool]
@@ -27,7 +27,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class NeedsOfTask:
-    """The same of keys that depend on the images."""
+    """The same for keys that depend on the images."""
 
     key: str
     works: Callable[[Recipe, Task], bool]
@@ -117,7 +117,7 @@ TASK_RULES = (
     NeedsOfTask("data.check", lambda r, t: not isinstance(t.train, Stream), "on sets that are no streams"),
 )
 
-ALWAYS = frozenset(  # what has an effect whatever the others are, or is refused by itself where it has none
+ALWAYS = frozenset(  # keys that always have an effect, or that are refused elsewhere when they have none
     {
         *("model.name", "model.pretrained", "model.train", "model.args"),
         *(
@@ -168,7 +168,7 @@ def check(recipe: Recipe, task: Task | None = None) -> None:
 
 
 def value_of(recipe: Recipe, key: str) -> Any:
-    """What a recipe has for "table.key"."""
+    """The value of "table.key" in a recipe."""
     table, name = key.split(".")
     return getattr(getattr(recipe, table), name)
 

@@ -1,7 +1,7 @@
 """The training engine: one loop for fine-tuning and for training from nothing, over accelerate.
 
-Each random draw is a function of the seed and of where in the run it happens, so no generator's state is
-kept: a run that was killed and resumed ends with the same bits as one that was not, on the CPU at least.
+Each random draw is a function of the seed and of its position in the run, so no generator's state is kept: a
+run that was killed and resumed ends with the same bits as one that was not, at least on the CPU.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def train(
     The folder gets states to resume from, and, after each epoch, metrics, curves, pictures of explanations
     and the network so far, as `bcos_zoo.load` and `timm.create_model("local-dir:FOLDER")` take it.
     resume: go on from the newest state. source: what the network's card calls the images.
-    log: gets a line an epoch. progress: called after each step. Of several processes the first one alone
-    calls them.
+    log: called with a line for each epoch. progress: called after each step. Of several processes only the
+    first calls them.
 
-    Raises InputError if the folder holds a run already and `resume` is not asked for, or the other way round;
-    for a recipe that does not fit the images; if the loss is no number any more, memory runs out, the disk is
-    full, or too many images cannot be read. What was saved before stays.
+    Raises InputError if the folder already holds a run without `resume`, or holds none with it; for a recipe
+    that does not fit the images; if the loss is no longer a number, memory runs out, the disk is full, or too
+    many images cannot be read. What was saved before stays.
     """
     folder = Path(folder)
     alone = runs.claimed(folder) if runtime.is_main() else contextlib.nullcontext()
@@ -70,7 +70,7 @@ def train(
 
 
 def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress: Progress) -> Result:
-    """Train to the end. Of several processes the first one writes, and all take the same turns."""
+    """Train to the end. Of several processes the first one writes; all take the same branches."""
     run, at, accelerator = trainer.recipe.run, trainer.at, trainer.accelerator
     records = None
     if runtime.is_main():
@@ -94,10 +94,10 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
             if records is not None:
                 progress(at.done, trainer.total, loss)
             due = trainer.learner.weights.agreed(clock.due(at.done))
-            if due and not trainer.at_end_of_epoch:  # there, a state holds its scores
+            if due and not trainer.at_end_of_epoch:  # at the end, a state also holds the scores
                 save()
         row = trainer.close_epoch(time.monotonic() - began, at.done - first)
-        # On every process: their weights may be shared out.
+        # On every process, because the weights may be sharded over them.
         now, best = trainer.learner.network(), trainer.kept()
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
         if records is not None:
@@ -106,7 +106,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         save()
     network = trainer.kept()
     found, logits, targets = trainer.validate(network)
-    tested = trainer.test(network)  # once, when nothing is left to choose
+    tested = trainer.test(network)  # once, after all choices are made
     if tested is not None:
         accelerator.log({f"test_{name}": value for name, value in tested.items()}, step=trainer.kept_epoch)
     accelerator.end_training()
@@ -125,7 +125,7 @@ class Result:
     """How a run ended."""
 
     folder: Path
-    epochs: int  # trained, before and after resuming
+    epochs: int  # trained in all, before and after resuming
     best_epoch: int  # the one whose network was kept
     scores: dict[str, float]  # of that network, on the validation images, which may have chosen it
     unreadable: int  # images left out, or replaced while training

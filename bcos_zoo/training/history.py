@@ -22,7 +22,7 @@ LAST = ("seconds", "images_per_second", "unreadable")
 
 
 def columns(rows: Sequence[EpochRow]) -> list[str]:
-    """The names of all columns: where the run is, losses, scores as they came up, then time and images."""
+    """The names of all columns: position in the run, losses, scores in order of appearance, time, images."""
     seen = dict.fromkeys(name for row in rows for name in row)
     return [
         *(name for name in FIRST if name in seen),
@@ -32,16 +32,16 @@ def columns(rows: Sequence[EpochRow]) -> list[str]:
 
 
 def score_names(rows: Sequence[EpochRow]) -> list[str]:
-    """The columns that are scores: all but the usual ones, in percent."""
+    """The columns that are scores, in percent: all but the usual ones."""
     seen = dict.fromkeys(name for row in rows for name in row)
     return [name for name in seen if name not in FIRST + LAST]
 
 
 def write(run: str | os.PathLike[str], rows: Sequence[EpochRow]) -> None:
-    """Write `metrics.csv` and `metrics.json` anew, one row an epoch.
+    """Write `metrics.csv` and `metrics.json` anew, one row per epoch.
 
     rows: "epoch", then any of step, lr, train_loss, val_loss, scores, seconds, images_per_second and
-    unreadable (images). What a row lacks stays empty. JSON has no nan: it is null there, "nan" in the CSV.
+    unreadable (images). What a row lacks stays empty. nan is null in the JSON, which has no nan.
     Raises InputError where they cannot be written.
     """
     table, document = Path(run) / CSV, Path(run) / JSON
@@ -55,7 +55,7 @@ def write(run: str | os.PathLike[str], rows: Sequence[EpochRow]) -> None:
 
 
 def read(run: str | os.PathLike[str]) -> list[EpochRow]:
-    """The rows of a run's `metrics.json`; none if it has none. Raises WeightsError if it is damaged."""
+    """The rows of a run's `metrics.json`; none without that file. Raises WeightsError if it is damaged."""
     path = Path(run) / JSON
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def read(run: str | os.PathLike[str]) -> list[EpochRow]:
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as JSON has it, with null for what is not finite."""
+    """A row for JSON, with null for what is not finite."""
     return {key: _or_null(value) for key, value in row.items()}
 
 

@@ -25,19 +25,19 @@ from .sharding import Sharded, Whole
 class Learner:
     """A network with its loss, and what moves its weights."""
 
-    template: Network  # a copy in eval mode, whole on this process; with averaging, the average
+    template: Network  # a copy in eval mode, whole on this process; with averaging, it holds the average
     outputs: Outputs
-    weights: Whole | Sharded  # of the network that learns
+    weights: Whole | Sharded  # those of the network that learns
     forward: Callable[[Tensor], Tensor]  # that network, compiled if the recipe says so
     criterion: nn.Module
     optimizer: Any  # as accelerate prepared it
-    set_rates: Callable[[int], None]  # by the number of steps done
+    set_rates: Callable[[int], None]  # takes the number of steps done
     mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     ema: ModelEmaV3 | None
-    apart: tuple[str, ...]  # norms whose statistics stay those of one process
+    apart: tuple[str, ...]  # norms whose statistics are not synchronised over processes
 
     def network(self) -> Network:
-        """The network as it is now, in eval mode: the average, if there is one, else a copy."""
+        """The network as it is now, in eval mode: the average if there is one, else a copy."""
         if self.ema is not None:
             return self.ema.module.eval()
         network = networks.still(self.template)
@@ -46,7 +46,7 @@ class Learner:
 
 
 def make_sampler(recipe: Recipe, task: Task, accelerator: Any) -> SeededBatchSampler:
-    """Which training images make which batch, of this process."""
+    """Which training images make up each batch, on this process."""
     run = recipe.run
     return SeededBatchSampler(
         len(task.train), run.batch_size, seed=run.seed,
@@ -56,7 +56,7 @@ def make_sampler(recipe: Recipe, task: Task, accelerator: Any) -> SeededBatchSam
 
 
 def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int) -> Learner:
-    """Build what a recipe names. steps: in an epoch, for the schedule.
+    """Build what a recipe names. steps: per epoch, for the schedule.
 
     Raises InputError for a recipe that does not fit the images.
     """
@@ -70,7 +70,7 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int) -> Le
     apart: list[str] = []
     if run.synchronise and accelerator.num_processes > 1:
         apart = synchronise_norms(model)
-    kept_as = torch.contiguous_format if run.shard else layout  # FSDP takes no other
+    kept_as = torch.contiguous_format if run.shard else layout  # FSDP takes only this
     model = model.to(accelerator.device).to(memory_format=kept_as)
     decay = recipe.optimizer.ema_decay
     ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
@@ -94,5 +94,5 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int) -> Le
 
 
 def memory_format(recipe: Recipe) -> torch.memory_format:
-    """How the images of a run lie in memory."""
+    """The memory format of a run's images."""
     return torch.channels_last if recipe.run.channels_last else torch.contiguous_format

@@ -1,7 +1,7 @@
 """What a network is trained to lower: binary or softmax cross-entropy, against hard, mixed or several labels.
 
 B-cos networks are trained with binary cross-entropy: a logit then speaks for its class alone, and so does its
-explanation. The published ImageNet networks ask 1/C, not 0, of the classes that are not shown.
+explanation. The targets of the published ImageNet networks are 1/C, not 0, for classes that are not shown.
 Source: Boehle et al. 2024, section 4.
 """
 
@@ -27,11 +27,11 @@ class Loss:
     """How logits are compared with labels.
 
     kind: "bce", each class for itself, or "ce", the softmax over classes.
-    off_label: the least target of any class, for "bce" and one label an image: a number, or "uniform" for
-    1/C. Mixed targets are raised only where they are below. Several labels and a single logit know none.
-    smoothing: share of the target that goes to all classes alike (or, of several labels, to 1/2 each).
-    class_weights: "balanced" weighs an image by n / (C * images of its class), or of several labels what
-    speaks for a class by that; "none" weighs all alike.
+    off_label: the least target of any class, for "bce" and one label per image: a number, or "uniform" for
+    1/C. Mixed targets are raised only where they are below it. Several labels or a single logit have none.
+    smoothing: share of the target spread evenly over all classes (with several labels: moved to 1/2 each).
+    class_weights: "balanced" weighs an image by n / (C * images of its class), or with several labels the
+    part of the loss that speaks for a class; "none" weighs all alike.
 
     Raises InputError for other values, and for an off_label with "ce".
     """
@@ -73,7 +73,7 @@ def _is_share(value: object) -> bool:
 def balanced_weights(class_counts: Tensor) -> Tensor:
     """(C,) weights n / (C * count), whose mean over all n samples is 1. class_counts: (C,).
 
-    Raises InputError for a class without a sample: no weight makes up for it.
+    Raises InputError for a class without a sample: no weight makes up for that.
     """
     if empty := (class_counts == 0).nonzero().flatten().tolist():
         raise InputError(
@@ -85,7 +85,7 @@ def balanced_weights(class_counts: Tensor) -> Tensor:
 
 
 def make_loss(loss: Loss, classes: int, multilabel: bool, class_counts: Tensor | None) -> LabelLoss:
-    """The loss of a network with `classes` logits: 1 of them tells two classes apart unless `multilabel`.
+    """The loss of a network with `classes` logits: a single one tells two classes apart unless `multilabel`.
 
     class_counts: (C,) training images of each class, (2,) for a single logit; None where class weights are
     not asked for.
@@ -104,14 +104,14 @@ def make_loss(loss: Loss, classes: int, multilabel: bool, class_counts: Tensor |
 
 
 class LabelLoss(nn.Module):
-    """A batch's loss: ((N, C) logits, targets) -> (). Of a tuple of logits, auxiliary heads', the sum.
+    """A batch's loss: ((N, C) logits, targets) -> (). For a tuple of logits, from auxiliary heads, the sum.
 
     targets: (N,) class indices; (N, C) shares of each class that sum to 1, as mixup makes them; or (N, C)
     zeros and ones for several labels. A single logit takes (N,) of 0 and 1, (N, 2) shares, or (N, 1).
-    The mean is over images (and classes, "bce"), never divided by the sum of weights: so the mean over equal
-    parts of a batch is that of the batch. Computed in float32 at least.
+    The mean is over images (and classes, for "bce"), never divided by the sum of weights: so the mean over
+    equal parts of a batch is that of the batch. Computed at least in float32.
 
-    This smooths labels. Mixup must not do so again: give it label_smoothing=0.
+    This smooths labels, so mixup must not do it again: give it label_smoothing=0.
 
     weights: (C,) or none. Raises InputError for logits or targets of other shapes.
     """
@@ -143,7 +143,7 @@ class LabelLoss(nn.Module):
         return each.mean() if weights is None else (each * (targets * weights).sum(1)).mean()
 
     def _of_images(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(N,): each image's loss, before weights."""
+        """(N,) each image's loss, before weighting."""
         if self.single:
             return F.binary_cross_entropy_with_logits(logits[:, 0], targets[:, 1], reduction="none")
         if self.loss.kind == "ce":

@@ -1,7 +1,7 @@
-"""The network of a run in its folder: ready to be loaded, explained and pushed, whenever the run is killed.
+"""The network of a run in its folder: ready to be loaded, explained and pushed, whenever the run ends.
 
-A folder holds one network, whose weights change: what config.json says stays the same as long as a run goes
-on. So new weights, which take the place of the old ones in one step, always fit the config.json beside them.
+A folder holds one network. During a run its weights change, but config.json does not: so new weights, which
+replace the old ones in one step, always fit the config.json beside them.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ from .runs import writing
 
 SAMPLE_SIDE = 1024  # pixels, at most
 MADE_AT = 224  # pixels: the images that DEFAULT_SMOOTH is for
-BUILDS = ("architecture", "num_classes", "global_pool", "model_args", "label_names")  # of a config.json
-PREPARES = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")  # of the card in it
+BUILDS = ("architecture", "num_classes", "global_pool", "model_args", "label_names")  # keys of a config.json
+PREPARES = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")  # keys of its card
 
 
 def classifier_of(model: Network, class_names: Sequence[str] | Outputs) -> Classifier:
-    """A network with the names of its outputs. Its pictures are smoothed in proportion to its images."""
+    """A network with the names of its outputs. Its pictures are smoothed in proportion to its input size."""
     side = min(resolve_model_data_config(unwrapped(model))["input_size"][-2:])
     smooth = 2 * round((DEFAULT_SMOOTH * side / MADE_AT - 1) / 2) + 1
     return Classifier(unwrapped(model), class_names, smooth=max(smooth, 1))
 
 
 class NetworkFolder:
-    """What a run leaves of its network: weights, `config.json`, a card, its picture and its photograph.
+    """What a run leaves of its network: weights, `config.json`, a card with its picture and photograph.
 
-    class_names: as a `Classifier` takes them. training: what the card says of the run. sample: the photograph
-    that the card explains, of a validation image; a cat unless given.
-    A network of this zoo is then loaded by `bcos_zoo.load(run)` and `timm.create_model("local-dir:RUN",
-    pretrained=True)`, one of timm's own by the latter alone.
+    class_names: as a `Classifier` takes them. training: what the card says about the run. sample: the
+    photograph that the card explains, such as a validation image; a cat unless given.
+    `bcos_zoo.load(run)` and `timm.create_model("local-dir:RUN", pretrained=True)` then load a network of this
+    zoo; only the latter loads one of timm's own.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class NetworkFolder:
         said = isinstance(class_names, Outputs)
         outputs = Outputs.of(class_names)
         self.outputs = outputs if said else replace(outputs, multilabel=self.training.multilabel)
-        self._shapes: dict[str, Any] | None = None  # of the network that was written and loaded again
+        self._shapes: dict[str, Any] | None = None  # of the network that was written and verified
 
     def update(self, model: Network) -> None:
-        """Put the weights of a network there while its training goes on. It is left as it is.
+        """Write the weights of a network while its training goes on. The network is not changed.
 
-        The first time all files are written, but for the picture, and loaded again, as `finish` does; then
-        the weights alone are.
-        Raises InputError for weights that are not finite, for a network that no config.json can make again,
-        and if another network than this run's is in the folder; WeightsError if what was written does not
-        give the same network; either where they cannot be written. What was there before then stays.
+        The first time, all files but the picture are written and loaded again, as by `finish`; after that,
+        only the weights are written.
+        Raises InputError for weights that are not finite, for a network that no config.json can rebuild, and
+        if the folder holds another network than this run's; WeightsError if what was written does not give
+        the same network; either if the files cannot be written. What was there before then stays.
         """
         network = cast(Network, unwrapped(model))
         if self._shapes is None or self._shapes != _shapes(network):
@@ -101,9 +101,9 @@ class NetworkFolder:
         scores: Mapping[str, float] | None = None,
         test: Mapping[str, float] | None = None,
     ) -> None:
-        """Write all files of the finished network, which its weights are of, and load it again.
+        """Write all files of the finished network, and load it again.
 
-        epoch: of how many its weights are. scores: on the validation images, in percent. test: on the test
+        epoch: the one its weights are from. scores: on the validation images, in percent. test: on the test
         images, if there are any.
         Raises as `update` does.
         """
@@ -111,12 +111,12 @@ class NetworkFolder:
         self._write(cast(Network, unwrapped(model)), said, ended=True)
 
     def _write(self, model: Network, training: Training, *, ended: bool) -> None:
-        # The network's own word is the checkpoint's full name; it has none if it began in a folder.
+        # The network itself knows the checkpoint's full name, unless it began from a folder.
         training = replace(training, base=getattr(model, "pretrained_from", None) or training.base)
         with writing(self.run), passing_folder(self.run / f".network.{uuid.uuid4().hex}.tmp") as staged:
             if _is_ours(model):
                 classifier = classifier_of(model, self.outputs)
-                sample = self.sample if model.in_chans in (1, 3) else None  # others are no photographs'
+                sample = self.sample if model.in_chans in (1, 3) else None  # others take no photographs
                 network = hub_folder.prepare(
                     classifier, sample, shown=VALIDATION, training=training, ended=ended
                 )
@@ -132,7 +132,7 @@ class NetworkFolder:
                 PICTURE,
                 OWN_SAMPLE,
                 CARD,
-            ):  # weights without a config are no network yet
+            ):  # weights without a config are not yet a network
                 if (staged / name).exists():
                     os.replace(staged / name, self.run / name)
                 else:
@@ -153,7 +153,7 @@ def write_network(
     training: Training | None = None,
     sample: ImageLike | None = None,
 ) -> Path:
-    """Write a finished network in one call, as `NetworkFolder.finish`; returns the folder."""
+    """Write a finished network in one call, as `NetworkFolder.finish` does; returns the folder."""
     said = training or Training()
     NetworkFolder(folder, class_names, training=said, sample=sample).finish(
         model, epoch=said.epoch, scores=said.scores, test=said.test
@@ -162,7 +162,7 @@ def write_network(
 
 
 def refuse_another(run: str | os.PathLike[str]) -> None:
-    """Raise InputError if a folder in which a run is to begin holds a network already."""
+    """Raise InputError if a folder in which a run is to begin already holds a network."""
     if (Path(run) / CONFIG).exists():
         raise InputError(f"{run} holds a network already; give another folder with -o")
 
@@ -181,7 +181,7 @@ def _refuse_another(staged: Path, run: Path) -> None:
 
 
 def _percentages(scores: Mapping[str, float] | None) -> dict[str, float]:
-    """Those that a card can say: finite, and no loss."""
+    """The scores that a card can show: finite ones, not the loss."""
     known = (scores or {}).items()
     return {name: value for name, value in known if math.isfinite(value) and not name.endswith("loss")}
 
@@ -208,7 +208,7 @@ def _save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _write_conventional(model: Network, outputs: Outputs, training: Training, folder: Path) -> None:
-    """The files of one of timm's own networks, in timm's form, and the proof that they give it back."""
+    """Write one of timm's own networks in timm's form, and verify that the files give it back."""
     _check_weights(model)
     outputs.check_width(model.num_classes)
     twin = hub_folder.on_cpu(model)

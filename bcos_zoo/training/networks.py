@@ -1,4 +1,4 @@
-"""The network that a recipe trains, and what timm's card then says of it."""
+"""The network that a recipe trains, and what timm's card then says about it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .recipe import Recipe
 
 M = TypeVar("M", bound=nn.Module)
 
-FILES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".bin")  # of weights: no tag ends so
+FILES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".bin")  # of weight files: no tag ends like these
 
 
 def build(recipe: Recipe, task: Task) -> tuple[Network, Outputs]:
     """The network of a recipe with an output for each class of a task, and what its outputs mean.
 
-    One output (`model.args.num_classes = 1`) tells two classes apart, as `Outputs` say. The card says what
-    the images of validation are: they are those of the finished network.
+    One output (`model.args.num_classes = 1`) tells two classes apart, as described in `Outputs`. The card
+    describes the validation images: the finished network sees such images.
     Raises UnknownModelError and WeightsError as `bcos_zoo.create_model`; InputError for arguments that the
     architecture does not take, and for a number of outputs that is not that of the classes.
     """
@@ -60,19 +60,19 @@ def build(recipe: Recipe, task: Task) -> tuple[Network, Outputs]:
 
 
 def of_task(recipe: Recipe, task: Task, logits: int) -> Outputs:
-    """What so many outputs of a network mean, that the loss of a recipe taught the classes of a task.
+    """What the outputs of a network mean that was trained with the loss of a recipe on a task.
 
-    A single logit is taught by binary cross-entropy, whatever the kind of the loss.
+    logits: their number. A single one is trained with binary cross-entropy, whatever the kind of the loss.
     """
     softmax = recipe.loss.kind == "ce" and logits > 1 and not task.multilabel
     return Outputs(task.class_names, "softmax" if softmax else "sigmoid", task.multilabel)
 
 
 def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network:
-    """A network of this zoo, or a conventional one of timm's, be it in a folder.
+    """A network of this zoo, or a conventional one of timm's, by name or from a folder.
 
-    Raises TypeError for unknown arguments; UnknownModelError, WeightsError and InputError, of one line, for
-    all else: a name or tag that nobody knows, weights that do not exist or are out of reach.
+    Raises TypeError for unknown arguments; for all else UnknownModelError, WeightsError or InputError, with
+    one line: an unknown name or tag, weights that do not exist or are out of reach.
     """
     of_timm = timm.is_model(name.partition(".")[0]) and not name.startswith(zoo.PREFIX)
     if of_timm and not name.endswith(FILES):
@@ -93,7 +93,7 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network
 
 
 def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network:
-    """`timm.create_model`. What it raises has no common base."""
+    """`timm.create_model`, whose exceptions have no common base."""
     architecture, tag = split_model_name_tag(name)
     elsewhere = name.startswith(config_json.ELSEWHERE)
     if not elsewhere:
@@ -122,7 +122,7 @@ def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> 
 
 
 def _within_reach(card: Any) -> None:
-    """Raise what the Hub's client does, after one try: timm would ask a dozen times, for a minute."""
+    """Raise what the Hub's client raises, after one try: timm would retry a dozen times, for a minute."""
     if not card.hf_hub_id or card.file:  # timm prefers the Hub to a url
         return
     repo, _, revision = card.hf_hub_id.partition("@")
@@ -130,7 +130,7 @@ def _within_reach(card: Any) -> None:
     at = revision or None
     if any(isinstance(try_to_load_from_cache(repo, name, revision=at), str) for name in names):
         return
-    with contextlib.suppress(RemoteEntryNotFoundError):  # the other of the two names, then
+    with contextlib.suppress(RemoteEntryNotFoundError):  # then the file has the other of the two names
         get_hf_file_metadata(hf_hub_url(repo, names[0], revision=at), timeout=10)
 
 
@@ -142,7 +142,7 @@ def _try(model: Network, name: str, size: tuple[int, int, int]) -> None:
         model.eval()(next(model.parameters()).new_zeros(1, *size))
     except InputError:
         raise
-    except Exception as error:  # whatever a network of timm's says
+    except Exception as error:  # a network of timm's may raise anything
         raise InputError(
             f"{name} takes no images of {size[1]}x{size[2]} pixels ({config_json.why(error)}); change "
             "data.input_size, or give model.args.img_size where the network has one"
@@ -152,7 +152,7 @@ def _try(model: Network, name: str, size: tuple[int, int, int]) -> None:
 
 
 def data_config(model: nn.Module, size: int | None = None) -> dict[str, Any]:
-    """timm's data settings of a network. size: pixels of its images instead of the card's."""
+    """timm's data settings for a network. size: pixels of its images, in place of the card's."""
     config: dict[str, Any] = resolve_model_data_config(model)
     if size is not None:
         config["input_size"] = (config["input_size"][0], size, size)

@@ -17,7 +17,7 @@ from .recipe import Optimizer
 
 
 def make_optimizer(model: nn.Module, part: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser of what learns in a model. Raises InputError if timm has none such."""
+    """The optimiser for the weights of a model that learn. Raises InputError if timm has no such one."""
     groups = parameters.groups(
         model,
         lr=part.lr,
@@ -37,7 +37,7 @@ def make_optimizer(model: nn.Module, part: Optimizer) -> torch.optim.Optimizer:
 def make_schedule(
     optimizer: torch.optim.Optimizer, part: Optimizer, *, epochs: int, steps: int
 ) -> Callable[[int], None]:
-    """A function that sets the rates for a step, by its number in the run. steps: of an epoch.
+    """A function that sets the learning rates for a step, by its number in the run. steps: per epoch.
 
     Raises InputError if timm does not know the schedule, or the warm-up is as long as the run.
     """
@@ -47,7 +47,7 @@ def make_schedule(
         scheduler, _ = create_scheduler_v2(
             optimizer,
             sched=part.schedule,
-            num_epochs=epochs - part.warmup_epochs,  # timm counts those of the warm-up apart
+            num_epochs=epochs - part.warmup_epochs,  # timm counts the warm-up's epochs separately
             warmup_epochs=part.warmup_epochs,
             warmup_lr=part.lr * part.warmup_factor,
             warmup_prefix=True,
@@ -73,13 +73,13 @@ def make_schedule(
 
 
 def _has_bfloat16() -> bool:
-    """Whether the processor is known to multiply in bfloat16 itself."""
+    """Whether the processor is known to multiply in bfloat16 natively."""
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _orthogonalise_in_float32() -> None:
-    """Make timm's Muon iterate in float32: it is set to bfloat16, which many processors only emulate."""
+    """Make timm's Muon iterate in float32 rather than in bfloat16, which many processors only emulate."""
     if not isinstance(muon.zeropower_via_newtonschulz, partial):
         made: Any = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
         muon.zeropower_via_newtonschulz = made

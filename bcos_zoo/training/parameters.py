@@ -19,12 +19,12 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def freeze(model: nn.Module, train: str) -> None:
-    """Take the gradient from what is not to learn; `set_training` then keeps its batch statistics, too.
+    """Turn off gradients of what is not to learn; `set_training` then keeps its batch statistics fixed, too.
 
-    train: "full", and nothing changes; "head", the classifier learns alone (a linear probe); or "from:LAYER",
-    that layer learns and all that come after it.
+    train: "full", nothing changes; "head", only the classifier learns (a linear probe); or "from:LAYER", that
+    layer and all layers after it learn.
 
-    Raises InputError for another text, an unknown layer, and a network that has no classifier.
+    Raises InputError for another text, an unknown layer, and a network without a classifier.
     """
     if train == FULL:
         return
@@ -45,10 +45,10 @@ def freeze(model: nn.Module, train: str) -> None:
 
 @torch.no_grad()
 def to_unit_rows(model: nn.Module) -> None:
-    """Give each row of the B-cos weights that learn unit norm, where the layer normalises its rows itself.
+    """Scale each row of B-cos weights that learn to unit norm, where the layer normalises its rows itself.
 
     The network computes the same, up to rounding. But a step of the optimiser turns a long row less than a
-    short one, and training makes rows long: weights of a finished run would hardly move at usual rates.
+    short one, and training makes rows long: weights from a finished run would hardly move at usual rates.
     """
     for module in model.modules():
         if isinstance(module, (BcosConv2d, BcosLinear)) and module.normalize and _learns(module):
@@ -62,9 +62,9 @@ def _learns(module: nn.Module) -> bool:
 
 
 def set_training(model: nn.Module) -> None:
-    """As `model.train()`, but every module that has weights and learns none of them stays in eval mode.
+    """Like `model.train()`, but every module that has weights and learns none of them stays in eval mode.
 
-    So do the modules in it: frozen layers neither track statistics nor drop anything out.
+    So do the modules inside it: frozen layers neither track statistics nor apply dropout.
     """
     model.train()
     for module in model.modules():
@@ -78,12 +78,12 @@ def groups(
 ) -> list[dict[str, Any]]:
     """Groups of the weights that learn, for timm's optimisers and schedules, which multiply by `lr_scale`.
 
-    lr: the rate that the optimiser is given. head_lr: that of the classifier, if another.
+    lr: the rate that the optimiser is given. head_lr: that of the classifier, if it differs.
     layer_decay: factor on the rate from each of the network's levels to the one before it; the last has `lr`.
-    weight_decay: of all but one-dimensional weights (norms, biases) and those that the network names: ours
-    name all that are no weights of a linear map, such as a layer scale of whatever shape. A B-cos
-    layer normalises its weights in the forward pass: there decay does not change the function, only how far a
-    step of the same rate turns them.
+    weight_decay: for all but one-dimensional weights (norms, biases) and those that the network exempts: ours
+    exempt all that are not weights of a linear map, such as a layer scale of any shape. A B-cos layer
+    normalises its weights in the forward pass: there decay does not change the function, only how far a step
+    of the same rate turns them.
 
     Raises InputError for factors that make no sense, and if nothing learns.
     """
@@ -102,7 +102,7 @@ def groups(
 
 
 def _with_head(made: list[dict[str, Any]], head: set[int], scale: float) -> list[dict[str, Any]]:
-    """The groups, the weights of the head in groups of their own and of that scale."""
+    """The groups, with the head's weights in groups of their own that have that scale."""
     split = []
     for group in made:
         for inside in (False, True):
@@ -114,7 +114,7 @@ def _with_head(made: list[dict[str, Any]], head: set[int], scale: float) -> list
 def clip_adaptively(model: nn.Module, factor: float) -> None:
     """timm's adaptive clipping of gradients, row by row; a gain is one row, whatever its shape.
 
-    So has it the code of the paper (Brock et al. 2021), which drops the dimensions of one element.
+    The paper's code (Brock et al. 2021) does the same: it drops dimensions of one element.
     """
     for p in model.parameters():
         if p.grad is not None:
@@ -124,17 +124,17 @@ def clip_adaptively(model: nn.Module, factor: float) -> None:
 
 
 def is_one_row(p: torch.Tensor) -> bool:
-    """Whether a weight is a vector, be it of a shape such as (K, 1, 1)."""
+    """Whether a weight is a vector, also in a shape such as (K, 1, 1)."""
     return sum(size > 1 for size in p.shape) <= 1
 
 
 def layer_names(model: nn.Module) -> list[str]:
-    """Names that "from:LAYER" takes, in the order in which the network runs through them."""
+    """Names that "from:LAYER" takes, in the order in which the network runs them."""
     return list(_names(model, ""))
 
 
 def _names(parent: nn.Module, prefix: str) -> Iterator[str]:
-    # Networks register their modules in the order of the forward pass: ours do (a test), and timm's.
+    # Networks register their modules in the order of the forward pass: ours (a test checks it) and timm's.
     for name, child in parent.named_children():
         if any(True for _ in child.parameters()):
             yield prefix + name
@@ -153,7 +153,7 @@ def _from(model: nn.Module, layer: str) -> list[nn.Parameter]:
 
 
 def _shortened(names: list[str]) -> str:
-    """The names in one line, of several that count up the first and the last."""
+    """The names in one line; of a numbered series only the first and the last."""
     runs = (list(run) for _, run in groupby(names, key=lambda name: name.rstrip("0123456789")))
     return ", ".join(f"{run[0]} … {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs)
 

@@ -1,4 +1,4 @@
-"""What the plots of a run share: their file, their colours, and names that their font can draw."""
+"""What the plots of a run share: writing the file, colours, and names that their font can draw."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..extras import required
 from ..files import SOFTWARE, replacing
 from .runs import writing
 
-# Told apart by readers who see no red or no green, and in print: Okabe and Ito 2008, darkest first.
+# Distinct for readers who see no red or no green, and in print: Okabe and Ito 2008, darkest first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 GREY = "#666666"
 LONGEST = 24  # characters of a class name
-OTHER_SCRIPTS = (  # fonts of systems that have any, for what matplotlib's own has not
+OTHER_SCRIPTS = (  # system fonts, where installed, for letters that matplotlib's own font lacks
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP", "WenQuanYi Zen Hei"),
     *("PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"),
     *("Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans"),
@@ -22,7 +22,7 @@ OTHER_SCRIPTS = (  # fonts of systems that have any, for what matplotlib's own h
 
 
 def figure(width: float, height: float) -> Any:
-    """A matplotlib figure of so many inches, apart from pyplot and its global state.
+    """A matplotlib figure of this size in inches, independent of pyplot and its global state.
 
     Raises InputError if matplotlib, of the extra `train`, is not installed.
     """
@@ -48,7 +48,7 @@ def shown(name: str, index: int) -> str:
 
 @functools.cache
 def families() -> tuple[str, ...]:
-    """Names of the fonts to draw with: where one lacks a letter, the next one is asked."""
+    """Names of the fonts to draw with: where one lacks a letter, the next one is tried."""
     fonts = required("matplotlib.font_manager", "matplotlib", "train").fontManager
     return ("DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in set(fonts.get_font_names())))
 

@@ -21,7 +21,7 @@ else:
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 CLIPS = ("agc", "norm", "value")  # timm's
-STRICT = {"extra": "forbid", "strict": True}  # pydantic's settings, for those who read a recipe
+STRICT = {"extra": "forbid", "strict": True}  # pydantic's settings for reading a recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All of a run but the images and the place."""
+    """Everything about a run except the images and the folder."""
 
     model: Model
     run: Run

@@ -26,11 +26,11 @@ from .scores import confusion as counted
 from .snapshots import Snapshots, choose, why_none
 
 RECIPE, UNREADABLE, TEST = "recipe.toml", "unreadable.txt", "test.json"
-UPDATE = 60.0  # seconds, at least, between two writings of the network
+UPDATE = 60.0  # minimum seconds between two writings of the network
 
 
 class Records:
-    """The files of one run. outputs: of the network. source: what its card calls the images."""
+    """The files of one run. outputs: the network's. source: what its card calls the images."""
 
     def __init__(
         self, folder: Path, wanted: Recipe, task: Task, outputs: Outputs, source: str | None
@@ -48,7 +48,7 @@ class Records:
     def epoch(
         self, rows: Sequence[EpochRow], now: Network, network: Network, unreadable: Sequence[str]
     ) -> None:
-        """After an epoch. rows: of all so far. now, network: as it is, and the best so far, in eval mode."""
+        """After an epoch. rows: of all so far. now, network: the current and the best one, in eval mode."""
         history.write(self.folder, rows)
         curves.draw(self.folder, rows)
         self.unreadable(unreadable)
@@ -73,8 +73,8 @@ class Records:
         targets: Tensor,
         test: Mapping[str, float] | None = None,
     ) -> None:
-        """At the end. network: the one that is kept. epoch, scores, logits (M, C), targets: what it is of,
-        and what it gives for the validation images. test: its scores on the test images, if there are any.
+        """At the end. network: the one that is kept. epoch: the one it is from. scores, logits (M, C),
+        targets: on the validation images. test: its scores on the test images, if there are any.
         """
         history.write(self.folder, rows)
         curves.draw(self.folder, rows, best=epoch)
@@ -85,7 +85,7 @@ class Records:
             confusion.write(self.folder, counted(logits, targets), names)
         self.network.finish(network, epoch=epoch, scores=scores, test=test)
         if test is not None:
-            assert self.task.test is not None  # what the scores are of
+            assert self.task.test is not None  # the scores come from it
             said = {"epoch": epoch, "images": len(self.task.test)} | history.plain(test)
             self._write(TEST, json.dumps(said, indent=1, allow_nan=False) + "\n")
 
@@ -101,7 +101,7 @@ class Records:
 
 
 def _one_of(samples: Samples) -> Image.Image | None:
-    """An image that was held out of training, for the card; None if not one of ten can be read."""
+    """An image that was held out of training, for the card; None if none of ten can be read."""
     for pick in choose(samples.labels, 10):
         try:
             return samples.load(pick.index)

@@ -1,4 +1,4 @@
-"""How far a run is, and what it has found: all of its state that is no tensor of the optimiser's."""
+"""How far a run is, and what it has found: all of its state but the learner's and the optimiser's tensors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .history import EpochRow
 
 @dataclass
 class RunState:
-    """Changes from step to step."""
+    """What changes from step to step."""
 
     done: int = 0  # optimiser steps
-    losses: list[float] = field(default_factory=list)  # of the steps of this epoch
-    rows: list[EpochRow] = field(default_factory=list)  # one an epoch
+    losses: list[float] = field(default_factory=list)  # for the steps of this epoch
+    rows: list[EpochRow] = field(default_factory=list)  # one per epoch
     failed: list[str] = field(default_factory=list)  # images that could not be read while training
     best: dict[str, Any] | None = None  # a state of `best_epoch.BestEpoch`
     best_weights: dict[str, Tensor] | None = None  # of the best epoch, where the recipe keeps it
-    stopped: bool = False  # early
+    stopped: bool = False  # before its last epoch
 
     def step(self, loss: float) -> None:
         self.done += 1

@@ -21,11 +21,11 @@ UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # the temporary names of bc
 
 @contextmanager
 def claimed(run: str | os.PathLike[str]) -> Iterator[Path]:
-    """Hold a run's folder in the block, for one process: of several, the one that writes.
+    """Lock a run's folder for this process during the block; only the process that writes does so.
 
-    Creates it, and removes what a process that was killed left unfinished; a killed one holds it no longer.
-    A folder in which the block put nothing is gone again when the block fails. Raises InputError if another
-    process holds it, or if it cannot be written.
+    Creates the folder, and removes what a killed process left unfinished; the lock of a killed process is
+    gone. If the block fails, a folder into which it put nothing is removed. Raises InputError if another
+    process holds the lock, or if the folder cannot be written.
     """
     folder = Path(run)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -52,11 +52,11 @@ def claimed(run: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove folders, the inmost first, up to one that holds something by now."""
+    """Remove folders, the innermost first, until one holds something by now."""
     for folder in folders:
         try:
             folder.rmdir()
-        except OSError:  # another process found a use for it
+        except OSError:  # another process has put something there
             return
 
 

@@ -39,11 +39,11 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
             f"give {device.type!r}"
         )
     accelerate = required("accelerate", "accelerate", "train")
-    # It would keep the precision of the first run of a process for all later ones.
+    # accelerate would keep the precision of a process's first run for all later ones.
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=False)
     try:
         made = accelerate.Accelerator(
-            cpu=device.type == "cpu",  # else it leaves processes without one apart
+            cpu=device.type == "cpu",  # otherwise processes without a GPU would not be connected
             mixed_precision=MIXED[recipe.run.precision],
             log_with=list(recipe.run.trackers) or None,
             project_dir=os.path.join(folder, "trackers"),
@@ -58,7 +58,7 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
             "torchrun or accelerate launch"
         )
     if recipe.run.device != "auto" and made.num_processes == 1:
-        made.state.device = device  # of its own it takes the first one
+        made.state.device = device  # by itself it takes the first one
     if absent := sorted(set(recipe.run.trackers) - {str(one.value) for one in made.log_with}):
         raise InputError(  # accelerate would go on without them
             f"run.trackers: {', '.join(absent)} cannot be imported; install it, or leave it out"
@@ -70,10 +70,10 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
 
 @contextmanager
 def leaving_no_trace() -> Iterator[None]:
-    """Give back what a run changes for the whole process, as it was before the block.
+    """Restore, after the block, what a run changes for the whole process.
 
-    The random generators, the environment, warnings' filters, what accelerate keeps for all Accelerators of a
-    process, and the function of timm's that `make_optimizer` puts another in the place of.
+    These are the random generators, the environment, warning filters, what accelerate keeps for all
+    Accelerators of a process, and the function of timm's that `make_optimizer` replaces.
     """
     state = required("accelerate.state", "accelerate", "train")
     shared = (state.PartialState, state.AcceleratorState, state.GradientState)
@@ -90,7 +90,7 @@ def leaving_no_trace() -> Iterator[None]:
         for one, before in theirs:
             one._shared_state.clear()
             one._shared_state.update(before)
-        for key in environment.keys() | os.environ.keys():  # one by one: other threads may look meanwhile
+        for key in environment.keys() | os.environ.keys():  # one by one: other threads may read it meanwhile
             if key not in environment:
                 del os.environ[key]
             elif os.environ.get(key) != environment[key]:
@@ -98,12 +98,12 @@ def leaving_no_trace() -> Iterator[None]:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes, of those that torchrun or `accelerate launch` started."""
+    """Whether this process, of those that torchrun or `accelerate launch` started, is the one that writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:
-    """The keys of a recipe, "table.key", with values as trackers take them."""
+    """The keys of a recipe, "table.key", with values that trackers accept."""
     scalar = (bool, int, float, str)
     return {key: value if isinstance(value, scalar) else str(value) for key, value in _flat(recipe).items()}
 
@@ -120,7 +120,7 @@ def deciding(recipe: Recipe, task: Task) -> dict[str, Any]:
 
 @contextmanager
 def explaining_memory(recipe: Recipe) -> Iterator[None]:
-    """Turn what is raised where memory runs out into an InputError that says which batch to try."""
+    """Turn an out-of-memory error into an InputError that says which batch to try."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

@@ -27,7 +27,7 @@ DIRECTION = {  # which end of each score is the good one
 def to_watch(name: str, outputs: int, multilabel: bool) -> str:
     """The score that says which epoch is best: `name`, or the usual one if that is "".
 
-    Raises InputError for one that a network of so many outputs does not have.
+    Raises InputError for a score that a network with this number of outputs does not have.
     """
     known = ["map", "f1", "exact"] if multilabel else ["top1", "balanced_accuracy", "f1"]
     known += ["top5"] if outputs > 5 and not multilabel else []
@@ -39,22 +39,22 @@ def to_watch(name: str, outputs: int, multilabel: bool) -> str:
 def scores(logits: Tensor, targets: Tensor, multilabel: bool) -> dict[str, float]:
     """The scores of M images, in percent.
 
-    logits: (M, C); of a single one, the class is 1 where it is above 0. targets: (M,) class indices; (M, C)
+    logits: (M, C); a single logit predicts class 1 where it is above 0. targets: (M,) class indices; (M, C)
     zeros and ones if `multilabel`, and then each class with a logit above 0 is predicted.
-    Returns, for one label an image, top1, top5 (for more than five classes), balanced_accuracy (mean over
+    Returns, for one label per image, top1, top5 (for more than five classes), balanced_accuracy (mean over
     classes of the share that is found) and f1 (mean over classes); for several labels map (mean over classes
     of the average precision), f1 and exact (images with every label right). A mean over classes leaves out
-    those for which a score is not defined: without an image, and for f1 without a prediction either. It is
-    nan if that leaves none.
+    classes for which the score is not defined: those without an image and, for f1, without a prediction
+    either. It is nan if that leaves none.
 
-    Raises InputError for no images, other shapes, logits that are not finite, and if torchmetrics is not
-    installed.
+    Raises InputError if there are no images, for other shapes, for logits that are not finite, and if
+    torchmetrics is not installed.
     """
     return _of_several(logits, targets) if multilabel else _of_one(logits, targets)
 
 
 def confusion(logits: Tensor, targets: Tensor) -> Tensor:
-    """(C, C) counts of images, one label each: a row is a true class, a column a predicted one.
+    """(C, C) counts of images with one label each: a row is a true class, a column a predicted one.
 
     logits: (M, C), or (M, 1) for two classes. targets: (M,) class indices.
     Raises InputError as `scores` does.
@@ -97,7 +97,7 @@ def _mean_average_precision(logits: Tensor, truth: Tensor) -> float:
     present = truth.any(0)
     if not present.any():
         return math.nan
-    # torchmetrics takes the sigmoid, which is 1 for all large logits; their order is all that counts.
+    # torchmetrics takes the sigmoid, which is 1 for all large logits; only their order matters, so give that.
     order = torch.unique(logits[:, present], return_inverse=True)[1].double()
     order = order / order.max().clamp_min(1)
     average_precision = _torchmetrics().binary_average_precision

@@ -20,7 +20,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList)
 class Whole:
     """Each process has all weights and all of the optimiser's state; accelerate exchanges gradients.
 
-    called: what the images are given to. bare: the network in it.
+    called: the wrapper that the images are given to. bare: the network inside it.
     """
 
     def __init__(self, accelerator: Any, model: nn.Module) -> None:
@@ -28,7 +28,7 @@ class Whole:
         self.called: nn.Module = accelerator.prepare_model(model)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The network's, whole on each process."""
+        """The network's weights and buffers, whole on each process."""
         return self.bare.state_dict()
 
     def agreed(self, due: bool) -> bool:
@@ -43,7 +43,7 @@ class Whole:
             dispatch_clip_grad(self.bare.parameters(), limit, mode)
 
     def step(self, optimizer: Any) -> None:
-        """Let the optimiser do its step. Raises InputError if it cannot do so with weights in shards."""
+        """Let the optimiser do its step. Raises InputError if it cannot handle sharded weights."""
         optimizer.step()
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Whole:
         return found
 
     def load(self, weights: dict[str, Tensor], optimizer: Any, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` and `optimizer_state` gave."""
+        """Load what `state_dict` and `optimizer_state` gave."""
         self.bare.load_state_dict(weights)
         optimizer.load_state_dict(state)
 
@@ -60,13 +60,13 @@ class Whole:
 class Sharded(Whole):
     """Each process keeps its rows of the weights, their gradients and their part of the optimiser's state.
 
-    PyTorch's `fully_shard` (FSDP2): the weights of a block come together while it computes. Works
-    on processors, too, over gloo.
+    By PyTorch's `fully_shard` (FSDP2): the weights of a block are gathered while it computes. Works on CPUs,
+    too, over gloo.
     Raises InputError for a single process.
     """
 
     def __init__(self, accelerator: Any, model: nn.Module) -> None:
-        from torch.distributed.device_mesh import init_device_mesh  # not there in builds without it
+        from torch.distributed.device_mesh import init_device_mesh  # missing in some builds of torch
         from torch.distributed.fsdp import fully_shard
 
         if accelerator.num_processes == 1:
@@ -76,7 +76,7 @@ class Sharded(Whole):
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
         self.bare = model
-        # All but DistributedDataParallel, which is for whole weights.
+        # All that accelerate does but DistributedDataParallel, which is for whole weights.
         self.called = accelerator.prepare_model(model, evaluation_mode=True)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ class Sharded(Whole):
         return found
 
     def agreed(self, due: bool) -> bool:
-        # All processes take part in bringing a state together, and their clocks differ.
+        # All processes take part in gathering a state, and their clocks differ.
         utils = required("accelerate.utils", "accelerate", "train")
         return bool(utils.broadcast_object_list([due])[0])
 
@@ -110,22 +110,22 @@ class Sharded(Whole):
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-        options = _options(cpu_offload=True)  # the first process alone gets it
+        options = _options(cpu_offload=True)  # only the first process gets it
         found: dict[str, Any] = get_optimizer_state_dict(self.bare, optimizer.optimizer, options=options)
         return found
 
     def load(self, weights: dict[str, Tensor], optimizer: Any, state: dict[str, Any]) -> None:
         from torch.distributed.checkpoint import state_dict
 
-        # First the optimiser: to have a state to fill, it is made to do a step, of zero gradients.
+        # First the optimiser: it takes a step with zero gradients, to have a state to fill.
         state_dict.set_optimizer_state_dict(self.bare, optimizer.optimizer, state, options=_options())
         state_dict.set_model_state_dict(self.bare, dict[str, Any](weights), options=_options())
 
 
 def blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The parts that are brought together at once: what the outermost lists of a network hold.
+    """The parts whose weights are gathered at once: what the outermost lists of a network hold.
 
-    Single layers are not among them: where one is folded into the next, its own forward is not called.
+    Single layers are not among them: the forward of one that is folded into the next is never called.
     """
     for child in model.children():
         if isinstance(child, (BcosConv2d, BcosLinear)):
@@ -143,7 +143,7 @@ def _options(cpu_offload: bool = False) -> Any:
 
 
 def _clip_rows(model: nn.Module, factor: float) -> None:
-    """timm's adaptive clipping. Shards hold whole rows, whose norms need no exchange; those of vectors do."""
+    """timm's adaptive clipping. Shards hold whole rows, whose norms need no exchange; vectors' norms do."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     for p in model.parameters():

@@ -1,7 +1,6 @@
 """Explanations of the same few images as a network learns: a sheet for each epoch, and a film strip of them.
 
-`RUN/snapshots/epoch-0005.png` is a sheet; the small pictures that the strip, `RUN/snapshots.png`, is made of
-stand beside it.
+`RUN/snapshots/epoch-0005.png` is a sheet; beside it are the small pictures of the strip `RUN/snapshots.png`.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ from ..pictures.panels import Panel
 from .runs import writing
 
 FOLDER, STRIP = "snapshots", "snapshots.png"
-COLUMNS = 8  # epochs of the strip
+COLUMNS = 8  # epochs in the strip
 TILE = 120  # pixels: the longer side of a picture in it
 COUNT = 8
 
 
 @dataclass(frozen=True)
 class Pick:
-    """An image of the validation set, by number, and the class of it that is explained."""
+    """An image of the validation set, by index, and its class to explain."""
 
     index: int
     label: int
@@ -49,8 +48,8 @@ class Pick:
 def choose(labels: Tensor, count: int = COUNT, *, seed: int = 0) -> list[Pick]:
     """Images to follow: one of each class, then a second one of each, and so on; in the order of the classes.
 
-    labels: (M,) class indices; or (M, C) zeros and ones, where an image stands for one of its classes. Of
-    more classes than `count` some are drawn. Gives fewer where there are not enough labelled images.
+    labels: (M,) class indices; or (M, C) zeros and ones, where an image stands for one of its classes. If
+    there are more classes than `count`, some are drawn. Gives fewer if too few images are labelled.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator).tolist()
@@ -79,7 +78,7 @@ def choose(labels: Tensor, count: int = COUNT, *, seed: int = 0) -> list[Pick]:
 
 
 def why_none(model: nn.Module) -> str | None:
-    """Why there are no snapshots of a network, for the log; None if there are."""
+    """Why a network can have no snapshots, for the log; None if it can."""
     network: Any = unwrapped(model)
     if not any(isinstance(module, Encode) for module in network.modules()):
         return "no snapshots: a conventional network has no exact explanation to show"
@@ -91,8 +90,8 @@ def why_none(model: nn.Module) -> str | None:
 class Snapshots:
     """The pictures of one run.
 
-    photographs: of the images that are followed. labels: for each the class explained, an index. titles: for
-    each its true class, as a person is told.
+    photographs: the images that are followed. labels: the index of the class explained in each. titles: the
+    true class of each, as shown to people.
     """
 
     def __init__(
@@ -119,9 +118,9 @@ class Snapshots:
         *,
         seed: int = 0,
     ) -> Snapshots | None:
-        """Those of images that `choose` picks. class_names: of the labels.
+        """Snapshots of the images that `choose` picks. class_names: of the labels.
 
-        What cannot be read is not followed. None if there is nothing to follow.
+        Unreadable images are not followed. None if there is nothing to follow.
         """
         photographs, labels = [], []
         for pick in choose(samples.labels, count, seed=seed):
@@ -135,11 +134,11 @@ class Snapshots:
         return Snapshots(run, photographs, labels, [class_names[label] for label in labels])
 
     def draw(self, classifier: Classifier, epoch: int) -> Path:
-        """Explain the images with a network as it is, and write the sheet of the epoch and the strip so far.
+        """Explain the images with the network as it is now; write the epoch's sheet and the strip so far.
 
-        The network is left as it is, in training mode too.
-        Returns the path of the sheet. Raises InputError where it cannot be written, and for a network that
-        has no exact explanation.
+        The network is not changed, and stays in training mode if it is in it.
+        Returns the path of the sheet. Raises InputError if it cannot be written, and for a network that has
+        no exact explanation.
         """
         explanation = _explained(classifier, self.photographs, self.labels)
         views = [classifier.view(photograph) for photograph in self.photographs]
@@ -153,7 +152,7 @@ class Snapshots:
         return path
 
     def _strip(self, views: Sequence[Image.Image]) -> Image.Image:
-        """Rows are images, columns the epochs, evenly spaced among those that were drawn."""
+        """Rows are images, columns are epochs, evenly spaced among those drawn."""
         films = {epoch: tiles for epoch, tiles in _read_tiles(self.run / FOLDER) if len(tiles) == len(views)}
         epochs = _spaced(sorted(films), COLUMNS)
         rows = []
@@ -186,7 +185,7 @@ def _explained(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; every module is as it was afterwards."""
+    """The model in eval mode; afterwards every module is back in its mode."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -197,7 +196,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _probabilities(classifier: Classifier, explanation: Explanation) -> list[float]:
-    """Of the class that is explained in each image."""
+    """The probability of the class explained in each image."""
     of_all = classifier.outputs.probabilities(explanation.logits)
     values: list[float] = of_all.gather(1, explanation.targets)[:, 0].tolist()
     return values
@@ -206,7 +205,7 @@ def _probabilities(classifier: Classifier, explanation: Explanation) -> list[flo
 def _sheet(
     classifier: Classifier, explanation: Explanation, views: Sequence[Image.Image], titles: Sequence[str]
 ) -> Image.Image:
-    """Each image, the contributions to its true class, and W(x) of that in colour, with its probability."""
+    """Each image, the contributions to its true class, W(x) for it in colour, and its probability."""
     rows = []
     rgba = explanation.rgba()
     for i, probability in enumerate(_probabilities(classifier, explanation)):
@@ -229,7 +228,7 @@ def _sheet(
 
 
 def _spaced(epochs: Sequence[int], most: int) -> list[int]:
-    """At most so many of them, the first and the last included, at equal steps."""
+    """At most `most` of them at equal steps, including the first and the last."""
     if len(epochs) <= most:
         return list(epochs)
     return [epochs[round(i * (len(epochs) - 1) / (most - 1))] for i in range(most)]
@@ -241,7 +240,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 
 def _save_tiles(path: Path, tiles: Sequence[Image.Image], probabilities: Sequence[float]) -> None:
-    """One picture above the other in one file, which also says how probable their classes are."""
+    """The pictures one above the other in one file, which also stores the probabilities of their classes."""
     for tile in tiles:
         tile.thumbnail((TILE, TILE), Image.Resampling.BICUBIC)
     width, height = tiles[0].size
@@ -255,7 +254,7 @@ def _save_tiles(path: Path, tiles: Sequence[Image.Image], probabilities: Sequenc
 
 
 def _read_tiles(folder: Path) -> Iterator[tuple[int, list[tuple[Image.Image, float]]]]:
-    """Epochs with their pictures and probabilities; what is damaged is left out, as it is but a picture."""
+    """Epochs with their pictures and probabilities; damaged files are left out, being only pictures."""
     for path in folder.glob("tiles-*.png"):
         if not (number := re.fullmatch(r"tiles-(\d+)", path.stem)):
             continue

@@ -24,8 +24,8 @@ def save(run: str | os.PathLike[str], state: dict[str, Any], step: int, *, keep:
 
     state: tensors, numbers, texts, None, and lists, tuples and dicts of these: what can be read without
     running code. step: optimiser steps done.
-    Raises InputError where it cannot be written, such as on a full disk, with the older states as they were;
-    for keep < 1; and if a later state is there, which must be of another run.
+    Raises InputError if it cannot be written, such as on a full disk, and then keeps the older states; for
+    keep < 1; and if there is a later state, which must be another run's.
     """
     if keep < 1:
         raise InputError(f"keep={keep}: allowed are 1 and more")
@@ -39,14 +39,14 @@ def save(run: str | os.PathLike[str], state: dict[str, Any], step: int, *, keep:
     with writing(path):
         with replacing(path) as temporary, temporary.open("wb") as file:
             _write(state, file)
-        _flush(folder)  # the new name is on the disk before an old one goes
+        _flush(folder)  # the new name must be on the disk before an old state is deleted
         for one in older[: -(keep - 1) or None]:
             one.unlink()
     return path
 
 
 class Clock:
-    """When the next state is due. minutes, steps: between two, 0 for no such limit. done: steps so far."""
+    """When the next state is due. minutes, steps: between two states, 0 for no limit. done: steps so far."""
 
     def __init__(self, minutes: float, steps: int, done: int) -> None:
         self.minutes, self.steps = minutes, steps
@@ -63,7 +63,7 @@ class Clock:
 def newest(run: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | None:
     """The newest state and its path; its tensors are on the CPU. None if there is none.
 
-    Raises WeightsError if it is damaged: the message names the newest one that is not.
+    Raises WeightsError if it is damaged: the message names the newest undamaged one.
     """
     paths = list_(run)
     if not paths:
@@ -81,16 +81,16 @@ def newest(run: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A state as `save` wrote it. Raises WeightsError if what it holds changed since, be it by one bit."""
+    """A state as `save` wrote it. Raises WeightsError if its content has changed since, even by one bit."""
     try:
-        with zipfile.ZipFile(path) as archive:  # torch reads past the checksums that it wrote
+        with zipfile.ZipFile(path) as archive:  # torch does not check the checksums that it wrote
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own text is a page and advises to trust the file
+    except pickle.UnpicklingError as error:  # torch's own message is a page that advises trusting the file
         raise WeightsError(f"{path} is damaged, or holds objects that could run code") from error
-    except Exception as error:  # the readers raise anything from EOFError to KeyError, as the damage has it
+    except Exception as error:  # depending on the damage, anything from EOFError to KeyError
         raise WeightsError(f"{path} is damaged ({reason(error)})") from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path} holds a {type(state).__name__}, no state of a run")
@@ -98,7 +98,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def list_(run: str | os.PathLike[str]) -> list[Path]:
-    """The states that are there, in the order of their steps."""
+    """The states that exist, in the order of their steps."""
     found = (Path(run) / FOLDER).glob("step-*.pt")
     return sorted((path for path in found if re.fullmatch(r"step-\d+", path.stem)), key=step_of)
 
@@ -118,14 +118,14 @@ def _intact(path: Path) -> bool:
 def _write(state: dict[str, Any], file: Any) -> None:
     try:
         torch.save(state, file)
-    except RuntimeError as error:  # of torch's writer, which then has more to write and cannot
+    except RuntimeError as error:  # torch's writer, when closed, tries to write more and fails
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
 
 
 def _flush(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened
+    if os.name != "posix":  # on other systems a folder cannot be opened
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

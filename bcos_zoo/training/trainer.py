@@ -85,7 +85,7 @@ class Trainer:
         recipe, accelerator, learner = self.recipe, self.accelerator, self.learner
         place = (recipe.run.seed, self.at.done, accelerator.process_index)
         seeds.seed_all(*place)
-        torch.manual_seed(seeds.mix(*place))  # of all devices: dropout draws there
+        torch.manual_seed(seeds.mix(*place))  # on all devices, because dropout draws there
         learner.set_rates(self.at.done)
         total = torch.zeros((), device=accelerator.device)
         for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
@@ -94,7 +94,7 @@ class Trainer:
             y = y.to(accelerator.device)
             if learner.mixup is not None:
                 x, y = learner.mixup(x, y)
-            # Gradients are exchanged with the last piece alone.
+            # Gradients are exchanged only with the last piece.
             with accelerator.no_sync(learner.weights.called) if left else contextlib.nullcontext():
                 loss = learner.criterion(learner.forward(x), y) / len(pieces)
                 accelerator.backward(loss)
@@ -123,13 +123,13 @@ class Trainer:
             check_share(tuple(self.at.failed), total, self.recipe.data.bad_share)
 
     def close_epoch(self, seconds: float, steps: int) -> EpochRow:
-        """Measure the epoch that ended, and validate, if the recipe says so; the row of it, also in `at`.
+        """Measure the epoch that ended, and validate if the recipe says so; returns the row, also in `at`.
 
-        seconds: that its last so many steps took, those since the run was resumed.
+        seconds: how long the last `steps` steps took: those since the start of the epoch or of a resumed run.
         """
         at, run = self.at, self.recipe.run
         number = at.done // self.order.steps
-        self._fail(_gathered(at.failed))  # the share is that of all processes
+        self._fail(_gathered(at.failed))  # the share is over all processes
         groups = self.learner.optimizer.param_groups
         row: EpochRow = {
             "epoch": number,
@@ -154,7 +154,7 @@ class Trainer:
 
     @property
     def kept_epoch(self) -> int:
-        """The epoch whose network is kept: the best so far, or the last."""
+        """The epoch whose network is kept: the best so far or the last."""
         best = self.best.epoch if self.recipe.run.keep_best else None
         return best or self.at.done // self.order.steps
 
@@ -167,7 +167,7 @@ class Trainer:
         return network
 
     def _in_order(self, samples: Samples, *, cache: bool) -> Iterable[Batch]:
-        """Each image once, those of this process."""
+        """The images of this process, each once."""
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         transform = networks.val_transform(self.learner.template)
         return val_loader(
@@ -202,7 +202,7 @@ class Trainer:
         return {"loss": loss} | scores.scores(logits, targets, self.task.multilabel), logits, targets
 
     def state(self) -> dict[str, Any]:
-        """All that the run goes on from."""
+        """Everything needed to resume the run."""
         learner, scaler = self.learner, self.accelerator.scaler
         return {
             "recipe": runtime.deciding(self.recipe, self.task),
@@ -215,7 +215,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any], where: Path) -> None:
-        """Go on from a state. Raises InputError if it is of another recipe, or of other images."""
+        """Resume from a state. Raises InputError if it belongs to another recipe or to other images."""
         asked = runtime.deciding(self.recipe, self.task)
         if changed := sorted(key for key in asked if state["recipe"].get(key) != asked[key]):
             raise InputError(
@@ -233,6 +233,6 @@ class Trainer:
 
 
 def _gathered(mine: list[T]) -> list[T]:
-    """What all processes have, on each of them."""
+    """The items of all processes, on each of them."""
     found: list[T] = required("accelerate.utils", "accelerate", "train").gather_object(mine)
     return found
