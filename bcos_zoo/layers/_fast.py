@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,32 @@ from . import functional as BF
 from ._switch import bare, free, on, switched_off, transformed, untouched
 from .linear_mode import hold, is_linear, parameter
 
-if TYPE_CHECKING:
-    from .bcos import BcosConv2d, BcosLinear
-
 CACHED = 600_000  # values: so many at a time, what is in between stays in a processor's cache
 SEPARATED = 5  # pixels: windows of that size are summed along columns, then along rows
 FEW = 4  # a row of weights so many times longer than what it gives is most of the work
+
+
+class _Layer(Protocol):
+    """What `bcos.BcosLinear` and `BcosConv2d` have."""
+
+    linear: Any
+    b: float
+    max_out: int
+    scale: float
+    normalize: bool
+
+
+class _Convolution(_Layer, Protocol):
+    """What `bcos.BcosConv2d` has."""
+
+    out_channels: int
+
+    def patch_norm(
+        self,
+        x: Tensor,
+        energy_of: Callable[[Tensor, int], Tensor] = ...,
+        sum_of: Callable[..., Tensor] = ...,
+    ) -> Tensor: ...
 
 
 def _absent(module: nn.Module | None) -> bool:
@@ -180,7 +200,7 @@ def _divide(y: Tensor, scale: float) -> Tensor:
 
 
 def convolution(
-    conv: BcosConv2d,
+    conv: _Convolution,
     x: Tensor,
     gain: Tensor | None = None,
     *,
@@ -223,7 +243,7 @@ def convolution(
     return y.add_(shortcut) if on("in_place") and same else y + shortcut
 
 
-def fully_connected(module: BcosLinear, x: Tensor) -> Tensor:
+def fully_connected(module: _Layer, x: Tensor) -> Tensor:
     """`module(x)`, for a `free` x and a `bare` inner layer."""
     inner: Any = module.linear
     weight = parameter(inner.weight)
