@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..extras import required
-from ..files import SOFTWARE, replacing
+from ..files import replacing
+from ..pictures import plots
 from .scoring import ScoreRow
 
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -80,7 +81,6 @@ def box_plot(
     chance: the score of a map that says nothing, drawn as a line. path: .png, .svg or .pdf.
     Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
-    figure_module, agg = _matplotlib()
     lines = [line for line in summarise(rows) if line["metric"] == metric]
     names = [line["explainer"] for line in lines]
     scores = [
@@ -88,8 +88,7 @@ def box_plot(
         for name in names
     ]
     outside = [int(np.isinf(some).sum()) for some in scores]
-    figure = figure_module.Figure(figsize=(1.6 + 0.9 * len(names), 3.6), layout="constrained")
-    agg.FigureCanvasAgg(figure)
+    figure = plots.figure(1.6 + 0.9 * len(names), 3.6)
     axes = figure.add_subplot()
     finite = [some[np.isfinite(some)] for some in scores]
     boxes = axes.boxplot(finite, whis=(5, 95), showfliers=False, patch_artist=True, widths=0.6)
@@ -109,10 +108,7 @@ def box_plot(
     if metric in ("localisation", "energy"):
         axes.set_ylim(0, 1)
     axes.spines[["top", "right"]].set_visible(False)
-    path = Path(path)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=150, **_origin(path))
-    return path
+    return plots.save(figure, Path(path), dpi=150)
 
 
 def curve_plot(rows: list[ScoreRow], path: str | Path, *, metric: str = "deletion") -> Path:
@@ -120,9 +116,7 @@ def curve_plot(rows: list[ScoreRow], path: str | Path, *, metric: str = "deletio
 
     path: .png, .svg or .pdf. Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
-    figure_module, agg = _matplotlib()
-    figure = figure_module.Figure(figsize=(5.2, 3.6), layout="constrained")
-    agg.FigureCanvasAgg(figure)
+    figure = plots.figure(5.2, 3.6)
     axes = figure.add_subplot()
     for line in (line for line in summarise(rows) if line["metric"] == metric):
         name = line["explainer"]
@@ -137,18 +131,4 @@ def curve_plot(rows: list[ScoreRow], path: str | Path, *, metric: str = "deletio
     axes.set_ylim(0, 1)
     axes.legend(fontsize=7, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    path = Path(path)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=150, **_origin(path))
-    return path
-
-
-def _origin(path: Path) -> dict[str, Any]:
-    """By which our own PNG files are not taken for photographs later."""
-    return {"metadata": {"Software": SOFTWARE}} if path.suffix == ".png" else {}
-
-
-def _matplotlib() -> tuple[Any, Any]:
-    modules = ("matplotlib.figure", "matplotlib.backends.backend_agg")
-    figure, agg = (required(module, "matplotlib", "plots") for module in modules)
-    return figure, agg
+    return plots.save(figure, Path(path), dpi=150)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..extras import required
+from . import plots
 from .panels import Panel
 
 FORMATS = ("svg", "pdf")
@@ -34,14 +35,11 @@ def draw(rows: Sequence[Sequence[Panel]], format_: str) -> bytes:
     """
     check(format_)
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     width, height = rows[0][0].picture.size
     columns = max(len(row) for row in rows)
     tall = INCHES * height / width + 4 * FONT / 72  # the caption below has two lines
-    figure = Figure(figsize=(columns * INCHES, len(rows) * tall), layout="constrained")
-    FigureCanvasAgg(figure)  # no window, and no pyplot with its global state
+    figure = plots.figure(columns * INCHES, len(rows) * tall)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, places in zip(rows, axes, strict=True):
         for place in places:

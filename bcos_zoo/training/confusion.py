@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..extras import required
 from ..files import replacing
-from . import plots
+from ..pictures import plots
 from .runs import writing
 
 TABLE, PICTURE, PER_CLASS = "confusion.csv", "confusion.png", "per_class.csv"
@@ -35,7 +35,8 @@ def write(run: str | os.PathLike[str], counts: Tensor, class_names: Sequence[str
     _write_rows(path, [["true class", *names], *lines])
     right, of_class, predicted = np.diagonal(table), table.sum(1), table.sum(0)
     _write_per_class(run, names, of_class, predicted, right)
-    plots.save(_figure(table, names), Path(run) / PICTURE, dpi=110)
+    with writing(Path(run) / PICTURE):
+        plots.save(_figure(table, names), Path(run) / PICTURE, dpi=110)
 
 
 def write_several(

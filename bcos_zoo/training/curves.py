@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..extras import required
-from . import plots
+from ..pictures import plots
 from .history import LOSSES, EpochRow, score_names
+from .runs import writing
 
 PICTURE = "curves.png"
 MANY = 40  # with more epochs, single ones are not marked
@@ -47,7 +48,8 @@ def draw(run: str | os.PathLike[str], rows: Sequence[EpochRow], *, best: int | N
         if best is not None:
             axes.axvline(best, color=plots.GREY, linewidth=0.8, linestyle=":", label=f"best, epoch {best}")
         axes.legend(fontsize=8, frameon=False)
-    return plots.save(figure, Path(run) / PICTURE, dpi=150)
+    with writing(Path(run) / PICTURE):
+        return plots.save(figure, Path(run) / PICTURE, dpi=150)
 
 
 def _line(axes: Any, rows: Sequence[EpochRow], name: str, colour: str) -> None:

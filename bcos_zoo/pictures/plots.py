@@ -8,7 +8,6 @@ from typing import Any
 
 from ..extras import required
 from ..files import SOFTWARE, replacing
-from .runs import writing
 
 # Distinct for readers who see no red or no green, and in print: Okabe and Ito 2008, darkest first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -22,19 +21,23 @@ OTHER_SCRIPTS = (  # system fonts, where installed, for letters that matplotlib'
 
 
 def figure(width: float, height: float) -> Any:
-    """A matplotlib figure of this size in inches, independent of pyplot and its global state.
+    """A matplotlib figure of so many inches, apart from pyplot and its global state.
 
-    Raises InputError if matplotlib, of the extra `train`, is not installed.
+    Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
-    made = required("matplotlib.figure", "matplotlib", "train").Figure((width, height), layout="constrained")
-    required("matplotlib.backends.backend_agg", "matplotlib", "train").FigureCanvasAgg(made)
+    made = required("matplotlib.figure", "matplotlib", "plots").Figure((width, height), layout="constrained")
+    required("matplotlib.backends.backend_agg", "matplotlib", "plots").FigureCanvasAgg(made)
     return made
 
 
 def save(drawn: Any, path: Path, *, dpi: int) -> Path:
-    """Write a figure as PNG, whole or not at all. Raises InputError where it cannot be written."""
-    with writing(path), replacing(path) as temporary:
-        drawn.savefig(temporary, format="png", dpi=dpi, metadata={"Software": SOFTWARE})
+    """Write a figure, whole or not at all, as its path ends. Raises OSError where it cannot be written.
+
+    PNG files say that we made them, so that they are not taken for photographs later.
+    """
+    origin = {"metadata": {"Software": SOFTWARE}} if path.suffix == ".png" else {}
+    with replacing(path) as temporary:
+        drawn.savefig(temporary, format=path.suffix[1:], dpi=dpi, **origin)
     return path
 
 
@@ -49,12 +52,12 @@ def shown(name: str, index: int) -> str:
 @functools.cache
 def families() -> tuple[str, ...]:
     """Names of the fonts to draw with: where one lacks a letter, the next one is tried."""
-    fonts = required("matplotlib.font_manager", "matplotlib", "train").fontManager
+    fonts = required("matplotlib.font_manager", "matplotlib", "plots").fontManager
     return ("DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in set(fonts.get_font_names())))
 
 
 @functools.cache
 def _has(character: str) -> bool:
-    manager = required("matplotlib.font_manager", "matplotlib", "train")
+    manager = required("matplotlib.font_manager", "matplotlib", "plots")
     files = [manager.findfont(manager.FontProperties(family=name)) for name in families()]
     return any(manager.get_font(file).get_char_index(ord(character)) for file in files)
