@@ -1,4 +1,4 @@
-"""What a network is worth: its accuracy, and where its explanations point beside those of other methods."""
+"""How good a network is: its accuracy, and where its explanations point compared with other methods."""
 
 from .accuracy import Accuracy, accuracy_of, evaluate
 from .answers import Answers, Measured, answer, measure

@@ -20,12 +20,12 @@ BATCH_SIZE = 250  # images at once, unless told otherwise
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of right answers, in percent, and how far the probabilities are to be believed."""
+    """Shares of right answers, in percent, and how far the probabilities can be trusted."""
 
     top1: float
-    top5: float | None  # None of five classes and fewer, where it says nothing
+    top5: float | None  # None for five classes or fewer, where it means nothing
     per_class: dict[str, float]  # top-1
-    calibration_error: float  # expected, of the probabilities, in [0, 1]
+    calibration_error: float  # the expected calibration error of the probabilities, in [0, 1]
     brier_score: float
     images: int
 
@@ -44,7 +44,7 @@ class _Images(Dataset[tuple[Tensor, Tensor]]):
 def labelled_files(classifier: Classifier, root: str | Path) -> tuple[list[Path], list[int]]:
     """Paths and class indices of `root/<class>/<image>`.
 
-    A sub-folder is called as a class of the network, or by its WordNet number, as those of ImageNet are.
+    A sub-folder is named after a class of the network, or by its WordNet number, as in ImageNet.
     Raises InputError for any other.
     """
     paths, labels, folders = data.list_folder(root)
@@ -53,7 +53,7 @@ def labelled_files(classifier: Classifier, root: str | Path) -> tuple[list[Path]
 
 
 def class_index(class_names: tuple[str, ...], folder: str, root: str | Path) -> int:
-    """The class that a folder is called after. Raises InputError if it is none."""
+    """The class that a folder is named after. Raises InputError if there is none."""
     called = [i for i, name in enumerate(class_names) if name == folder]
     if len(called) > 1:
         raise InputError(
@@ -64,7 +64,7 @@ def class_index(class_names: tuple[str, ...], folder: str, root: str | Path) -> 
     numbers, imagenet = manifest.wordnet_numbers(), manifest.class_list("imagenet-1k")
     if folder in numbers:
         number = numbers.index(folder)
-        if class_names == imagenet:  # where two share a name: "crane" is a bird, and a machine
+        if class_names == imagenet:  # there, two classes may share a name: "crane" is a bird and a machine
             return number
         if imagenet[number] in class_names:
             return class_names.index(imagenet[number])
@@ -90,7 +90,7 @@ def logits_of_samples(
 ) -> tuple[Tensor, Tensor]:
     """(M, C) logits of labelled images, and their labels.
 
-    Raises InputError if an image cannot be read, and where the network gives NaN.
+    Raises InputError if an image cannot be read, and if the network gives NaN.
     """
     loader = DataLoader(_Images(samples, classifier), batch_size=batch_size, num_workers=workers)
     parts = [(classifier.logits(x).cpu(), y) for x, y in loader]
@@ -130,6 +130,6 @@ def accuracy_of(outputs: Outputs, logits: Tensor, truth: Tensor) -> Accuracy:
 
 
 def _name(class_names: tuple[str, ...], label: int) -> str:
-    """The name of a class, with its index where another one has the same."""
+    """The name of a class, with its index if another class has the same name."""
     name = class_names[label]
     return name if class_names.count(name) == 1 else f"{name} ({label})"

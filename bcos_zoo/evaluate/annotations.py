@@ -1,4 +1,4 @@
-"""Files of boxes: a CSV of one's own, or COCO's JSON."""
+"""Files of boxes: a plain CSV, or COCO's JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLUMNS = ("image", "x0", "y0", "x1", "y1", "label")
 
 @dataclass(frozen=True)
 class Box:
-    """One object: left, top, right and bottom in pixels of the picture, and its class if that is known."""
+    """One object: left, top, right and bottom in pixels of the picture, and its class if known."""
 
     x0: float
     y0: float
@@ -30,18 +30,18 @@ class Box:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a file says, by the names that it gives the images."""
+    """What a file says, by its names for the images."""
 
     boxes: dict[str, list[Box]]
-    sizes: dict[str, tuple[int, int]]  # (width, height) of an image, where the file says it
+    sizes: dict[str, tuple[int, int]]  # (width, height) of each image whose size the file gives
 
 
 def read_annotations(file: Path) -> Annotations:
-    """The boxes of a file, at least one; of COCO's JSON if it ends in .json, of a CSV file otherwise.
+    """The boxes of a file, at least one; it is COCO's JSON if its name ends in .json, otherwise a CSV file.
 
-    CSV: image, x0, y0, x1, y1 and, if wanted, label, in this order or named so by a first line; a line a box.
-    JSON: the keys images, annotations, of which the bbox counts, and categories.
-    Raises InputError for a file that cannot be read, for a box that is none, and for labels of some only.
+    CSV: image, x0, y0, x1, y1 and optionally label, in this order or as a first line names them; a line per
+    box. JSON: the keys images, annotations, of which the bbox counts, and categories.
+    Raises InputError for a file that cannot be read, an invalid box, and labels on some boxes only.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")

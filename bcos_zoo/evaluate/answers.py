@@ -1,4 +1,4 @@
-"""What a network answers to labelled images, of a folder or a CSV, and how good that is."""
+"""A network's answers to the labelled images of a folder or CSV, and how good they are."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .discrimination import RANKED, Asked, Score, discriminate
 
 @dataclass(frozen=True)
 class Answers:
-    """M images, with what they show and what a network says of them."""
+    """M images, with what they show and what a network says about them."""
 
     outputs: Outputs
     logits: Tensor  # (M, C)
-    truth: Tensor  # (M,) class indices; of several labels (M, C) zeros and ones
-    groups: Sequence[Hashable]  # (M,) what each belongs to; its own number, if no groups are known
-    part: str | None = None  # of the source, if it has parts: "test", "val" or "train"
+    truth: Tensor  # (M,) class indices; for several labels (M, C) zeros and ones
+    groups: Sequence[Hashable]  # (M,) the group of each image; its own index if no groups are known
+    part: str | None = None  # of the source that was used, if it has parts: "test", "val" or "train"
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -34,12 +34,12 @@ class Answers:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was asked of a network's answers."""
+    """The results that were asked for about a network's answers."""
 
     answers: Answers
     asked: Asked
-    accuracy: Accuracy | None  # None unless asked for, and of several labels
-    scores: list[Score] = field(default_factory=list)  # of each class, and with intervals
+    accuracy: Accuracy | None  # None for several labels, and unless asked for
+    scores: list[Score] = field(default_factory=list)  # for each class, or with intervals
 
     def document(self) -> dict[str, Any]:
         """All of it as plain data."""
@@ -55,7 +55,7 @@ class Measured:
         return {key: value for key, value in found.items() if value is not None}
 
     def lines(self, model: str) -> list[str]:
-        """In words: the accuracy, and what the intervals are of."""
+        """In words: the accuracy, and what the intervals are based on."""
         part = f" of {self.answers.part}" if self.answers.part else ""
         where = f"{model} on {len(self.answers)} images{part}"
         lines = []
@@ -89,7 +89,7 @@ def measure(
         accuracy = accuracy_of(outputs, found.logits, found.truth)
     scores: list[Score] = []
     wanted = asked.metrics
-    if accuracy is not None and asked.confidence is None:  # it says all of it
+    if accuracy is not None and asked.confidence is None:  # then it already holds the other scores
         wanted = tuple(name for name in wanted if name in RANKED)
     if wanted:
         scores = discriminate(
@@ -108,12 +108,12 @@ def answer(
 ) -> Answers:
     """Run a network on the images of `root/<class>/<image>`, or of a CSV (see `bcos_zoo.data.from_csv`).
 
-    Of a CSV with parts the test part, else that of validation, else all of it. Classes are those of the
-    network, by name; of a CSV with several labels it may lack some.
-    group: what the images of one patient, animal or video share: a column of the CSV, or a pattern on paths
+    From a CSV with parts, the test part is taken, or else the validation part, or else all. Classes are those
+    of the network, by name; a CSV with several labels may lack some.
+    group: what the images of one patient, animal or video share: a column of the CSV, or a pattern for paths
     below the root (see `bcos_zoo.data.groups.by_pattern`).
-    Raises InputError for classes that the network does not have, several labels where it tells one an image,
-    and an image that cannot be read.
+    Raises InputError for classes that the network does not have, for several labels if the network gives one
+    per image, and for an image that cannot be read.
     """
     source = Path(source)
     samples, part = _of_table(classifier, source, group) if source.is_file() else (None, None)

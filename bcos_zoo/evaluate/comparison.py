@@ -1,7 +1,7 @@
-"""Metrics of explanations, for any of the explainers: one row a map, kept as they come.
+"""Metrics of explanations, for any of the explainers: one row per map, saved as soon as it is made.
 
-A run is a folder. What is in it is not done again, so an interrupted run continues where it was; several
-processes or machines (`accelerate launch -m bcos_zoo evaluate ...`) share the samples between them.
+A run is a folder. What it holds is not done again, so an interrupted run continues where it stopped; several
+processes or machines (`accelerate launch -m bcos_zoo evaluate ...`) share the samples.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def compare(
     share: tuple[int, int] = (0, 1),
     progress: Callable[[str, int, int], None] = lambda name, done, of: None,
 ) -> list[ScoreRow]:
-    """Measure explanations on `root/<class>/<image>`; returns the rows of all that `folder` then holds.
+    """Measure explanations on `root/<class>/<image>`; returns all rows that `folder` then holds.
 
     For "energy" with boxes that name their classes, `root` may be any folder of images.
-    Each row: explainer, metric, sample, map (of the sample), score. They are appended to files in `folder`
-    as they are made, and what is there is not done again, so that a later run may ask for more explainers,
+    Each row: explainer, metric, sample, map (of the sample), score. Rows are appended to files in `folder` as
+    they are made, and what is there is not done again, so that a later run may ask for more explainers,
     metrics or samples.
     batch_size: how many images, or variants of one, go through the network at once, at most.
-    share: (i, n), this process does every n-th sample from the i-th on.
-    progress: called after each sample, with what is done, and how many of how many.
-    Raises InputError for images that are too few or too poorly classified, for a network that does not take
-    a grid, and for a folder that holds the rows of another grid, smoothing or seed, of other data or weights.
+    share: (i, n): this process does every n-th sample, starting with number i.
+    progress: called after each sample with "METRIC EXPLAINER", how many samples are done, and of how many.
+    Raises InputError if too few images are classified well enough, for a network that does not take a grid,
+    and for a folder with rows of another grid, smoothing or seed, or of other data or weights.
     """
     folder, objects = Path(folder), _objects(settings, root)
     scorer = Scorer(classifier, settings, objects, batch_size)
@@ -60,12 +60,12 @@ def compare(
     for metric, samples in _samples(scorer, root, batch_size).items():
         for explainer in settings.explainers:
             if metric == "completeness" and explainer != "inherent":
-                continue  # the others do not claim it
+                continue  # the other explainers do not claim completeness
             wanted = [i for i in range(settings.count(explainer)) if i % of == index]
             missing = [i for i in wanted if (explainer, metric, i) not in done]
             with (folder / f"{metric}.{explainer}.{index}-{of}.jsonl").open("a") as file:
                 if file.tell():
-                    file.write("\n")  # the last row may be cut off, and would take the next one with it
+                    file.write("\n")  # the last row may be cut off, and would spoil the next one
                 for position, i in enumerate(missing):
                     for k, score in enumerate(scorer.rows(samples[i], explainer, metric)):
                         row = dict(explainer=explainer, metric=metric, sample=i, map=k)
@@ -76,7 +76,7 @@ def compare(
 
 
 def rows(folder: Path) -> Iterator[ScoreRow]:
-    """The rows in a folder; the unfinished sample that a killed run may have left is no row."""
+    """The rows in a folder, without the unfinished sample that a killed run may have left."""
     complete: dict[tuple[str, str, int], list[ScoreRow]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text().splitlines():
@@ -109,7 +109,7 @@ def _samples(scorer: Scorer, root: str | Path, batch_size: int) -> dict[str, lis
         elif metric != "energy":
             found[metric] = pool.singles(settings.samples, settings.seed)
         else:
-            assert scorer.objects is not None  # `Settings` has asked for them
+            assert scorer.objects is not None  # `Settings` has made sure of them
             own = energy_pool(classifier, scorer.objects, root, batch_size=batch_size)
             found[metric] = own.singles(
                 settings.samples, settings.seed, lambda sample: bool(scorer.mask(sample).any())
@@ -118,7 +118,7 @@ def _samples(scorer: Scorer, root: str | Path, batch_size: int) -> dict[str, lis
 
 
 def _identity(scorer: Scorer, root: str | Path) -> dict[str, Any]:
-    """What all rows of a folder share: every number in them depends on this, and on nothing else."""
+    """What all rows of a folder share: every number in them depends on this and on nothing else."""
     settings, classifier, objects = scorer.settings, scorer.classifier, scorer.objects
     images = _images(scorer, root)
     outputs = [classifier.outputs.kind, *classifier.outputs.class_names]
@@ -126,7 +126,7 @@ def _identity(scorer: Scorer, root: str | Path) -> dict[str, Any]:
     same |= {
         **{name: identity.of_files((os.path.relpath(p, root), p) for p in images[name]) for name in images},
         "weights": state_dicts.sha256(classifier.model.state_dict()),
-        "network": _hash(repr(classifier.model)),  # the same weights give other numbers at another exponent
+        "network": _hash(repr(classifier.model)),  # at another exponent, the same weights give other numbers
         "outputs": _hash(json.dumps(outputs)),
         "preprocessing": identity.plain(resolve_model_data_config(classifier.model)),
         "version": __version__,
@@ -139,7 +139,7 @@ def _identity(scorer: Scorer, root: str | Path) -> dict[str, Any]:
 
 
 def _images(scorer: Scorer, root: str | Path) -> dict[str, list[Path]]:
-    """The images that samples are drawn from: in folders of classes, and those whose boxes name theirs."""
+    """The images that samples are drawn from: those in class folders, and those whose boxes name a class."""
     objects, found = scorer.objects, dict[str, list[Path]]()
     labelled = isinstance(objects, Boxes) and objects.labelled
     if set(scorer.settings.metrics) != {"energy"} or not labelled:
@@ -159,9 +159,9 @@ def _begin(folder: Path, same: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         there = json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, ValueError) as error:  # of the disk; of what is no JSON
+    except (OSError, ValueError) as error:  # from the disk; from a file that is not JSON
         raise InputError(f"{path} cannot be used ({reason(error)}); give another folder with -o") from error
-    if there and "network" not in there:  # of a version that told less apart
+    if there and "network" not in there:  # written by a version that recorded less
         there |= {"version": "an older one"}
     if other := [name for name, value in there.items() if same.get(name, value) != value]:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Scores of a network's answers, class by class, with intervals: AUROC, sensitivity, accuracy."""
+"""Scores of a network's answers, by class and with intervals: AUROC, sensitivity, accuracy."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from .. import metrics
 from ..errors import InputError
 from ..outputs import Outputs
 
-RANKED = ("auroc", "sensitivity")  # of each class against all others
+RANKED = ("auroc", "sensitivity")  # computed for each class against all others
 SPECIFICITY = 0.95
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Score:
-    """One score on some images: of a class, or the mean over those classes of which it is defined.
+    """One score on some images: that of a class, or the mean over the classes for which it is defined.
 
-    top1, top5 and exact are in per cent, as everywhere; auroc and sensitivity in [0, 1].
+    top1, top5 and exact are in percent, as everywhere; auroc and sensitivity in [0, 1].
     """
 
     metric: str  # "auroc", "sensitivity", "top1", "top5" or "exact"
-    label: str | None  # the class; None of all
-    value: float | None  # None if it has no meaning on these images
-    low: float | None = None  # of the interval that was asked for
+    label: str | None  # the class; None for the mean
+    value: float | None  # None if it is undefined on these images
+    low: float | None = None  # lower end of the interval that was asked for
     high: float | None = None
-    resamples: int | None = None  # in which the score was defined
-    undefined: str | None = None  # why there is no value, or of what classes the mean lacks it
+    resamples: int | None = None  # the number in which the score was defined
+    undefined: str | None = None  # why there is no value, or which classes the mean leaves out
 
 
 @dataclass(frozen=True)
 class Asked:
     """What is to be measured.
 
-    metrics: of RANKED, and "accuracy". specificity: of "sensitivity". confidence: of the intervals, None for
-    none. resamples, seed: of the bootstrap.
+    metrics: any of RANKED and "accuracy". specificity: at which "sensitivity" is taken. confidence: of the
+    intervals, None for no intervals. resamples, seed: of the bootstrap.
     Raises InputError for other values.
     """
 
@@ -69,12 +69,12 @@ def discriminate(
     asked: Asked,
     groups: Sequence[Hashable] | None = None,
 ) -> list[Score]:
-    """The scores that are asked for: of all classes together first, then of each one, metric by metric.
+    """The scores that are asked for, metric by metric: first over all classes, then for each class.
 
-    logits: (M, C) or as the network gives them. truth: (M,) class indices; of several labels (M, C) of 0 and
-    1. groups: (M,) what each image belongs to, for the intervals; each to itself unless given.
-    A class is told from all others by its probability. Classes that no image shows, or every image does, have
-    no such score, and are left out of the mean; the scores say so.
+    logits: (M, C) or as the network gives them. truth: (M,) class indices; for several labels (M, C) of 0 and
+    1. groups: (M,) the group of each image, for the intervals; by default each image is its own group.
+    A class is told from all others by its probability. Classes that no image shows, or that every image
+    shows, have no such score and are left out of the mean; the scores say so.
     """
     odds = outputs.log_odds(logits).cpu()
     shown = _shown(truth, odds.shape[1]).cpu()
@@ -123,7 +123,7 @@ def _shown(truth: Tensor, classes: int) -> Tensor:
 
 
 def _hits(outputs: Outputs, odds: Tensor, shown: Tensor) -> dict[str, Tensor]:
-    """(M,) 100 for an answer that is right, else 0: their mean is in per cent."""
+    """(M,) 100 for each right answer, else 0: their mean is in percent."""
     if outputs.multilabel:
         return {"exact": 100 * ((odds > 0) == shown).all(1).double()}
     order = odds.topk(min(5, odds.shape[1])).indices
@@ -133,7 +133,7 @@ def _hits(outputs: Outputs, odds: Tensor, shown: Tensor) -> dict[str, Tensor]:
 
 
 def _lacking(outputs: Outputs, shown: Tensor) -> dict[str, str]:
-    """Why a class has no score that tells it from others."""
+    """Why classes have no score that tells them from the others, by name."""
     count = shown.sum(0).tolist()
     return {
         name: "no image shows it" if not n else "every image shows it"

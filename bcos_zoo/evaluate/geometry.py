@@ -1,4 +1,4 @@
-"""Where in a picture the pixels lie that a network sees of it."""
+"""Where the pixels that a network sees lie in the original picture."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ OF_VALUES = (MaybeToTensor, MaybePILToTensor, transforms.ToTensor, transforms.No
 def centres(
     transform: Callable[..., object], size: tuple[int, int], mode: str = "RGB"
 ) -> tuple[Tensor, Tensor]:
-    """(W,), (H,) float64: the columns and rows of a picture that the network's pixels have their centres at.
+    """(W,), (H,) float64: the columns and rows of a picture where the network's pixels have their centres.
 
-    In pixels from the picture's left and top edge: its first pixel has its centre at 0.5. What is outside of
-    the picture, where a crop pads, is below 0 or above its size. They are exact but for the last rounding,
-    so that comparing them with whole pixels is.
+    They are in pixels from the picture's left and top edge: its first pixel has its centre at 0.5. Centres
+    outside the picture, where a crop pads, are below 0 or above its size. They are exact up to the last
+    rounding, so comparing them with whole pixels is exact.
 
-    transform: the card's, of resizes and centre crops. size: (width, height) of the picture. mode: as in
+    transform: the card's, made of resizes and centre crops. size: (width, height) of the picture. mode: as in
     Pillow, what the transform takes.
     Raises InputError for a transform with other steps.
     """
@@ -58,5 +58,5 @@ def centres(
 
 
 def _offset(old: int, new: int) -> int:
-    """The first pixel that a centre crop keeps; minus those that it adds to a smaller picture."""
+    """The first pixel that a centre crop keeps; minus the pixels it adds before a smaller picture."""
     return round((old - new) / 2) if old > new else -((new - old) // 2)

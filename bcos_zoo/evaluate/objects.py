@@ -1,4 +1,4 @@
-"""Where the objects of photographs are, for the energy pointing game: boxes of a file, masks of a folder."""
+"""Where objects are in photographs, for the energy pointing game: boxes in a file or masks in a folder."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ..weights import checksums
 from .annotations import Box, read_annotations
 from .geometry import centres
 
-BEYOND = 1.0  # pixels that a box may reach beyond its picture: tools round differently
+BEYOND = 1.0  # pixels that a box may extend beyond its picture: tools round differently
 Size = tuple[int, int]  # width, height
 
 
 class Objects(Protocol):
-    """What the game asks of boxes and of masks."""
+    """What the game needs of boxes and masks."""
 
     def identity(self, images: Iterable[Path]) -> str:
-        """What is the same for the same objects of some images, and not for others."""
+        """A text that is equal for equal objects in these images, and differs otherwise."""
 
     def has(self, path: Path) -> bool:
-        """Whether anything is known of that image."""
+        """Whether anything is known about that image."""
 
     def inside(self, path: Path, label: str, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
-        """(H, W) bool: which points of the picture, at columns (W,) and rows (H,), objects of a class have.
+        """(H, W) bool: which points of the picture, at columns (W,) and rows (H,), an object of a class covers.
 
         Raises InputError for objects that do not fit a picture of that size.
         """
@@ -43,11 +43,11 @@ class Objects(Protocol):
 
 @dataclass(frozen=True)
 class Boxes:
-    """The boxes of a file, by the absolute path of the image."""
+    """The boxes in a file, by the absolute path of the image."""
 
     file: Path
     of: dict[Path, list[Box]]
-    sizes: dict[Path, Size]  # of the image, where the file says it
+    sizes: dict[Path, Size]  # of each image whose size the file gives
 
     @property
     def labelled(self) -> bool:
@@ -80,7 +80,7 @@ class Boxes:
         return found
 
     def pairs(self, classifier: Classifier) -> tuple[list[Path], list[int]]:
-        """Each image with each class of the network that it has a box of.
+        """Each image with each class of the network that it has a box for.
 
         Raises InputError if no box is of a class of the network.
         """
@@ -97,7 +97,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Masks:
-    """A folder of one PNG an image, under the image's name in the data: what is not zero is object."""
+    """A folder of one PNG per image, with the image's name in the data: pixels that are not 0 are object."""
 
     folder: Path
     root: Path
@@ -127,9 +127,9 @@ class Masks:
 
 
 def in_view(objects: Objects, classifier: Classifier, path: Path, label: int) -> Tensor:
-    """(H, W) bool: which of the pixels that the network sees of an image are in an object of that class.
+    """(H, W) bool: which pixels of an image, as the network sees it, are in an object of that class.
 
-    Those whose centres are: each goes back through the card's crop and resize to a point of the image.
+    A pixel counts if its centre, taken back through the card's crop and resize, is in the object.
     Raises InputError for an image that cannot be read, and for boxes or a mask that do not fit it.
     """
     size = images.load_rgb(path).size
@@ -138,10 +138,10 @@ def in_view(objects: Objects, classifier: Classifier, path: Path, label: int) ->
 
 
 def read_boxes(file: str | os.PathLike[str], root: str | os.PathLike[str]) -> Boxes:
-    """The boxes that a file, as `read_annotations` takes it, has of the images below `root`.
+    """The boxes of the images below `root` in a file that `read_annotations` reads.
 
     The names of images are relative to `root` or to the folder of the file. Edges are in pixels of the
-    upright image: (0, 0, 2, 1) are its first two.
+    upright image: (0, 0, 2, 1) covers its first two.
     Raises InputError as `read_annotations` does, and if none of the images is below `root`.
     """
     file, root = Path(file), Path(root)
@@ -163,7 +163,7 @@ def read_boxes(file: str | os.PathLike[str], root: str | os.PathLike[str]) -> Bo
 
 
 def read_masks(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> Masks:
-    """The masks of the images below `root`: `folder/cat/1.png` is that of `root/cat/1.jpg`.
+    """The masks of the images below `root`: `folder/cat/1.png` belongs to `root/cat/1.jpg`.
 
     Raises InputError if there is no such folder.
     """
@@ -173,7 +173,7 @@ def read_masks(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> 
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # which, unlike resolve(), leaves links alone
+    return Path(os.path.abspath(path))  # unlike resolve(), it does not follow links
 
 
 def _place(name: str, file: Path, root: Path) -> Path | None:
@@ -186,7 +186,7 @@ def _place(name: str, file: Path, root: Path) -> Path | None:
 
 
 def _read_mask(file: Path) -> np.ndarray:
-    """(H, W) bool: which pixels are not zero: of a palette the index, of several channels any but opacity."""
+    """(H, W) bool: which pixels are not zero, in their palette index or in any channel but opacity."""
     try:
         with Image.open(file) as mask:
             values = np.asarray(mask.convert(mask.mode[:-1]) if mask.mode in ("LA", "RGBA") else mask)

@@ -18,7 +18,7 @@ from .scoring import ScoreRow
 from .settings import CURVES, Settings
 from .summary import box_plot, curve_plot, summarise, write_tables
 
-WAIT = timedelta(days=30)  # of a process that is done, for the others
+WAIT = timedelta(days=30)  # how long a process that is done waits for the others
 
 
 def run(
@@ -30,10 +30,10 @@ def run(
     batch_size: int = BATCH_SIZE,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """`compare`, then summary.json, rows.parquet and a plot a metric in `folder`; returns the summary.
+    """`compare`, then summary.json, rows.parquet and a plot per metric in `folder`; returns the summary.
 
     Under `accelerate launch` or torchrun the processes share the samples, and the first one writes the
-    tables when all are done; it must see the files of the others. Raises InputError as `compare` does.
+    tables when all are done; it must be able to see the others' files. Raises InputError as `compare` does.
     """
     folder, share = Path(folder), (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     tasks: dict[str, TaskID] = {}
@@ -59,6 +59,6 @@ def run(
 
 
 def _chance(rows: list[ScoreRow], metric: str) -> float | None:
-    """The mean score of a map that says nothing, if the metric has one."""
+    """The mean score of an uninformative map, if the metric has one."""
     chances = [row["chance"] for row in rows if row["metric"] == metric and "chance" in row]
     return statistics.fmean(chances) if chances else None

@@ -1,4 +1,4 @@
-"""Which images a comparison is made on."""
+"""The images that a comparison is made on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..outputs import Outputs
 from .accuracy import BATCH_SIZE, labelled_files, logits_of
 from .objects import Boxes, Objects
 
-CONFIDENT = 0.5  # probability of an image's class, above which it is used
+CONFIDENT = 0.5  # an image is used if the probability of its class is above this
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image or, of a grid, several, each with its class."""
+    """One image, or the several of a grid, each with its class."""
 
     paths: list[Path]
     targets: Tensor  # (T,)
@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Pool:
-    """Images to draw from, with their classes and what the network makes of them."""
+    """Images to draw from, with their classes and the network's answers."""
 
     paths: list[Path]
     truth: Tensor  # (M,)
@@ -41,7 +41,7 @@ class Pool:
     def of(
         classifier: Classifier, paths: list[Path], labels: list[int], *, batch_size: int = BATCH_SIZE
     ) -> Pool:
-        """Raises InputError if an image cannot be read."""
+        """Run the network on these images. Raises InputError if one cannot be read."""
         logits, truth = logits_of(classifier, paths, labels, batch_size=batch_size)
         return Pool(paths, truth, logits, classifier.outputs)
 
@@ -54,7 +54,7 @@ class Pool:
     def singles(
         self, count: int, seed: int, fits: Callable[[Sample], bool] = lambda sample: True
     ) -> list[Sample]:
-        """Images that the network is right and confident about, and that fit, in an order of the seed.
+        """Images that the network classifies correctly and confidently, and that fit, in the seed's order.
 
         Raises InputError if there are not enough.
         """
@@ -79,7 +79,7 @@ class Pool:
 def energy_pool(
     classifier: Classifier, objects: Objects, root: str | Path, *, batch_size: int = BATCH_SIZE
 ) -> Pool:
-    """The images that have objects: with the classes of labelled boxes, else with that of their folder.
+    """The images that have objects, with the classes of labelled boxes, or else of their folders.
 
     Raises InputError if there are none.
     """

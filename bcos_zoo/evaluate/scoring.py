@@ -1,4 +1,4 @@
-"""What one explainer scores on one sample, by one metric."""
+"""The score of one explainer on one sample by one metric."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .objects import Objects, in_view
 from .samples import Sample
 from .settings import Settings
 
-STEPS = 64  # of a deletion curve
-OF_PROBABILITIES = ("rise", "lime")  # the explainers that look at the class's probability
+STEPS = 64  # on a deletion curve
+OF_PROBABILITIES = ("rise", "lime")  # the explainers that look at the probability of a class
 ScoreRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """The scores of explanations of one network. objects: of the metric energy."""
+    """The scores of one network's explanations. objects: for the metric "energy"."""
 
     classifier: Classifier
     settings: Settings
@@ -43,7 +43,7 @@ class Scorer:
         outputs = self.classifier.outputs
         if not outputs.single(model.num_classes):
             return model
-        twin = copy.deepcopy(model)  # hooks on the caller's would be seen by others
+        twin = copy.deepcopy(model)  # hooks on the caller's network would affect others
         twin.register_forward_hook(lambda module, given, logits: outputs.class_logits(logits))
         return twin
 
@@ -70,11 +70,11 @@ class Scorer:
 
     def mask(self, sample: Sample) -> Tensor:
         """(H, W) bool: where the object of the sample's one image is, as the network sees it."""
-        assert self.objects is not None  # `Settings` has asked for them
+        assert self.objects is not None  # `Settings` has made sure of them
         return in_view(self.objects, self.classifier, sample.paths[0], int(sample.targets[0]))
 
     def rows(self, sample: Sample, explainer: str, metric: str) -> list[ScoreRow]:
-        """One row a target: its score and, with some metrics, more. chance: the score of a constant map."""
+        """One row per target: its score and, with some metrics, more. chance: the score of a constant map."""
         device = self.classifier.device
         images = torch.cat([self.classifier.preprocess(path) for path in sample.paths]).to(device)
         targets = sample.targets.to(device)
@@ -137,14 +137,14 @@ class Scorer:
         return scores
 
     def _most(self, usual: int) -> int:
-        """How many images are explained at once, where it is `usual` unless less memory is asked for."""
+        """How many images to explain at once: `usual`, or fewer if the batch size asks for less memory."""
         return min(usual, self.batch_size)
 
     def _maps(self, x: Tensor, targets: Tensor, explainer: str) -> Tensor:
-        """(N, T, H, W): what each image of x (N, 3, H, W) owes to each of its targets (N, T)."""
+        """(N, T, H, W): the map of each image in x (N, 3, H, W) for each of its targets (N, T)."""
         if explainer == "inherent":
             return self._explained(x, targets).contributions
-        batch, seed = self._most(self.settings.grid**2), self.settings.seed  # as many variants of one image
+        batch, seed = self._most(self.settings.grid**2), self.settings.seed  # that many variants of one image
         more = {"output": self.classifier.outputs.kind} if explainer in OF_PROBABILITIES else {}
         return attribute(self.network, x, targets, explainer, batch=batch, seed=seed, **more)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import InputError, closest
 from ..posthoc import EXPLAINERS
 
-# Along which pixels go or come, the most important first, or the least.
+# Curves along which pixels are removed or added, the most or the least important first.
 CURVES = ("deletion", "deletion-least", "insertion", "insertion-least")
 METRICS = ("localisation", "energy", *CURVES, "sparseness", "stability", "completeness")
 
@@ -18,18 +18,18 @@ METRICS = ("localisation", "energy", *CURVES, "sparseness", "stability", "comple
 class Settings:
     """What a comparison does. The samples are grids for localisation, single images for all else.
 
-    stride: explains a grid through windows of the network's size at this distance, in pixels, for networks
-    that take no other size or, as ViTs, have learnt positions of one size only.
-    boxes, masks: where the objects of "energy" are, as `read_boxes` and `read_masks` take them; one of both.
-    Raises InputError for what is not known, or does not go together.
+    stride: explain a grid through windows of the network's size at this distance, in pixels; for networks
+    that take no other size or, like ViTs, have learnt positions for one size only.
+    boxes, masks: where the objects for "energy" are, as `read_boxes` and `read_masks` take them; one of the
+    two. Raises InputError for unknown values, and for values that do not go together.
     """
 
     explainers: tuple[str, ...] = EXPLAINERS
     metrics: tuple[str, ...] = ("localisation",)
     grid: int = 3
     samples: int = 250
-    fewer: dict[str, int] = field(default_factory=dict)  # samples of single explainers, for the slow ones
-    smooth: int = 1  # pixels, of localisation; published: 15 for ImageNet, 1 for CIFAR-10
+    fewer: dict[str, int] = field(default_factory=dict)  # explainer -> samples, for slow explainers
+    smooth: int = 1  # pixels, for localisation; published: 15 for ImageNet, 1 for CIFAR-10
     seed: int = 42
     stride: int | None = None
     boxes: Path | None = None

@@ -23,7 +23,7 @@ LESS_IS_BETTER = frozenset({"deletion", "insertion-least", "stability", "complet
 def summarise(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
     """For each metric and explainer: samples, maps, mean and percentiles of the scores; best median first.
 
-    "chance" is the mean score of a map that says nothing, where the rows have one.
+    "chance" is the mean score of an uninformative map, if the rows have one.
     """
     groups: dict[tuple[str, str], list[ScoreRow]] = {}
     for row in rows:
@@ -40,20 +40,20 @@ def summarise(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
 
     def rank(line: dict[str, Any]) -> tuple[str, bool, float]:
         median = line["p50"] if line["metric"] in LESS_IS_BETTER else -line["p50"]
-        return line["metric"], math.isnan(median), median  # what has no score is never first
+        return line["metric"], math.isnan(median), median  # without a score, never first
 
     return sorted(table, key=rank)
 
 
 def _percentiles(scores: list[float]) -> np.ndarray:
-    """As numpy's, also where scores are infinite: the stability of a map of zeros may be."""
+    """Like numpy's, but also with infinite scores: the stability of a map of zeros may be infinite."""
     with np.errstate(invalid="ignore"):
         between = np.percentile(scores, PERCENTILES)
     return np.where(np.isnan(between), np.percentile(scores, PERCENTILES, method="higher"), between)
 
 
 def for_json(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A summary with null for what is infinite: JSON has no number for it."""
+    """A summary with null for infinite values, which JSON cannot write."""
     return [
         {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         for line in summary
@@ -78,7 +78,7 @@ def box_plot(
 ) -> Path:
     """Scores of each explainer as boxes (quartiles; whiskers at 5 and 95 %), best median first.
 
-    chance: the score of a map that says nothing, drawn as a line. path: .png, .svg or .pdf.
+    chance: the score of an uninformative map, drawn as a line. path: .png, .svg or .pdf.
     Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
     lines = [line for line in summarise(rows) if line["metric"] == metric]
@@ -112,7 +112,7 @@ def box_plot(
 
 
 def curve_plot(rows: list[ScoreRow], path: str | Path, *, metric: str = "deletion") -> Path:
-    """The target's probability as pixels go or come, along one of CURVES: of each explainer, the mean.
+    """The target's probability as pixels are removed or added, along one of CURVES: each explainer's mean.
 
     path: .png, .svg or .pdf. Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
