@@ -35,7 +35,7 @@ class Objects(Protocol):
         """Whether anything is known about that image."""
 
     def inside(self, path: Path, label: str, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
-        """(H, W) bool: which points of the picture, at columns (W,) and rows (H,), an object of a class covers.
+        """(H, W) bool: which points of the picture, at columns (W,) and rows (H,), a class's objects cover.
 
         Raises InputError for objects that do not fit a picture of that size.
         """

@@ -13,11 +13,11 @@ from ..outputs import Outputs
 from ..weights.config_json import Training
 from ..weights.manifest import Checkpoint, Metric
 
-DATASETS = {"ImageNet-1k": "imagenet-1k", "CIFAR-10": "cifar10"}  # the Hub's name, by how ours begins
-HUB_DATA = "hfds/"  # timm's, before the name of a data set on the Hub
+DATASETS = {"ImageNet-1k": "imagenet-1k", "CIFAR-10": "cifar10"}  # the start of our name -> the Hub's name
+HUB_DATA = "hfds/"  # timm's prefix for the name of a data set on the Hub
 PAPERS = "arXiv:2205.10268, arXiv:2306.10898"
 
-# Of https://huggingface.co/docs/hub/repositories-licenses; the client has no list of them.
+# From https://huggingface.co/docs/hub/repositories-licenses; the Hub's client has no list of them.
 IDENTIFIERS = frozenset(
     "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 "
     "bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda "
@@ -39,11 +39,11 @@ class Facts:
     model: Any
     repo: str  # organisation/name
     version: str  # of bcos_zoo
-    outputs: Outputs | None  # None of an embedding
-    record: Checkpoint | None  # of the manifest, if the weights are its own
-    base: Checkpoint | None  # the one they were trained on from, if they are not
-    training: Training | None  # if a run of ours made them
-    resize: int  # pixels: the shorter side ahead of the crop
+    outputs: Outputs | None  # None for an embedding
+    record: Checkpoint | None  # in the manifest, if the weights are the checkpoint's own
+    base: Checkpoint | None  # the checkpoint they were trained on from, if they are not
+    training: Training | None  # if a run of bcos_zoo made them
+    resize: int  # pixels: the shorter side before the crop
     explained: bool  # whether there is an exact explanation
     picture: str | None  # what explanation.png shows; None if there is none
     reason: str | None  # why there is none
@@ -54,7 +54,7 @@ class Facts:
 
     @property
     def began(self) -> str:
-        """The name of what the weights were trained on from, or are; "" if of nothing that is known."""
+        """The name of the checkpoint that the weights are or were trained on from; "" if none is known."""
         name = self.training.base if self.training else self.model.pretrained_from
         return name or ""
 
@@ -73,7 +73,7 @@ class Facts:
 
 
 def licence(facts: Facts) -> str | None:
-    """The SPDX identifier of the weights, of those they were trained on from if not of themselves."""
+    """The SPDX identifier of the weights' licence, or else of those that they were trained on from."""
     if record := facts.record or facts.base:
         return record.licence.weights
     card = facts.model.pretrained_cfg
@@ -81,7 +81,7 @@ def licence(facts: Facts) -> str | None:
 
 
 def make(facts: Facts) -> ModelCard:
-    """The card. What is not known stands in it as unknown."""
+    """The card. What is not known is called unknown in it."""
     began, metrics = facts.began, facts.metrics
     data = ModelCardData(
         **_licence_entries(facts),
@@ -98,7 +98,7 @@ def make(facts: Facts) -> ModelCard:
 
 
 def _licence_entries(facts: Facts) -> dict[str, Any]:
-    """The entries of the licence: an identifier of the Hub's, or "other" with a name and a link."""
+    """The metadata of the licence: one of the Hub's identifiers, or "other" with a name and a link."""
     text = licence(facts) or "unknown"
     if text.lower() in IDENTIFIERS:
         return {"license": text.lower()}
@@ -113,14 +113,14 @@ def _licence_entries(facts: Facts) -> dict[str, Any]:
 
 
 def _datasets(facts: Facts) -> list[str]:
-    """The Hub's names of the data that the weights were trained on."""
+    """The Hub's names for the data sets that the weights were trained on."""
     record = facts.record or facts.base
     named = {metric.dataset for metric in record.metrics} if record else set()
     if record and record.classes.labels == "imagenet-1k":
         named.add("ImageNet-1k")
     if facts.training and (facts.training.data or "").startswith(HUB_DATA):
         return [(facts.training.data or "").removeprefix(HUB_DATA)]
-    if facts.training:  # of their own, with names that the Hub does not know
+    if facts.training:  # trained on data of the user's, which the Hub has no name for
         return []
     return sorted({hub for one in named for ours, hub in DATASETS.items() if one.startswith(ours)})
 
@@ -142,7 +142,7 @@ def _result(metric: Metric, record: Checkpoint | None) -> EvalResult:
 
 
 def _kind(metric: Metric) -> str:
-    """The Hub's name of what is measured."""
+    """The Hub's name for what is measured."""
     return {"f1": "f1", "map": "mean_average_precision"}.get(metric.name, "accuracy")
 
 
@@ -224,7 +224,7 @@ def _introduction(facts: Facts) -> Iterator[str]:
 
 def _meaning(facts: Facts) -> str:
     outputs = facts.outputs
-    assert outputs is not None  # of an embedding nothing is asked
+    assert outputs is not None  # this is not called for an embedding
     if outputs.single(facts.model.num_classes):
         first, second = outputs.class_names
         return f"one logit; its sigmoid is the probability of {second}, and 1 less that of {first}"

@@ -1,6 +1,6 @@
 """Networks as folders that the Hugging Face Hub takes, and on the Hub itself.
 
-A folder gets its name, or is uploaded, only after it was loaded again and gave the same network.
+A folder gets its name, or is uploaded, only after it has been loaded again and gave the same network.
 """
 
 from __future__ import annotations
@@ -35,18 +35,17 @@ def export(
 ) -> Path:
     """Write a network as a folder that `timm.create_model("local-dir:FOLDER")` and `bcos_zoo.load` take.
 
-    source: a Classifier, of a network of your own too, or a name that `bcos_zoo.load` takes; an embedding is
-    given by name. It is left as it is.
-    folder: its parents are created. What it holds besides the files written is kept, if `force` allows it.
-    sample: the photograph to explain in the card; unless given, of the folder of a run the validation image
-    that its own card shows, else a cat.
-    force: write into a folder that is not empty.
+    source: a Classifier, also of a network of your own, or a name that `bcos_zoo.load` takes; an embedding is
+    given by name. The source is not changed.
+    folder: created with its parents. force: write into it even if it is not empty, and keep its other files.
+    sample: the photograph to explain in the card; by default, for the folder of a run, the validation image
+    in the run's own card, otherwise a cat.
 
     Returns the folder, with model.safetensors, config.json, README.md and, unless the network has no exact
     explanation of a photograph, explanation.png.
-    Raises InputError for a network that has no place in such a folder, for an unreadable sample and for a
-    folder that is not empty or cannot be written; WeightsError if what was written does not give the same
-    network, with the same bits, and as `bcos_zoo.load` does. Nothing is left then.
+    Raises InputError for a network that such a folder cannot hold, for an unreadable sample and for a folder
+    that is not empty or cannot be written; WeightsError if what was written does not give the same network,
+    bit for bit, and as `bcos_zoo.load` does. Nothing is left behind then.
     """
     target = Path(folder)
     if target.exists() and not target.is_dir():
@@ -70,13 +69,13 @@ def push_to_hub(
     create_pr: bool = False,
     sample: ImageLike | None = None,
 ) -> str:
-    """Put a network on the Hugging Face Hub, in one commit; the repository is created if there is none.
+    """Put a network on the Hugging Face Hub in one commit, and create the repository if it does not exist.
 
     source, sample: as in `export`. repo_id: "organisation/name".
-    private: of a new repository. token: the one that is logged in unless given.
-    revision: the branch; it is created if there is none. create_pr: ask its owner instead of committing.
+    private: whether a new repository is private. token: by default that of the logged-in account.
+    revision: the branch; created if it does not exist. create_pr: open a pull request instead of committing.
 
-    Returns the url to look at. Then `timm.create_model("hf-hub:organisation/name", pretrained=True)` and
+    Returns the URL to look at. Then `timm.create_model("hf-hub:organisation/name", pretrained=True)` and
     `bcos_zoo.load("hf-hub:organisation/name@revision")` load it.
     Raises InputError and WeightsError as `export` does; WeightsError if the Hub refuses, and if a repository
     is public that should be private. No token shows in what is raised.
@@ -109,11 +108,11 @@ def push_to_hub(
             )
         except WeightsError:
             raise
-        except Exception as error:  # those of the client, and of what is beneath it, have no common base
+        except Exception as error:  # those of the client, and of what it uses, have no common base
             raise WeightsError(
                 f"cannot push to {repo_id} ({config_json.why(error, token)}); see that the token may write "
                 "there"
-            ) from None  # the client's own traceback could show what ours hides
+            ) from None  # the client's traceback could show the token
     if create_pr:
         return str(commit.pr_url)
     return str(repo) + (f"/tree/{quote(revision, safe='')}" if revision else "")
@@ -121,10 +120,10 @@ def push_to_hub(
 
 @contextmanager
 def _placing(folder: Path) -> Iterator[Path]:
-    """A folder to fill in the block; when that ends well, its files are in `folder`, else nothing is left.
+    """A folder to fill in the block; if that succeeds, its files are then in `folder`, else nothing is left.
 
-    It stands beside `folder` and takes its name. Where `folder` is there, it stands inside, and the files are
-    exchanged: `folder` may be a mount, or where the process is. Files of other names stay.
+    It is made beside `folder` and then renamed to it. If `folder` exists, it is made inside, and the files
+    are exchanged: `folder` may be a mount, or the working directory. Files with other names stay.
     """
     inside = folder.is_dir()
     missing = [parent for parent in folder.parents if not parent.exists()]
@@ -143,7 +142,7 @@ def _placing(folder: Path) -> Iterator[Path]:
 
 
 def _exchange(staged: Path, folder: Path) -> None:
-    """Move the staged files into the folder, in the place of all that an earlier export wrote there."""
+    """Move the staged files into the folder, replacing everything that an earlier export wrote there."""
     new, old = list(staged.iterdir()), staged / "old"
     old.mkdir()
     placed = []

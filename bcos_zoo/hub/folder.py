@@ -1,6 +1,6 @@
 """A network as a folder in the form of the Hugging Face Hub: weights, timm's config.json, card and picture.
 
-`prepare` looks at all that can be wrong, `write` fills a folder and loads it again: it must give the same
+`prepare` checks all that can be wrong; `write` fills a folder and loads it again, which must give the same
 network to the last bit.
 """
 
@@ -41,21 +41,21 @@ SAMPLE = manifest.PACKAGE / "samples" / "chelsea.jpg"
 WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", config_json.NAME, "README.md", "explanation.png"
 FILES = {WEIGHTS, CONFIG, CARD, PICTURE}
 VALIDATION = "A validation image"
-OWN_SAMPLE = "card-sample.png"  # in the folder of a run, and never uploaded: the photograph of its card
-FROM_MODEL = {"num_classes", "global_pool", "in_chans", "img_size"}  # timm writes them as they are now
+OWN_SAMPLE = "card-sample.png"  # the photograph of a run's card, in the run's folder; never uploaded
+FROM_MODEL = {"num_classes", "global_pool", "in_chans", "img_size"}  # timm writes their current values
 
 
 @dataclass(frozen=True)
 class ExportedNetwork:
-    """What is written, on the CPU and apart from the caller's, and what it gives for one image."""
+    """What is written, on the CPU and separate from the caller's network, and what it gives for one image."""
 
     classifier: Classifier
     embedding: bool
-    record: manifest.Checkpoint | None  # if the weights are its own
-    base: manifest.Checkpoint | None  # the one they were trained on from, if they are not
-    training: config_json.Training | None  # if a run of ours gave it its weights
-    photograph: Image.Image | None  # None if the network takes no photograph
-    shown: str  # what the photograph is, for the card
+    record: manifest.Checkpoint | None  # if the weights are the checkpoint's own
+    base: manifest.Checkpoint | None  # the checkpoint they were trained on from, if they are not
+    training: config_json.Training | None  # if a run of bcos_zoo made the weights
+    photograph: Image.Image | None  # None if the network takes no photographs
+    shown: str  # what the card says the photograph is
     x: Tensor  # (1, K, H, W)
     logits: Tensor
     explanation: Explanation | None
@@ -72,7 +72,7 @@ class ExportedNetwork:
 
     @property
     def began(self) -> str | None:
-        """The name of what it was trained on from, or is."""
+        """The name of the checkpoint that it is or was trained on from."""
         name: str | None = self.training.base if self.training else self.model.pretrained_from
         return name
 
@@ -85,12 +85,12 @@ def prepare(
     training: config_json.Training | None = None,
     ended: bool = True,
 ) -> ExportedNetwork:
-    """Look at all that can be wrong before anything is written.
+    """Check all that can be wrong before anything is written.
 
-    sample: the photograph of the card; unless given, that of a run whose folder is named, else a cat. shown:
-    what the card calls a given one.
-    training: the run that gave a Classifier its weights; a name's own config.json says it. ended: False while
-    that run goes on, and its weights change: then there is no picture.
+    sample: the photograph of the card; by default that of the run whose folder is named, else a cat. shown:
+    what the card calls a photograph that is given.
+    training: the run that made a Classifier's weights; for a name, its config.json says so. ended: False
+    while that run goes on and the weights change: then there is no picture.
     """
     if not isinstance(source, (Classifier, str)):
         raise InputError(
@@ -148,7 +148,7 @@ def prepare(
 
 
 def _own_sample(name: str) -> Path | None:
-    """The photograph that a run left in its folder; of a repository none."""
+    """The photograph that a run left in its folder; None for a repository."""
     scheme, _, place = name.partition(":")
     path = Path(place, OWN_SAMPLE)
     return path if scheme == "local-dir" and path.is_file() else None
@@ -164,7 +164,7 @@ def _embedding(name: str) -> Classifier:
 
 
 def check(model: Network) -> None:
-    """Raise InputError for a network that a config.json cannot make again."""
+    """Raise InputError for a network that a config.json cannot rebuild."""
     model = cast(Network, unwrapped(model))
     architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
     if architecture not in zoo.list_models() or not hasattr(model, "build_arguments"):
@@ -192,22 +192,22 @@ def check(model: Network) -> None:
 
 
 def on_cpu(model: Network) -> Network:
-    """A copy as it will be when it is loaded: in eval mode, its tensors in the usual order."""
+    """A copy as it will be when loaded: in eval mode, its tensors in the usual memory order."""
     twin = copy.deepcopy(cast(Network, unwrapped(model))).cpu().eval()
     for tensor in (*twin.parameters(), *twin.buffers()):
-        # Not contiguous(): it leaves a 1x1 kernel the strides of channels_last, which rounds otherwise.
+        # Not contiguous(): that leaves a 1x1 kernel with channels_last strides, which round differently.
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return twin
 
 
 def _known(model: Network, unchanged: bool) -> tuple[manifest.Checkpoint | None, manifest.Checkpoint | None]:
-    """The checkpoint that the weights are, and the one that they began as."""
+    """The checkpoint that the weights are, and the one that they were trained on from; either may be None."""
     record = manifest.load().get(model.pretrained_from or "")
     if record is None or unchanged:
         return record, None
     try:
         original: Network = zoo.create_model(record.name, pretrained=True)
-    except WeightsError:  # its file has gone since
+    except WeightsError:  # its file is gone by now
         return None, record
     pools = {get_model_args(one).get("global_pool") for one in (model, original)}
     same = _arguments(model) == _arguments(original) and len(pools) == 1
@@ -217,12 +217,12 @@ def _known(model: Network, unchanged: bool) -> tuple[manifest.Checkpoint | None,
 
 
 def _arguments(model: Network) -> dict[str, Any]:
-    """What config.json says of the architecture, beside what the network says as it is now."""
+    """What config.json says about the architecture, besides what timm takes from the network itself."""
     return {k: v for k, v in model.build_arguments.items() if k not in FROM_MODEL and "drop_" not in k}
 
 
 def write(network: ExportedNetwork, folder: Path, repo: str | None = None) -> None:
-    """All files of a network, and the proof that they give it back. repo: where it goes, if that is known."""
+    """Write all files of a network, and verify that they give it back. repo: where it goes, if known."""
     model, classifier = network.model, network.classifier
     repo = repo or f"ORGANISATION/{network.record.name if network.record else network.architecture}"
     header = {"name": network.record.name} if network.record else {}
@@ -267,10 +267,10 @@ def _write_config(network: ExportedNetwork, path: Path) -> int:
     encoding = {1: "grey", 3: "rgb"}.get(model.in_chans, f"{model.in_chans} channels")
     if any(isinstance(module, Encode) for module in model.modules()):
         encoding += "+inverse"
-    card: dict[str, Any] = {"label_names": None}  # they stand beside it
+    card: dict[str, Any] = {"label_names": None}  # the names are in config.json itself
     if not network.record:
         card["tag"] = None
-    if not network.began:  # the card is that of the architecture's checkpoint, and these are its
+    if not network.began:  # these are of the architecture's checkpoint, whose card it has
         card |= dict(license=None, origin_url=None, paper_ids=None)
     said = {} if network.embedding else config_json.described(network.classifier.outputs, model.num_classes)
     ours = {"outputs": "embedding"} | said.pop(config_json.OURS, {})
@@ -282,7 +282,7 @@ def _write_config(network: ExportedNetwork, path: Path) -> int:
     }
     if network.training:
         ours["training"] = asdict(network.training)
-    # One mean and std for each channel, as in Classifier; timm would warn of the three of a grey network.
+    # One mean and std per channel, as in Classifier; timm would warn about three for a grey network.
     data = {key: config[key][: model.in_chans] for key in ("mean", "std")}
     data = {key: value if len(value) == model.in_chans else value[:1] for key, value in data.items()}
     with replacing(path) as temporary:
@@ -297,10 +297,10 @@ def _write_config(network: ExportedNetwork, path: Path) -> int:
 
 
 def write_timm_config(model: Network, path: Path, **said: Any) -> None:
-    """timm's config.json, as transformers takes it too. said: as `save_config_for_hf`.
+    """Write timm's config.json in a form that transformers takes too. said: as for `save_config_for_hf`.
 
-    The number of classes stands at its top. timm repeats it among the arguments, and transformers, which
-    gives both to `timm.create_model`, would give it twice.
+    The number of classes is at its top level. timm repeats it among the arguments, but transformers, which
+    passes both to `timm.create_model`, would then pass it twice.
     """
     save_config_for_hf(model, str(path), **said)
     document = json.loads(path.read_text(encoding="utf-8"))
@@ -310,13 +310,13 @@ def write_timm_config(model: Network, path: Path, **said: Any) -> None:
 
 
 def _verify(network: ExportedNetwork, folder: Path) -> None:
-    """Raise WeightsError, with all that differs, unless the folder gives the same network."""
+    """Raise WeightsError, listing all differences, unless the folder gives the same network."""
     name, own = f"local-dir:{folder}", network.classifier
     try:
         model: Network = timm.create_model(name, pretrained=True).eval()
         source = config_json.read(name)
         settings = None if source.embedding else of_source(model, source)
-    except Exception as error:  # timm's and the readers' have no common base
+    except Exception as error:  # exceptions of timm and the readers have no common base
         raise WeightsError(
             f"the folder written does not load ({config_json.why(error)}); nothing was kept"
         ) from error
@@ -345,7 +345,7 @@ def _verify(network: ExportedNetwork, folder: Path) -> None:
 
 
 def _differences(own: dict[str, Tensor], theirs: dict[str, Tensor]) -> list[str]:
-    """Names of the tensors that differ, or that only one has; five of them, and how many more."""
+    """Names of up to five tensors that differ or that only one side has, and how many more there are."""
     wrong = [key for key in own if key not in theirs or not torch.equal(own[key], theirs[key])]
     wrong += [key for key in theirs if key not in own]
     return wrong[:5] + ([f"{len(wrong) - 5} more tensors"] if wrong[5:] else [])

@@ -1,4 +1,4 @@
-"""From image file to picture, hop by hop; the command line and the web page compose the same functions."""
+"""From image file to picture, step by step; the command line and the web page compose the same functions."""
 
 from .batch import Answer, explain_files, predict_files
 from .paths import picture_paths, save_picture

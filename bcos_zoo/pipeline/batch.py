@@ -35,11 +35,11 @@ from .single import ImageExplained, check_targets, explain_several, rows_of, she
 
 @dataclass(frozen=True)
 class Answer:
-    """What `explain_files` says of one file. picture: what was written, one file of several answers too."""
+    """What `explain_files` says about one file. picture: the file written, which answers may share."""
 
     picture: Path
     targets: list[str]
-    values: list[float]  # of the targets: logits, or activations; none of a clip, whose frames differ
+    values: list[float]  # of the targets: logits or activations; empty for a clip, whose frames differ
     completeness_gap: float
     predictions: list[Prediction]
 
@@ -73,8 +73,8 @@ def explain_files(
     """Explain each file and write what is ordered, or say why not: one bad file does not stop the others.
 
     model: the name that bundles and pages give the network. batch_size: how many images are explained at
-    once; of a clip, it is one frame. With a shared scale each image is explained
-    twice: once for the scale, once for its picture, so that not all explanations are held at once.
+    once; clips are explained frame by frame. With a shared scale each image is explained twice: once for the
+    scale, once for its picture, so that not all explanations are in memory at once.
     """
     options = options or RenderOptions()
     check_targets(classifier, list(options.contrast) if options.contrast else targets, options.unit)
@@ -130,7 +130,7 @@ def _clip(
 def _shared_scale(
     classifier: Classifier, sources: Sequence[Path], targets: Targets, options: RenderOptions, batch_size: int
 ) -> panels.Scale | None:
-    """The scale of all images that can be read; those that cannot are reported when they are drawn."""
+    """The scale over all images that can be read; unreadable ones are reported when they are drawn."""
     scales = []
     for some in batched((source for source in sources if not clips.is_clip(source)), batch_size):
         for one in explain_several(classifier, some, targets, options):
@@ -148,7 +148,7 @@ def _write(
     model: str,
 ) -> Path:
     if options.format == "bundle":
-        assert isinstance(one.source, (str, Path))  # of `explain_files`
+        assert isinstance(one.source, (str, Path))  # `explain_files` gives no others
         name = zoo.resolve(model)
         name = name if name.startswith(ELSEWHERE) else zoo.find_checkpoint(name).name
         return bundle.write(path, classifier, one.source, one.explanation, model=name)
@@ -173,7 +173,7 @@ def _together(
     model: str,
     batch_size: int,
 ) -> Iterator[tuple[Path, Answer | InputError]]:
-    """One file of all images. Kept of each are small pictures only, so that there may be many."""
+    """One file for all images. Only small pictures of each are kept, so that there may be many."""
     if options.picture == "sheet" and len(sources) > MOST_IN_A_SHEET:
         raise InputError(
             f"{len(sources)} images came for one sheet; at most {MOST_IN_A_SHEET} fit: give fewer, or take "
@@ -207,7 +207,7 @@ def _together(
         written = attempt(path, partial(save_bytes, page, path))
     elif rows:
         written = attempt(path, partial(save_sheet, rows, path))
-    if isinstance(written, InputError):  # then there is an answer of no image; the earlier errors are told
+    if isinstance(written, InputError):  # then no image has an answer; earlier errors are still reported
         answers = [*errors, (path, written)]
     yield from answers
 
@@ -215,7 +215,7 @@ def _together(
 def _images_alone(
     classifier: Classifier, sources: Sequence[Path], targets: Targets, options: RenderOptions, path: Path
 ) -> Iterator[ImageExplained | InputError]:
-    """`explain_several`, of images that may have clips among them, which have no place in one file."""
+    """`explain_several` on sources that may include clips, which are refused: one file cannot hold them."""
     images = [source for source in sources if not clips.is_clip(source)]
     explained = iter(explain_several(classifier, images, targets, options))
     for source in sources:
@@ -246,7 +246,7 @@ def _entries(one: ImageExplained, scale: panels.Scale | None, kind: str) -> Iter
 
 
 def _heading(model: str) -> html.Heading:
-    """What the manifest says of a network; of one from elsewhere, its name."""
+    """What the manifest says about a network; for a network from elsewhere, its name."""
     if not model or zoo.resolve(model).startswith(ELSEWHERE):
         return html.Heading(model or "network")
     record = zoo.find_checkpoint(model)

@@ -1,7 +1,7 @@
-"""An explanation as evidence: one file that holds it with its origins, and the recomputation that proves it.
+"""An explanation as evidence: a file that holds it with its origins, and the recomputation that verifies it.
 
-A bundle is a zip file of `metadata.json` and one `.npy` file an array, which `numpy.load` reads as well. The
-same explanation gives the same bytes, whatever the day.
+A bundle is a zip file of `metadata.json` and one `.npy` file per array, which `numpy.load` reads as well. The
+same explanation always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from ..weights import checksums, state_dicts
 FORMAT, VERSION = "bcos_zoo explanation bundle", 1
 ENDINGS = (".zip", ".npz")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-TOLERANCE = 1e-3  # of the largest absolute value of an array: float32 on another machine stays below
-GAP = 1e-3  # of the sum of the absolute contributions, as `bcos_zoo.explain` warns at
-MOST_BYTES = 1 << 30  # of all arrays together
-# The settings that timm's transform is made of; what else a later timm says of a network is no difference.
+TOLERANCE = 1e-3  # of an array's largest absolute value: float32 on another machine differs by less
+GAP = 1e-3  # of the sum of the absolute contributions, where `bcos_zoo.explain` warns
+MOST_BYTES = 1 << 30  # in all arrays together
+# The settings that timm's transform is made from; other entries of a later timm do not count.
 CARD = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of all that is in a bundle
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the date of every file in a bundle
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle holds: what is said of the explanation, and its arrays."""
+    """What a bundle holds: the metadata of an explanation, and its arrays."""
 
     metadata: dict[str, Any]
     arrays: dict[str, np.ndarray]
@@ -73,10 +73,10 @@ def write(
 ) -> Path:
     """Write the explanation of one image file as a bundle, whole or not at all; returns its path.
 
-    image: the file that was explained. model: the name that `bcos_zoo.load` made the classifier of.
-    Raises InputError for another ending than .zip or .npz, an unreadable image, an explanation that is not of
-    one image, is no explanation of this classifier's classes or is in half precision, in which no two
-    machines agree, and for a place that cannot be written.
+    image: the file that was explained. model: the name from which `bcos_zoo.load` made the classifier.
+    Raises InputError for another ending than .zip or .npz, an unreadable image, a path that cannot be
+    written, and an explanation that is not of one image, not of this classifier's classes or in half
+    precision, in which no two machines agree.
     """
     path = Path(path)
     if path.suffix not in ENDINGS:
@@ -127,7 +127,7 @@ def _describe(classifier: Classifier, image: Path, explanation: Explanation, mod
         "model": {"name": model, "weights_sha256": state_dicts.sha256(classifier.model.state_dict())},
         "preprocessing": _preprocessing(classifier, image),
         "dtype": _dtype(explanation),
-        "explanation": {name: getattr(explanation, name) for name in SETTINGS},  # for Explanation.load
+        "explanation": {name: getattr(explanation, name) for name in SETTINGS},  # needed by Explanation.load
         "targets": picked,
         "labels": [classifier.class_names[i] for i in picked],
         "logits": [explanation.logits[0, i].item() for i in picked],
@@ -144,9 +144,9 @@ def _image_sha256(image: Path) -> str:
 
 
 def _preprocessing(classifier: Classifier, image: Path) -> dict[str, Any]:
-    """The card's numbers, of which timm makes the transform, and the hash of what that made of the image."""
+    """The card's numbers, from which timm makes the transform, and the hash of the image it transformed."""
     card = resolve_model_data_config(classifier.model)
-    # through JSON, so that what is read back compares
+    # through JSON, so that it equals what is read back
     numbers: dict[str, Any] = json.loads(json.dumps({key: card[key] for key in CARD if key in card}))
     tensor = classifier.preprocess(image)[0].float().cpu()
     return {"card": numbers, "tensor_sha256": hashlib.sha256(_npy(tensor.numpy())).hexdigest()}
@@ -165,10 +165,10 @@ def _versions() -> dict[str, str]:
 
 
 def read(path: str | os.PathLike[str]) -> Bundle:
-    """What a bundle holds, as it stands there: `verify` says whether it is true.
+    """What a bundle says, unchecked: `verify` tells whether it is true.
 
     Nothing in it is run, and nothing is unpacked before its size is known to be allowed. Raises InputError
-    for a file that is missing, damaged, larger than a GiB inside, or no bundle of this version.
+    for a file that is missing, damaged, larger than a GiB unpacked, or not a bundle of this version.
     """
     path = Path(path)
     try:
@@ -206,7 +206,7 @@ def _read(archive: zipfile.ZipFile) -> Bundle:
 
 
 def _misfit(metadata: Mapping[str, Any]) -> str | None:
-    """The first entry that `verify` needs and is missing or of another type."""
+    """The first entry that `verify` needs and that is missing or of another type."""
     needed: dict[tuple[str, ...], type | tuple[type, ...]] = {
         ("image", "sha256"): str,
         ("model", "name"): str,
@@ -240,9 +240,10 @@ def verify(
     """Recompute a bundle from the image and the network, and say line by line whether it holds.
 
     model: what to recompute it with; by default the checkpoint of the manifest that the bundle names.
-    tolerance: how much an array may differ, relative to its largest absolute value. device: where.
-    Raises InputError for a file that is no bundle or no image, and for a bundle that names a network from
-    elsewhere, which is only fetched when `model` asks for it; UnknownModelError and WeightsError as `load`.
+    tolerance: how much an array may differ, relative to its largest absolute value. device: where to
+    recompute. Raises InputError for a file that is not a bundle or not an image, and for a bundle that names
+    a network from elsewhere, which is only fetched if `model` asks for it; UnknownModelError and WeightsError
+    as `load` does.
     """
     if not 0 <= tolerance < math.inf:
         raise InputError(f"tolerance={tolerance}: allowed are finite numbers from 0 on")
@@ -254,7 +255,7 @@ def verify(
 
 
 def _of_the_manifest(name: str, path: str | os.PathLike[str]) -> str:
-    """The checkpoint of that name: a folder of it may hold any network. Raises InputError for all others."""
+    """The checkpoint of that name, never a folder: it may hold any network. Raises InputError if none has it."""
     try:
         return zoo.find_checkpoint(name).name
     except UnknownModelError as error:
@@ -266,7 +267,7 @@ def _of_the_manifest(name: str, path: str | os.PathLike[str]) -> str:
 def check(
     bundle: Bundle, classifier: Classifier, image: Path, *, tolerance: float = TOLERANCE
 ) -> list[Check]:
-    """`verify` with a bundle that was read and a network that was loaded."""
+    """`verify` for a bundle already read and a network already loaded."""
     claim, arrays = bundle.metadata, bundle.arrays
     lines = [
         _same("image", _image_sha256(image), claim["image"]["sha256"]),
@@ -288,7 +289,7 @@ def check(
 
 
 def _versions_note(said: Mapping[str, Any]) -> Check:
-    """What else could make a difference; of itself it is no fault, and it cannot be verified."""
+    """What else could make a difference; it is no fault in itself, and cannot be verified."""
     here = _versions()
     other = [
         f"{name} {said.get(name)!s:.20}, here {here[name]}" for name in here if said.get(name) != here[name]
@@ -306,7 +307,7 @@ def _unequal(what: str, holds: bool, detail: str) -> Check:
 
 
 def _same_preprocessing(classifier: Classifier, image: Path, said: Mapping[str, Any]) -> Check:
-    """Whether the card has the numbers, and the image becomes the tensor, that were explained."""
+    """Whether card and image still give the numbers and the tensor that were explained."""
     try:
         here = _preprocessing(classifier, image)
     except InputError as error:
@@ -314,7 +315,7 @@ def _same_preprocessing(classifier: Classifier, image: Path, said: Mapping[str, 
     card = said["card"] if isinstance(said.get("card"), dict) else {}
     if other := [key for key in CARD if card.get(key) != here["card"].get(key)]:
         return Check("preprocessing", False, f"the card has another {', '.join(other)} here")
-    # Older bundles have the steps instead, in torchvision's words, which change: what they recompute tells.
+    # Older bundles list torchvision's steps instead, whose wording changes: the recomputation decides.
     holds = said.get("tensor_sha256", here["tensor_sha256"]) == here["tensor_sha256"]
     return _unequal("preprocessing", holds, "by the card's numbers, to the same tensor")
 
@@ -322,7 +323,7 @@ def _same_preprocessing(classifier: Classifier, image: Path, said: Mapping[str, 
 def _metadata_agrees(
     claim: Mapping[str, Any], arrays: Mapping[str, np.ndarray], classifier: Classifier
 ) -> Check:
-    """Whether targets, labels and logits in the metadata are those of the arrays and the class names."""
+    """Whether targets, labels and logits in the metadata agree with the arrays and the class names."""
     picked, logits = arrays["targets"][:1].flatten().tolist(), arrays["logits"][:1].flatten()
     if not all(0 <= i < min(len(logits), len(classifier.class_names)) for i in picked):
         return Check("labels", False, f"targets {picked[:5]} are no classes of this network")
@@ -344,7 +345,7 @@ def _recomputed(
         if (dtype := DTYPES.get(claim["dtype"])) is None:
             raise InputError(f"dtype {claim['dtype']!r}; allowed are {', '.join(DTYPES)}")
         targets = torch.from_numpy(arrays["targets"])
-        output = claim.get("explanation", {}).get("output", "logit")  # older bundles do not say it
+        output = claim.get("explanation", {}).get("output", "logit")  # older bundles do not state it
         options = {"output": output, "class_names": classifier.outputs, "dtype": dtype}
         again = _arrays(explain(classifier.model, classifier.preprocess(image), targets, **options))
     except InputError as error:
@@ -371,7 +372,7 @@ def _complete(arrays: Mapping[str, np.ndarray], claim: Mapping[str, Any]) -> Che
         total = np.abs(contributions).sum((-1, -2)) + np.abs(arrays["bias"])
         share = float((gap / np.maximum(total, 1e-30)).max())
         stated = abs(claim["completeness_gap"] - float(gap.max())) <= GAP * float(total.max())
-    except (IndexError, ValueError, OverflowError):  # the last of whole numbers, which JSON has of any size
+    except (IndexError, ValueError, OverflowError):  # OverflowError: JSON has integers of any size
         return Check("completeness", False, "the arrays and the stated gap do not fit each other")
     holds = share <= GAP and stated
     return Check("completeness", holds, f"gap {gap.max():.1e} logits, {share:.1e} of all contributions")

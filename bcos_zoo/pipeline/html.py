@@ -1,4 +1,4 @@
-"""One HTML page of many explained images: no script, no date, and nothing that is not inside the file."""
+"""One HTML page of many explained images: no script, no date, and nothing outside the file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 from ..classifier import Prediction
 from ..outputs import shown
 
-PHOTOGRAPH = 448  # pixels: the longer side of a photograph in the page
-# The browser loads nothing: pictures are in the page, and no file name can make it fetch or run anything.
+PHOTOGRAPH = 448  # pixels: the longer side of a photograph on the page
+# The browser loads nothing: pictures are in the page, and no file name can make it fetch or run things.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --soft: #5f6368; --paper: #fff; --line: #d9dce0;
@@ -51,7 +51,7 @@ td.number { padding-left: 8px; text-align: right; width: 4.6em; }
 
 @dataclass(frozen=True)
 class Entry:
-    """What the page shows of one image and one target."""
+    """What the page shows for one image and one target."""
 
     file: str
     target: str
@@ -61,13 +61,13 @@ class Entry:
     limit: str  # what full red and full blue stand for
     predictions: Sequence[Prediction]
     gap: float
-    measure: str = "logits"  # of the gap; "" for the activation of a unit
+    measure: str = "logits"  # unit of the gap; "" for a unit's activation
     kind: str = "sigmoid"  # what the probabilities are, or "softmax"
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What the page says of the network. facts: lines such as "top1 87.47 % on CIFAR-10"."""
+    """What the page says about the network. facts: lines such as "top1 87.47 % on CIFAR-10"."""
 
     model: str
     facts: Sequence[str] = ()
@@ -76,7 +76,7 @@ class Heading:
 def page(heading: Heading, sections: Iterable[str], errors: Sequence[str] = ()) -> str:
     """The HTML of the whole page.
 
-    sections: what `section` made of each entry. errors: why the other files are not in it.
+    sections: what `section` makes of each entry. errors: why the other files are not on the page.
     """
     body = list(sections)
     title = f"{escape(heading.model)}: {len(body)} explanation{'' if len(body) == 1 else 's'}"

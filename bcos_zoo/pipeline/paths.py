@@ -16,14 +16,14 @@ from ..images import own_info
 from ..pictures import figures, panels
 from . import clips
 
-RESERVED = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')  # on Windows, and what would break lines
+RESERVED = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')  # reserved on Windows, or breaking lines
 DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
-ADVICE = "give another folder with -o"  # where a file cannot be written
+ADVICE = "give another folder with -o"  # for a file that cannot be written
 T = TypeVar("T")
 
 
 def save_picture(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG, whole or not at all. Raises InputError if the place cannot be written."""
+    """Write a PNG, whole or not at all. Raises InputError if it cannot be written."""
     with writing(path, ADVICE), replacing(path) as temporary:
         picture.save(temporary, format="PNG", pnginfo=own_info())
     return path
@@ -36,7 +36,7 @@ def save_bytes(data: bytes, path: Path) -> Path:
 
 
 def save_sheet(rows: Sequence[list[panels.Panel]], path: Path) -> Path:
-    """Write a contact sheet, PNG, SVG or PDF by its ending. Raises InputError as `save_picture` does."""
+    """Write a contact sheet: PNG, SVG or PDF, by its ending. Raises InputError as `save_picture` does."""
     rows, format_ = panels.in_columns(rows), path.suffix[1:]
     if format_ in figures.FORMATS:
         return save_bytes(figures.draw(rows, format_), path)
@@ -46,9 +46,9 @@ def save_sheet(rows: Sequence[list[panels.Panel]], path: Path) -> Path:
 def picture_paths(sources: Sequence[Path], folder: Path, ending: str = "png") -> list[Path]:
     """`folder/NAME.explained.png` for each source, numbered where two sources share a name.
 
-    Two names are one if they differ in case alone, or in how an accent is stored: some disks keep no more of
-    them. What cannot stand in a name everywhere becomes `_`, and names too long for a disk are cut.
-    ending: of the files, but for clips, which stay clips: `NAME.explained.mp4`.
+    Names that differ only in case, or in how an accent is stored, count as equal: some disks cannot tell them
+    apart. Characters that some system forbids become `_`, and names too long for a disk are cut.
+    ending: of the files, except for clips, which stay clips: `NAME.explained.mp4`.
     """
     used: set[str] = set()
     paths = []
@@ -75,7 +75,7 @@ def _same(name: str) -> str:
 
 
 def attempt(source: object, do: Callable[[], T]) -> T | InputError:
-    """What `do` gives for one file, or why it could not: whatever befalls one, the others go on."""
+    """What `do` returns for one file, or why it failed: whatever happens to one, the others go on."""
     try:
         return do()
     except InputError as error:
@@ -94,5 +94,5 @@ def check_spared(path: Path, given: set[Path]) -> None:
 
 
 def as_text(name: str) -> str:
-    """A file's name for people: it may hold bytes that are no text, which neither page nor font can show."""
+    """A file's name as people see it: bytes in it that are not text can be shown by no page or font."""
     return "".join(character if character.isprintable() else "?" for character in name)

@@ -12,7 +12,7 @@ from .top_images import Unit
 
 PICTURES = ("figure", "rgba", "map", "overlay", "sheet")
 FORMATS = ("png", *figures.FORMATS, "npz", "bundle", "html")
-ENDINGS = {"bundle": "bundle.zip"}  # of a format that is not its own ending
+ENDINGS = {"bundle": "bundle.zip"}  # format -> file ending, where they differ
 MOST_IN_A_SHEET = 400
 
 
@@ -20,13 +20,12 @@ MOST_IN_A_SHEET = 400
 class RenderOptions:
     """What is to be made of explained images.
 
-    picture: figure (photograph, contribution map and W(x) side by side, a row a target), rgba (W(x),
-    transparent), map (of contributions), overlay (the map on the photograph), sheet (one of all images).
-    format: of each picture; or npz (arrays), bundle (arrays with their origins), html (one page of all).
-    contrast: two classes, of which the first rather than the second is explained. unit: explained in place of
-    classes.
-    shared_scale: whether one colour means the same in all pictures. seconds: of clips, how much.
-    Raises InputError for what is not among these, or does not go together.
+    picture: figure (photograph, contribution map and W(x) side by side, a row per target), rgba (W(x),
+    transparent), map (of contributions), overlay (the map on the photograph), sheet (one for all images).
+    format: of each picture; or npz (arrays), bundle (arrays with their origins), html (one page for all).
+    contrast: two classes; explains why the first rather than the second. unit: explained in place of classes.
+    shared_scale: whether one colour means the same in all pictures. seconds: how much of each clip.
+    Raises InputError for other values, and for values that do not go together.
     """
 
     picture: str = "figure"

@@ -1,4 +1,4 @@
-"""One image: predicted, explained, and as the panels of its picture."""
+"""One image: its predictions, its explanation, and the panels of its picture."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class ImageExplained:
     photograph: Image.Image
     explanation: Explanation
     ranked: list[Prediction]
-    titles: list[str]  # of what is explained
+    titles: list[str]  # what is explained, in words
     short: list[str]  # the same, for small pictures
-    measure: str = "logits"  # of contributions; "" for those to an activation
+    measure: str = "logits"  # unit of the contributions; "" for those to an activation
 
 
 def explain_image(
@@ -71,7 +71,7 @@ def explain_several(
     targets: Targets,
     options: RenderOptions,
 ) -> list[ImageExplained | InputError]:
-    """`explain_one` of each, all at once in the network; or why an image cannot be read, in its place."""
+    """`explain_one` for each, all at once in the network; an unreadable image gives an error in its place."""
     found: list[ImageExplained | InputError] = []
     opened: list[tuple[int, Image.Image, Tensor]] = []
     for place, source in enumerate(sources):
@@ -151,7 +151,7 @@ def rows_of(one: ImageExplained, picture: str, scale: panels.Scale | None) -> li
 
 
 def sheet_row(one: ImageExplained, name: str, scale: panels.Scale | None) -> list[panels.Panel]:
-    """An image's row of a contact sheet."""
+    """An image's row on a contact sheet."""
     titles = one.short
     return panels.sheet_panels(
         one.photograph, one.explanation, name=as_text(name), titles=titles, scale=scale
@@ -159,9 +159,9 @@ def sheet_row(one: ImageExplained, name: str, scale: panels.Scale | None) -> lis
 
 
 def check_targets(classifier: Classifier, targets: Targets, unit: Unit | None = None) -> None:
-    """Raise InputError for a class or unit that the network does not have, before any image is opened.
+    """Raise InputError, before any image is opened, for a class or unit that the network does not have.
 
-    And where both are given: one of them is explained.
+    Also if both are given: only one of them can be explained.
     """
     if targets is not None:
         if unit is not None:

@@ -1,4 +1,4 @@
-"""What a unit inside a network looks for: the images of a set that it answers to most."""
+"""What a unit inside a network looks for: the images that activate it most."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Activation:
-    """How much a unit answers to one image."""
+    """How strongly one image activates a unit."""
 
     path: Path
     value: float
@@ -45,9 +45,9 @@ def top_images(
 ) -> tuple[list[Activation], list[InputError]]:
     """The images with the largest activations of a unit, averaged over its map, largest first.
 
-    sources: image files, or folders of them. layer, unit: as in `explain_unit`, which explains what is found.
-    Returns them with an error for each file that cannot be read: one bad file does not stop the others.
-    Raises InputError for a layer or unit that is not there, and for a count or batch_size below 1.
+    sources: image files, or folders of them. layer, unit: as in `explain_unit`, which can explain the images.
+    Returns them, and an error for each file that cannot be read: one bad file does not stop the others.
+    Raises InputError for a layer or unit that does not exist, and for a count or batch_size below 1.
     """
     if count < 1 or batch_size < 1:
         raise InputError(f"count={count}, batch_size={batch_size}: allowed are 1 and more")

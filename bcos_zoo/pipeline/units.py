@@ -1,4 +1,4 @@
-"""What a unit looks for: the images that it answers to most, on one sheet."""
+"""What a unit looks for: the images that activate it most, on one sheet."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from .top_images import Activation, Unit, top_images
 class UnitSheet:
     """What `draw_unit` found and wrote."""
 
-    picture: Path | None  # None where no image could be read
+    picture: Path | None  # None if no image could be read
     found: list[Activation]  # largest first
-    errors: list[InputError]  # of images that could not be read
+    errors: list[InputError]  # for images that could not be read
 
 
 def draw_unit(
@@ -36,8 +36,8 @@ def draw_unit(
     """The images with the largest activations of a unit, each beside its explanation, as `LAYER.UNIT.png`.
 
     sources: image files, or folders of them. count: how many, 1 to 400.
-    batch_size: how many go through the network at once to find these; they are explained one by one.
-    Raises InputError for a unit that is not there, another count, and a folder that cannot be written.
+    batch_size: how many images go through the network at once in the search; they are explained one by one.
+    Raises InputError for a unit that does not exist, another count, and a folder that cannot be written.
     """
     if count > MOST_IN_A_SHEET:
         raise InputError(f"count={count}: allowed are 1 to {MOST_IN_A_SHEET}, the images that fit a sheet")

@@ -1,8 +1,8 @@
-"""Whether a clip's file is all there. FFmpeg takes the end of a cut Matroska, AVI or Ogg file for its end.
+"""Whether a clip's file is complete. FFmpeg reads a cut Matroska, AVI or Ogg file as if it ended there.
 
-Containers say how long their parts are: here only that is read, part by part, and compared with the file.
-What says nothing of its length, such as a live recording cut between two clusters, or MPEG-TS or a program
-stream at the end of a packet, cannot be told from a whole one.
+Containers say how long their parts are: only that is read here, part by part, and compared with the file.
+A file that does not state its length, such as a live recording cut between two clusters, or MPEG-TS or a
+program stream cut at the end of a packet, cannot be told from a complete one.
 Sources: RFC 8794 (EBML) and 9559 (Matroska), ISO/IEC 14496-12 section 4.2 (boxes), Microsoft's RIFF and
 OpenDML, RFC 3533 (Ogg), ISO/IEC 13818-1 (packets of 188 bytes, and packs), Adobe's FLV 10.1 annex E,
 Microsoft's ASF.
@@ -17,16 +17,16 @@ from typing import BinaryIO
 EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes of MPEG-TS, and where the first mark is: plain, timed, FEC
+PACKETS = ((188, 0), (192, 4), (204, 0))  # bytes of an MPEG-TS packet, offset of its mark: plain, timed, FEC
 MARK = b"G"
-PACK = b"\0\0\1\xba"  # of an MPEG program stream
+PACK = b"\0\0\1\xba"  # start of a pack in an MPEG program stream
 FLV_TAGS = (8, 9, 18)  # sound, pictures, data
-OGG_LAST, OGG_PAGE = 4, 65307  # a page's flag, the most bytes of one
-MOST_PARTS = 1_000_000  # a file that has more is not followed further
+OGG_LAST, OGG_PAGE = 4, 65307  # the flag of the last page; the most bytes of a page
+MOST_PARTS = 1_000_000  # after that many, the rest of a file is not checked
 
 
 def missing(path: Path) -> str | None:
-    """What of a container's file is cut off, in words; None if all is there, or nothing can be said."""
+    """What is cut off from a container's file, in words; None if nothing is, or if that cannot be told."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(16)
@@ -52,7 +52,7 @@ def missing(path: Path) -> str | None:
 
 
 def _ebml(file: BinaryIO, size: int) -> int:
-    """Where the last element ends; the elements of one whose size is unknown are followed in its place."""
+    """Where the last element ends; if an element's size is unknown, the elements inside it are followed."""
     at, end = 0, 0
     for _ in range(MOST_PARTS):
         file.seek(at)
@@ -60,7 +60,7 @@ def _ebml(file: BinaryIO, size: int) -> int:
         if not head:
             break
         id_length = _width(head[0])
-        if id_length > 4:  # no element: whatever follows
+        if id_length > 4:  # not an element: anything may follow the last one
             break
         if len(head) <= id_length or len(head) < id_length + (length := _width(head[id_length])):
             return size + 1
@@ -69,7 +69,7 @@ def _ebml(file: BinaryIO, size: int) -> int:
         name = int.from_bytes(head[:id_length], "big")
         value = int.from_bytes(head[id_length : id_length + length], "big") & ((1 << 7 * length) - 1)
         at += id_length + length
-        if value == (1 << 7 * length) - 1:  # unknown: its elements follow, as if they stood beside it
+        if value == (1 << 7 * length) - 1:  # unknown: its elements are followed as if they were beside it
             continue
         end = at + value
         if name == SEGMENT or end > size:
@@ -79,7 +79,7 @@ def _ebml(file: BinaryIO, size: int) -> int:
 
 
 def _width(first: int) -> int:
-    """Bytes of a number of variable length, by its first one; 9 if that is none."""
+    """The bytes of a variable-length number, from its first byte; 9 if it is not such a number."""
     return 9 - first.bit_length()
 
 
@@ -88,7 +88,7 @@ def _riff(file: BinaryIO, size: int) -> int:
     while at + 8 <= size:
         file.seek(at)
         name, length = struct.unpack("<4sI", file.read(8))
-        if name != b"RIFF":  # padding, or anything: not of the clip
+        if name != b"RIFF":  # padding or anything else: not part of the clip
             break
         at += 8 + length + length % 2
     return at - 1 if at == size + 1 else at  # the last byte of padding is often left out
@@ -109,13 +109,13 @@ def _boxes(file: BinaryIO, size: int) -> int:
         if length == 1 and len(head) == 16:
             (length,) = struct.unpack(">Q", head[8:])
         if length < 8 or not head[4:8].isascii():
-            return at  # no box: whatever follows
+            return at  # not a box: anything may follow the last one
         at += length
     return at
 
 
 def _transport(file: BinaryIO, size: int) -> int:
-    """Where the packet ends that the last mark begins; 0 of what has no marks where packets begin."""
+    """Where the packet of the last mark ends; 0 if there are no marks where packets begin."""
     file.seek(0)
     head = file.read(4 * max(PACKETS)[0])
     for length, first in PACKETS:
@@ -127,7 +127,7 @@ def _transport(file: BinaryIO, size: int) -> int:
 
 
 def _program(file: BinaryIO, size: int) -> int:
-    """Where the last pack or packet ends, of MPEG-1 and MPEG-2."""
+    """Where the last pack or packet of an MPEG-1 or MPEG-2 program stream ends."""
     at = 0
     for _ in range(MOST_PARTS):
         if at >= size:
@@ -136,7 +136,7 @@ def _program(file: BinaryIO, size: int) -> int:
         head = file.read(14)
         if len(head) < 4 and PACK.startswith(head[:3]) and head[2:3] == b"\1":
             return size + 1
-        if head[:3] != PACK[:3] or head[3:4] < b"\xb9":  # no packet: whatever follows
+        if head[:3] != PACK[:3] or head[3:4] < b"\xb9":  # not a packet: anything may follow the last one
             break
         if head[3:4] == b"\xb9":  # the end of the program
             at += 4
@@ -162,7 +162,7 @@ def _flv(file: BinaryIO, size: int) -> int:
         head = file.read(11)
         if len(head) < 11:
             return size + 1
-        if head[0] & 31 not in FLV_TAGS:  # no tag: whatever follows
+        if head[0] & 31 not in FLV_TAGS:  # not a tag: anything may follow the last one
             break
         at += 11 + int.from_bytes(head[1:4], "big") + 4
     return at
@@ -176,7 +176,7 @@ def _asf(file: BinaryIO) -> int:
         return 0
     (length,) = struct.unpack_from("<Q", head, at + 40)
     (flags,) = struct.unpack_from("<I", head, at + 88) if at + 92 <= len(head) else (1,)
-    return 0 if flags & 1 else int(length)  # broadcasts do not know it
+    return 0 if flags & 1 else int(length)  # broadcasts do not know their length
 
 
 def _ogg_ends(file: BinaryIO, size: int) -> bool:

@@ -1,4 +1,4 @@
-"""From clip to clip: every frame explained, on one scale, at its time."""
+"""From a clip to a clip of its explanations: every frame explained, on one scale, at its time."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from ...files import replacing
 from ...pictures import panels
 from . import reading
 
-FOLLOW = 0.1  # how much of a frame's own scale the shared one takes on: at 25 a second, half in 0.3 s
-TICKS = 60_000  # of the written clip a second: whole numbers of them for 24, 25, 29.97, 30, 50 and 60 frames
+FOLLOW = 0.1  # share of a frame's own scale in the shared one's update: at 25 frames/s, half in 0.3 s
+TICKS = 60_000  # per second of the written clip: whole numbers of them for 24, 25, 29.97, 30, 50 and 60 frames/s
 CODECS = ("libx264", "mpeg4")  # the second one is in every build of FFmpeg
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What `explain_clip` says of a clip."""
+    """What `explain_clip` says about a clip."""
 
     path: Path
     frames: int
-    label: str  # of the class that is explained in every frame
-    completeness_gap: float  # the largest of all frames, in logits
+    label: str  # the class that is explained in every frame
+    completeness_gap: float  # the largest over all frames, in logits
     predictions: list[Prediction]  # of the first frame
 
 
 class SteadyScale:
-    """One scale for all frames, which follows them slowly, so that colours do not flicker."""
+    """A scale that follows the frames slowly, so that colours do not flicker."""
 
     def __init__(self) -> None:
         self.scale: panels.Scale | None = None
 
     def update(self, explanation: Explanation) -> panels.Scale:
-        """The scale to draw a frame with, after what it and the frames before it hold."""
+        """The scale to draw a frame with, from this frame and those before it."""
         own = panels.Scale.of(explanation)
         if (old := self.scale) is None:
             self.scale = own
@@ -62,13 +62,13 @@ def explain_clip(
     target: Targets = None,
     seconds: float | None = None,
 ) -> Clip:
-    """Write a clip of the source's frames beside their explanations, whole or not at all. Without sound.
+    """Write a clip, without sound, of the source's frames beside their explanations, whole or not at all.
 
     source: a clip, or a webcam's device file. path: where to write; ends in .mp4.
-    target: one class, explained in every frame; by default the predicted class of the first.
+    target: one class, explained in every frame; by default the class predicted for the first frame.
     seconds: how much of the source, by default all of a clip and 10 s of a webcam.
-    Raises InputError for a source that is no clip, is damaged anywhere or has no frames, for several targets,
-    for a place that cannot be written, and if PyAV is missing.
+    Raises InputError for a source that is not a clip, is damaged anywhere or has no frames, for several
+    targets, for a path that cannot be written, and if PyAV is missing.
     """
     av = required("av", "PyAV", "video")
     source, path = Path(source), Path(path)
@@ -114,7 +114,7 @@ def _chain(
 def _draw(
     classifier: Classifier, frame: Image.Image, explanation: Explanation, index: int, scale: panels.Scale
 ) -> Image.Image:
-    """Photograph beside W(x), the probability of the class below, in even numbers of pixels."""
+    """Photograph beside W(x), with the probability of the class below; width and height are even."""
     view = classifier.view(frame)
     zoom = panels.PANEL / max(view.size)
     width, height = (2 * max(round(side * zoom / 2), 1) for side in view.size)
@@ -129,7 +129,7 @@ def _draw(
 
 
 class _Writer:
-    """Frames to an MP4 file, each at its time."""
+    """Writes frames to an MP4 file, each at its time."""
 
     def __init__(self, av: Any, path: Path) -> None:
         self.av, self.last = av, -1
@@ -143,7 +143,7 @@ class _Writer:
         if self.stream is None:
             self.stream = self._add_stream(*picture.size)
         frame = self.av.VideoFrame.from_image(picture)
-        self.last = max(self.last + 1, round(time * TICKS))  # times that stand still or go back move on
+        self.last = max(self.last + 1, round(time * TICKS))  # times that stand still or go back are moved on
         frame.pts, frame.time_base = self.last, Fraction(1, TICKS)
         self.container.mux(self.stream.encode(frame))
 

@@ -19,10 +19,10 @@ from . import containers
 
 SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .ts .mts .m2ts .3gp .ogv".split())
 WEBCAM_SECONDS = 10.0  # a webcam has no end of its own
-MOST_PIXELS = 8192 * 4352  # of a frame: 8K. FFmpeg keeps several
-ATTACHED = 0x400  # FFmpeg's disposition of a cover
+MOST_PIXELS = 8192 * 4352  # of a frame: 8K. FFmpeg holds several in memory
+ATTACHED = 0x400  # FFmpeg's disposition flag for a cover picture
 UNSPECIFIED, ITU709 = 2, 1  # colour matrices, as FFmpeg numbers them
-HIGH = 576  # rows; clips that have more, and do not say their matrix, are taken for HD as players do
+HIGH = 576  # rows; taller clips that do not name their matrix are taken for HD, as by players
 _Turn = Image.Transpose
 # The signs of the display matrix (a b / c d), x' = a x + c y, y' = b x + d y -> what Pillow does to show it
 TURNS = {
@@ -38,7 +38,7 @@ TURNS = {
 
 
 def is_clip(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a clip, by its suffix, or a webcam: a device file such as /dev/video0."""
+    """Whether a path is a clip, judged by its suffix, or a webcam: a device file such as /dev/video0."""
     path = Path(path)
     if path.suffix.lower() in SUFFIXES:
         return True
@@ -49,9 +49,9 @@ def is_clip(path: str | os.PathLike[str]) -> bool:
 
 
 def frames(av: Any, source: Path, seconds: float | None) -> Iterator[tuple[float, Image.Image]]:
-    """(time in seconds from the first frame, picture), upright and of square pixels.
+    """(time in seconds from the first frame, picture), upright and with square pixels.
 
-    Raises InputError for what is no clip, has no pictures, is cut off or damaged, or has frames above 8K.
+    Raises InputError for a file that is not a clip, has no pictures, is cut or damaged, or is above 8K.
     """
     count = 0
     with _opened(av, source) as container:
@@ -77,7 +77,7 @@ def frames(av: Any, source: Path, seconds: float | None) -> Iterator[tuple[float
                     return
                 yield now - start, _shown(source, frame, stream.sample_aspect_ratio)
                 count += 1
-        except (av.error.FFmpegError, ValueError) as error:  # ValueError: PyAV's, of frames without a format
+        except (av.error.FFmpegError, ValueError) as error:  # ValueError: PyAV's, for frames without a format
             if isinstance(error, InputError):
                 raise
             raise InputError(
@@ -90,7 +90,7 @@ def _opened(av: Any, source: Path) -> Iterator[Any]:
     try:
         webcam = stat.S_ISCHR(source.stat().st_mode)
         cut = None if webcam else containers.missing(source)
-        # A file must not make FFmpeg open others: playlists name addresses.
+        # A file must not make FFmpeg open others: playlists contain addresses.
         how: dict[str, Any] = {"format": "v4l2"} if webcam else {"options": {"protocol_whitelist": "file"}}
         container = av.open(str(source), **how)
     except (OSError, av.error.FFmpegError, ValueError) as error:
@@ -104,9 +104,9 @@ def _opened(av: Any, source: Path) -> Iterator[Any]:
 
 
 def _shown(source: Path, frame: Any, aspect: Any) -> Image.Image:
-    """A frame as a player shows it. aspect: width of a pixel for its height, if known."""
+    """A frame as a player shows it. aspect: width of a pixel over its height, if known."""
     width, height = frame.width, frame.height
-    if aspect and aspect > 0 and aspect != 1:  # the longer side grows, so that nothing seen is lost
+    if aspect and aspect > 0 and aspect != 1:  # stretch, never shrink, so that nothing visible is lost
         width, height = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
     if width * height > MOST_PIXELS or frame.width * frame.height > MOST_PIXELS:
         raise InputError(
@@ -115,7 +115,7 @@ def _shown(source: Path, frame: Any, aspect: Any) -> Image.Image:
     if frame.colorspace == UNSPECIFIED and frame.height > HIGH:
         frame.colorspace = ITU709
     opaque = not any(component.is_alpha for component in frame.format.components)
-    # A player shows a transparent clip on its page: white, as transparent pictures are.
+    # A transparent clip is put on white, as transparent pictures are; a player shows the page behind it.
     picture = frame.to_image() if opaque else images.load_rgb(_with_alpha(frame))
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
@@ -128,7 +128,7 @@ def _with_alpha(frame: Any) -> Image.Image:
 
 
 def _turn(frame: Any) -> Image.Transpose | None:
-    """How the telephone was held, or which way its camera looked: of all eight ways."""
+    """The turn or flip, of all eight, that makes up for how the telephone was held."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return None
