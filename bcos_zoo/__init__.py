@@ -1,7 +1,7 @@
 """Inherently interpretable vision backbones: B-cos networks, checkpoints and exact explanations.
 
-The import registers every architecture with timm. It does so when timm is imported, and all else is imported
-when it is asked for, so that `bcos-zoo --help` need not wait for torch.
+The import registers every architecture with timm, at the latest when timm is imported. Everything else is
+imported when it is first used, so that `bcos-zoo --help` need not wait for torch.
 """
 
 import sys
@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import _startup as _startup  # now: it keeps what the environment says
+from . import _startup as _startup  # now, not at first use: it records the environment
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ __all__ = [
     "push_to_hub",
 ]
 
-_FILES = {  # where the public names are
+_FILES = {  # public name -> the module it is in
     **dict.fromkeys(("Classifier", "Prediction", "load"), "classifier"),
     **dict.fromkeys(("BcosZooError", "InputError", "UnknownModelError", "WeightsError"), "errors"),
     **dict.fromkeys(("Explanation", "ExplanationHead", "explain", "explain_unit"), "explanations"),
@@ -56,7 +56,7 @@ _FILES = {  # where the public names are
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, or a file of the package, imported at its first use."""
+    """A public name or a submodule, imported at its first use."""
     if name in _FILES:
         value = getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
     elif name.startswith("__"):
@@ -76,11 +76,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-class _Registering:  # a MetaPathFinder, whose class takes long to import
-    """Registers our architectures with timm as soon as it is imported, by whom ever.
+class _Registering:  # a MetaPathFinder, without the base class, which is slow to import
+    """Registers our architectures with timm as soon as anyone imports timm.
 
-    It finds timm and our own files as the other finders do, and waits for the end of the outermost import: a
-    file of ours may be what imports timm, and is half done then.
+    It finds timm and our own modules as the other finders do, and waits for the end of the outermost import:
+    timm may be imported by a module of ours, which is then only half executed.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`python -m bcos_zoo` is the command `bcos-zoo`."""
+"""`python -m bcos_zoo` runs the command `bcos-zoo`."""
 
 from .cli import main
 

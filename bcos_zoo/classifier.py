@@ -30,9 +30,9 @@ from .outputs import Outputs
 from .weights import config_json, manifest
 
 BATCH_SIZE = 32  # images at once, unless told otherwise
-EXPLAINED = 8  # the same, of explanations, which hold what all layers give
-SHOWN = 10  # class names in a notebook
-VIEW = 320  # pixels: the least size of what a person is shown
+EXPLAINED = 8  # the same for explanations, which keep the output of every layer
+SHOWN = 10  # class names shown in a notebook
+VIEW = 320  # pixels: the least size of images shown to people
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,24 @@ class Prediction:
 
     label: str
     index: int
-    probability: float  # as the classifier's `outputs` make it of the logits: most often their sigmoid
+    probability: float  # as the classifier's `outputs` derive it from the logits: most often their sigmoid
     logit: float
 
 
 class Classifier:
     """Model, preprocessing, class names and explanation head as one object, from files to answers.
 
-    model: a network in eval mode, with a timm card; of one from torch.compile, or wrapped for several
-    devices, the network inside. class_names: one for each class, of a network trained
-    with binary cross-entropy; `Outputs` of any other. Two names for a single logit: the second is what it
-    speaks for, and its negative is the logit of the first.
-    smooth, percentile: what pictures of its explanations are made with.
+    model: a network in eval mode, with a timm card; if it is compiled, or wrapped for several devices, the
+    network inside is used. class_names: one for each class, if the network was trained with binary
+    cross-entropy; `Outputs` for any other. A single logit has two names: it speaks for the second class, and
+    its negative is the logit of the first.
+    smooth, percentile: settings for pictures of its explanations.
 
-    What its methods take as `source` is one image (a path, a PIL image, an array (H, W, 3), a tensor
-    (K, H, W)) or several (any iterable of such, or an array or tensor with one axis more). Photographs are
-    preprocessed; tensors are what `preprocess` gives. `predict` and `view` give one answer for one image, and
-    a list of them for several; the others give a batch, of 1 for one image. `batch_size` says how many go
-    through the network at once: the numbers do not depend on it, time and memory do.
+    The methods take as `source` one image (a path, a PIL image, an array (H, W, 3), a tensor (K, H, W)) or
+    several (any iterable of these, or an array or tensor with one more axis). Photographs are preprocessed;
+    tensors are taken as output of `preprocess`. `predict` and `view` give one answer for one image, and a
+    list for several; the others give a batch, of size 1 for one image. `batch_size` is how many go through
+    the network at once: it changes time and memory, not the numbers.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Classifier:
         self.class_names = self.outputs.class_names
         config = resolve_model_data_config(model)
         rgb = {key: config[key] for key in ("mean", "std")}
-        config |= {key: value[: model.in_chans] for key, value in rgb.items()}  # the card's have three
+        config |= {key: value[: model.in_chans] for key, value in rgb.items()}  # the card has three of each
         self.transform = card_transform(config)
         channels, height, width = config["input_size"]
-        self.input_size = (height, width)  # of what `preprocess` gives
+        self.input_size = (height, width)  # of what `preprocess` returns
         zoom = math.ceil(VIEW / max(height, width))
         self._view = card_transform(config | rgb | {"input_size": (channels, zoom * height, zoom * width)})
         self.head = ExplanationHead(model, class_names=self.outputs, smooth=smooth, percentile=percentile)
@@ -94,7 +94,7 @@ class Classifier:
         return f"Classifier({described(self.model)}, {height}x{width} pixels, {self.outputs.kind} outputs)"
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
+        """What notebooks show."""
         parameters = sum(p.numel() for p in self.model.parameters())
         names = ", ".join(self.class_names[:SHOWN]) + (", ..." if len(self.class_names) > SHOWN else "")
         rows = {"network": described(self.model), "parameters": f"{parameters:,}", "classes": names}
@@ -103,9 +103,9 @@ class Classifier:
         return f"<table>{cells}</table>"
 
     def preprocess(self, source: ImagesLike) -> Tensor:
-        """(N, K, H, W) in [0, 1] of one image or several; tensors as they are.
+        """(N, K, H, W) in [0, 1], from one image or several; tensors stay as they are.
 
-        Raises InputError if one is unreadable, or of other values, or if there is none.
+        Raises InputError if an image is unreadable or has other values, and if there is none.
         """
         if isinstance(source, Tensor) and image_like.is_several(source):
             return image_like.checked(source)
@@ -121,7 +121,7 @@ class Classifier:
         return pixels
 
     def _batches(self, source: ImagesLike, batch_size: int) -> Iterator[Tensor]:
-        """`preprocess` of some images at a time; no more are opened than are at work."""
+        """`preprocess`, batch by batch; no more images are open than one batch needs."""
         if isinstance(source, Tensor) and image_like.is_several(source):
             yield from map(torch.stack, image_like.batched(image_like.checked(source), batch_size))
         else:
@@ -133,7 +133,7 @@ class Classifier:
     @overload
     def view(self, source: Iterable[ImageLike]) -> list[Image.Image]: ...
     def view(self, source: ImagesLike) -> Image.Image | list[Image.Image]:
-        """The part of an image that the network sees, in more pixels than it sees: what a person is shown."""
+        """The part of an image that the network sees, with enough pixels to show it to people."""
         views = [self._seen(one) for one in image_like.each(source)]
         return views if image_like.is_several(source) else views[0]
 
@@ -153,16 +153,16 @@ class Classifier:
     def predict(
         self, source: ImagesLike, top_k: int = 5, *, batch_size: int = BATCH_SIZE
     ) -> list[Prediction] | list[list[Prediction]]:
-        """The `top_k` most probable classes, best first; of several images, a list of such lists.
+        """The `top_k` most probable classes, best first; for several images, a list of such lists.
 
-        Raises InputError for an unreadable image, and where the network gives NaN.
+        Raises InputError for an unreadable image, and if the network gives NaN.
         """
         parts = (self.logits(x).cpu() for x in self._batches(source, batch_size))
         answers = [self.rank(row, top_k) for part in parts for row in part]
         return answers if image_like.is_several(source) else answers[0]
 
     def logits(self, source: ImagesLike) -> Tensor:
-        """(N, C), one for each class, of all these images at once.
+        """(N, C): one logit for each class, for all these images at once.
 
         A tensor (N, K, H, W) goes to the model as it is, unchecked.
         """
@@ -172,7 +172,7 @@ class Classifier:
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Classifier:
         """Move the model, in place, to a device as `bcos_zoo.devices.choose` takes it, or to a precision.
 
-        Images follow by themselves. Returns this classifier. Raises InputError for a device that is not here.
+        Images follow by themselves. Returns this classifier. Raises InputError for a missing device.
         """
         if dtype is not None and not dtype.is_floating_point:
             raise InputError(f"dtype={dtype}: allowed are floating-point types, such as torch.bfloat16")
@@ -181,7 +181,7 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; the CPU if it holds no numbers."""
+        """Where the model is; the CPU if it has no parameters or buffers."""
         own = devices.place_of(self.model)
         return torch.device("cpu") if own is None else own.device
 
@@ -189,7 +189,7 @@ class Classifier:
         self, source: ImagesLike, targets: Targets = None, *, batch_size: int = EXPLAINED
     ) -> Explanation:
         """Explain one or several images; `targets` as in `bcos_zoo.explain`, labels allowed."""
-        if isinstance(targets, Tensor):  # a row for each image, so these are counted first
+        if isinstance(targets, Tensor):  # it has a row per image, so the images must be counted first
             source = self.preprocess(source)
             check_shape(targets, len(source))
             rows: Iterator[Targets] = map(torch.stack, image_like.batched(targets, batch_size))
@@ -206,9 +206,9 @@ class Classifier:
         return replace(Explanation.cat(parts), smooth=smooth, percentile=percentile)
 
     def rank(self, logits: Tensor, top_k: int = 5) -> list[Prediction]:
-        """The best classes of one row of logits, (C,) or as the network gives them.
+        """The most probable classes for one row of logits, (C,) or as the network gives them.
 
-        Raises InputError for a `top_k` below 1, and for logits of NaN.
+        Raises InputError for a `top_k` below 1, and for NaN among the logits.
         """
         if top_k < 1:
             raise InputError(f"top_k={top_k}: allowed are 1 and more")
@@ -226,7 +226,7 @@ def load(name: str | os.PathLike[str]) -> Classifier:
     name: a checkpoint of the manifest, an architecture (its default checkpoint), a folder that holds
     config.json (a run of `bcos-zoo finetune` or `train`, or what `bcos_zoo.export` wrote), or timm's
     `hf-hub:org/name@revision` and `local-dir:PATH`.
-    Raises UnknownModelError or WeightsError; InputError for an embedding, whose outputs are no classes.
+    Raises UnknownModelError or WeightsError; InputError for an embedding, whose outputs are not classes.
     """
     name = zoo.resolve(name)
     if name.startswith(config_json.ELSEWHERE):
@@ -235,7 +235,7 @@ def load(name: str | os.PathLike[str]) -> Classifier:
     checkpoint = zoo.find_checkpoint(name)
     model = zoo.create_model(checkpoint.name, pretrained=True)
     names = Outputs(manifest.class_names(checkpoint), checkpoint.outputs)
-    if (settings := checkpoint.explanation) is None:  # a conventional network: it classifies, unexplained
+    if (settings := checkpoint.explanation) is None:  # a conventional network: it only classifies
         return Classifier(model, names)
     return Classifier(model, names, smooth=settings.smooth, percentile=settings.percentile)
 

@@ -1,4 +1,4 @@
-"""Names to networks: what is there, and how to get one."""
+"""From names to networks: which exist, and how to get one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PREFIX = "bcos_"
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """Names of all architectures, or of all checkpoints (`architecture.tag`) if `pretrained`; natural order.
 
-    pattern: shell wildcards, as in timm: without a dot it is matched against the architecture alone. A text
-    that matches none so is matched against the names of checkpoints, their tags included.
+    pattern: shell wildcards, as in timm: without a dot it is matched against the architecture alone. A
+    pattern that matches nothing that way is matched against full names of checkpoints, with their tags.
     """
     if not isinstance(pattern, (str, list, tuple)):
         raise InputError(f"the pattern is a {type(pattern).__name__}; allowed are texts such as 'bcos_res*'")
@@ -55,10 +55,10 @@ def check_name(name: str) -> None:
 
 
 def resolve(name: str | os.PathLike[str]) -> str:
-    """A name as timm has it: a folder that holds config.json becomes `local-dir:PATH`, the rest stays.
+    """A name as timm takes it: a folder that holds config.json becomes `local-dir:PATH`, other names stay.
 
-    What is known by that name wins over a folder that is called so. Raises UnknownModelError for a path to
-    nothing, WeightsError for a folder without config.json and for a file, InputError for what is no name.
+    A known network wins over a folder of the same name. Raises UnknownModelError for a path that does not
+    exist, WeightsError for a folder without config.json and for a file, InputError for an invalid name.
     """
     if not isinstance(name, (str, os.PathLike)):
         hint = ": a network of your own becomes a classifier by bcos_zoo.Classifier(model, class_names)"
@@ -89,12 +89,12 @@ def resolve(name: str | os.PathLike[str]) -> str:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # no name that a file can have
+    except (OSError, ValueError):  # not a valid file name
         return False
 
 
 def _of_file(path: Path) -> str:
-    """What to do with a file in the place of a name."""
+    """What to do about a file given in place of a name."""
     if (path.parent / config_json.NAME).is_file():
         return f"{path} is a file; give its folder, which holds config.json: {path.parent}"
     return (
@@ -128,9 +128,9 @@ def find_checkpoint(name: str) -> manifest.Checkpoint:
 
 
 def checkpoint_names(pattern: str = "*") -> list[str]:
-    """Names of all checkpoints of the manifest, also of those that must be got by hand, in its order.
+    """Names of all checkpoints of the manifest, in its order, including those to be got by hand.
 
-    pattern: shell wildcards for the name or, without a dot, the architecture; upper and lower case are one.
+    pattern: shell wildcards for the name or, without a dot, the architecture; case does not matter.
     """
     wanted = pattern.lower()
     return [
@@ -141,10 +141,10 @@ def checkpoint_names(pattern: str = "*") -> list[str]:
 
 
 def overview(names: Iterable[str]) -> list[dict[str, Any]]:
-    """Of each checkpoint: name, params, its first score in percent, licence of the weights, and where it is.
+    """For each checkpoint: name, params, its first score in percent, licence of the weights, and where it is.
 
-    where: "here" (it comes along, or is in a cache), "download" or "by hand" (no address or sha256 is known).
-    No network is asked.
+    where: "here" (part of the package, or in a cache), "download" or "by hand" (address or sha256 unknown).
+    Nothing is looked up online.
     """
     found = []
     here = {record.name for record in weights.cached()}
@@ -167,10 +167,10 @@ def overview(names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def best_embedded() -> str:
-    """The checkpoint that is taken where none is named: it comes with bcos_zoo, and needs no network.
+    """The checkpoint that is used when none is named: it comes with bcos_zoo and needs no download.
 
-    Of those with classes and an exact explanation the one that sees the most pixels, then the one that is
-    right the most often. Raises UnknownModelError if none comes with this bcos_zoo.
+    Among those with classes and an exact explanation, the one with the largest input, then the most accurate.
+    Raises UnknownModelError if none comes with this bcos_zoo.
     """
     ours = [
         one
@@ -189,7 +189,7 @@ def best_embedded() -> str:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What is known of an architecture or checkpoint, as plain data. Raises UnknownModelError."""
+    """What is known about an architecture or checkpoint, as plain data. Raises UnknownModelError."""
     check_name(name)
     architecture, tag = split_model_name_tag(name)
     model = timm.create_model(name, device="meta")
@@ -235,7 +235,7 @@ def _create_from_elsewhere(name: str, pretrained: bool, kwargs: dict[str, Any]) 
         model: Network = timm.create_model(source.name, pretrained=pretrained, **kwargs)
     except BcosZooError:
         raise
-    except Exception as error:  # those of timm, the hub's client and the readers have no common base
+    except Exception as error:  # exceptions of timm, the Hub's client and the readers have no common base
         unknown = re.search(r"argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
         if unknown and unknown[1] in kwargs:
             raise  # the caller's
@@ -251,17 +251,17 @@ def convert(
     take: str | None = None,
     force: bool = False,
 ) -> Path:
-    """Write the weights of a published file, in whatever layout it has them, as our own .safetensors file.
+    """Write the weights of a published file, in whatever layout, as a .safetensors file of our own.
 
     source: a file that `state_dicts.read` reads. name: the checkpoint, or the architecture, whose
-    weights it holds. target: the file to write, or a folder, where it is called `<name>.safetensors`.
-    take: which of several sets of weights, as in `state_dicts.read`. force: replace a file that is there.
+    weights it holds. target: the file to write, or a folder for a file `<name>.safetensors`.
+    take: which of several sets of weights, as in `state_dicts.read`. force: replace an existing file.
 
     Returns the path written. Its tensors are those of the source, under the names of the network; its header
     says which network, the sha256 of the source, and the version of bcos_zoo.
-    Raises UnknownModelError; InputError for a target that is there, or that does not end in .safetensors;
-    WeightsError, with the names of all that is missing, surplus or of another shape, if the file is of
-    another network, and as `state_dicts.read` and `state_dicts.save` do.
+    Raises UnknownModelError; InputError for a target that exists, or does not end in .safetensors;
+    WeightsError if the file belongs to another network, naming all tensors that are missing, surplus or of
+    another shape, and as `state_dicts.read` and `state_dicts.save` do.
     """
     check_name(name)
     path = Path(target)

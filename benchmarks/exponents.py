@@ -1,9 +1,9 @@
-"""Accuracy, and where explanations point, over the exponent B: the table of Boehle et al. 2022, smaller.
+"""Accuracy, and where explanations point, over the exponent B: a smaller table of Boehle et al. 2022.
 
 python benchmarks/exponents.py data [--exponents 1 1.5 2] [-o runs/exponents]      (data/train, data/val)
-ResNet-20 with MaxOut of two, as theirs had it (B = 1 would be linear else), trained as
-configs/cifar10_resnet20.toml says but for fewer epochs, in bfloat16. Prints a table: top-1 in percent, and
-the 3x3 grid pointing game of the inherent explanations. What is in the folder is continued or not done again.
+ResNet-20 with MaxOut of two, as in the paper (B = 1 would otherwise be linear), trained by
+configs/cifar10_resnet20.toml, but for fewer epochs and in bfloat16. Prints a table: top-1 in percent, and the
+3x3 grid pointing game of the inherent explanations. Runs in the folder are continued, or skipped if finished.
 """
 
 from __future__ import annotations

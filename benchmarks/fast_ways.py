@@ -1,10 +1,10 @@
-"""What each shortcut for speed gains: a pass with all of them against one with all but this.
+"""What each shortcut for speed gains: a pass with all of them against a pass without this one.
 
 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=100000000 OMP_NUM_THREADS=1 \\
     taskset -c 0 python benchmarks/fast_ways.py
 
-Each on networks it was made for. The two are interleaved, and the shortest time of each counts: others at
-work can only make a pass longer. A gain is the share of the time without it that is saved with it.
+Each is measured on networks it was made for. The two passes are interleaved, and the shortest time of each
+counts: other processes can only make a pass longer. A gain is the share of the time that the shortcut saves.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CASES: list[tuple[str, str, int, int, str]] = [  # shortcut, network, images, pi
 
 
 def network(name: str) -> nn.Module:
-    """With random weights and running statistics that fit them, so that no activation vanishes."""
+    """A network with random weights and fitting running statistics, so that no activation vanishes."""
     torch.manual_seed(0)
     model = timm.create_model(name).train()
     norms = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
@@ -58,7 +58,7 @@ def network(name: str) -> nn.Module:
 
 
 def measured(run: Callable[[], object], way: str, seconds: float) -> tuple[float, float, int]:
-    """Shortest seconds of a pass with and without the shortcut, and of how many each."""
+    """Shortest seconds of a pass with and without the shortcut, and the number of passes of each."""
     best, rounds = {True: float("inf"), False: float("inf")}, 0
     for on in best:
         with fast_ways(on, way):

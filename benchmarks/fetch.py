@@ -2,9 +2,9 @@
 
     python benchmarks/fetch.py [--megabytes 200] [--rounds 9]
 
-Both sides download from one server in another process, which hands the file to the kernel, to the same disk;
-they take turns, and the disk is idle when each begins. Ours also flushes the file to the disk, which
-curl does not. The target is a ratio of at most 1.3.
+Both sides download to the same disk, from one server in another process that hands the file to the kernel;
+they take turns, and the disk is idle when each begins. Ours also flushes the file to the disk, which curl
+does not. The target is a ratio of at most 1.3.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SOURCE = "source.pth"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers any GET with the one file of this server."""
+    """Answers every GET with this server's one file."""
 
     protocol_version = "HTTP/1.1"
     path_served: Path
@@ -52,7 +52,7 @@ def serve(path: Path, to_parent: Connection) -> None:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    os.sync()  # what the other side wrote is not ours to wait for
+    os.sync()  # neither side should wait for what the other one wrote
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
@@ -81,7 +81,7 @@ def measure(folder: Path, url: str, digest: str, rounds: int) -> dict[str, objec
         times["curl"].append(seconds(lambda: by_curl(url, cache / "curl.pth")))
         (cache / "curl.pth").unlink()
 
-    for i in range(rounds + 1):  # the first is not counted
+    for i in range(rounds + 1):  # the first round is not counted
         for side in (ours, theirs) if i % 2 else (theirs, ours):
             side(folder)
     middle = {name: statistics.median(values[1:]) for name, values in times.items()}

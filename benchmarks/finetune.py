@@ -1,8 +1,8 @@
-"""Ways to fine-tune, beside training from nothing: what `training/defaults.py` stands on.
+"""Ways to fine-tune, compared with training from scratch: the basis of `training/defaults.py`.
 
 python benchmarks/finetune.py [--only MODE ...] [--set TABLE.KEY=VALUE ...]
-The embedded CIFAR-10 network on scikit-learn's digits: all of them, and ten images a class. Prints a table
-of validation accuracy in percent, and seconds, of the epoch that is best on these images, which is kept.
+The embedded CIFAR-10 network on scikit-learn's digits: all of them, and ten images per class. Prints a table
+of seconds and of validation accuracy in percent, at the epoch that is best on these images and so is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODES: dict[str, list[str]] = {
     "from nothing": ["model.name=bcos_resnet20", "model.pretrained=false"],
 }
 SETS = {"1,438 images": None, "10 images a class": "10"}
-ALWAYS = ["augment.hflip=0", "run.trackers=[]", "run.snapshots=0"]  # a mirrored digit is none
+ALWAYS = ["augment.hflip=0", "run.trackers=[]", "run.snapshots=0"]  # a mirrored digit is not a digit
 
 
 def digits(folder: Path, images: str | None) -> Path:

@@ -1,6 +1,6 @@
 """The networks of the official package `bcos` (extra `peer`) under the names of this one.
 
-A test oracle and the peer of the benchmarks; nothing in bcos_zoo imports it. They want six encoded channels.
+An oracle for tests and the peer in benchmarks; nothing in bcos_zoo imports it. Inputs have six channels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CIFAR = {*(f"resnet{n}" for n in (20, 32, 44, 56, 110)), *(f"densenet{n}" for n 
 
 
 class OfficialViT(BcosUtilMixin, nn.Sequential):
-    """As their entry points put one together: the transformer, then the logit layer."""
+    """A ViT as their entry points assemble it: the transformer, then the logit layer."""
 
     @property
     def logit_layer(self) -> nn.Module:
@@ -27,7 +27,7 @@ class OfficialViT(BcosUtilMixin, nn.Sequential):
 
 
 def official(name: str) -> Any:
-    """Their network of that name, with the norm that the published one has."""
+    """Their network of that name, with the norm that the published network has."""
     short = name.removeprefix("bcos_")
     batch_norm = norms.NoBias(norms.BatchNormUncentered2d)
     if "vit" in short:
@@ -45,7 +45,7 @@ def official(name: str) -> Any:
 def _official_vit(short: str) -> nn.Module:
     build = getattr(vit, short.removeprefix("std_"))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it wants to be called by their own entry points
+        warnings.simplefilter("ignore")  # it warns unless called by their own entry points
         if short.startswith("std_"):
             return build(
                 channels=3, linear_layer=nn.Linear, norm_layer=nn.LayerNorm, act_layer=nn.GELU,
@@ -60,6 +60,6 @@ def _official_vit(short: str) -> nn.Module:
 
 
 def flat(state_dict: dict[str, Any], name: str) -> dict[str, Any]:
-    """Their names as ours: they put a B-cos ViT into a Sequential."""
+    """Their tensor names in our form: they put a B-cos ViT into a Sequential."""
     prefix = "0." if "vit" in name and "_std_" not in name else ""
     return {key.removeprefix(prefix): value for key, value in state_dict.items()}

@@ -1,8 +1,8 @@
-"""What rounding leaves unexplained, in units of what `bcos_zoo.explain` warns by: eps times all that adds up.
+"""What rounding leaves unexplained, in the unit of `bcos_zoo.explain`'s warning: eps times all that adds up.
 
 OMP_NUM_THREADS=1 python benchmarks/rounding.py bcos_resnet20 bcos_densenet52 bcos_plain9
 
-Networks as constructors leave them, and with running statistics that fit their weights; random images.
+Networks as constructed, and with running statistics that fit their weights; random images.
 """
 
 from __future__ import annotations

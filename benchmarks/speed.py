@@ -1,11 +1,11 @@
 """Forward and explanation: ours, the official package and timm's conventional network, interleaved.
 
-make bench                       # with an allocator that keeps its memory, as stated in the output
+make bench                       # with an allocator that keeps its memory, as the output states
 python benchmarks/speed.py --models resnet50 --rounds 9 --threads 2
 
-Times are medians over rounds, spreads the range between quartiles. The official package gets its six channels
-ready made and the same state dict. It explains one image at a time, so sixteen images are sixteen calls;
-timm's network has no explanation, and its row is the price of interpretability.
+Times are medians over rounds, spreads are interquartile ranges. The official package gets its six channels
+ready made and the same state dict. It explains one image at a time, so sixteen images take sixteen calls;
+timm's network has no explanation, and its row shows the price of interpretability.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MODELS = [  # one or two of each family
     *("resnet18", "resnet50", "resnext50_32x4d", "densenet121", "vgg11_bnu"),
     *("convnext_tiny", "convnext_tiny_bnu", "simple_vit_s_patch16_224", "vitc_s_patch1_14"),
 ]
-TWINS = {  # timm's conventional network, where it is not called as ours
+TWINS = {  # timm's conventional network, where its name differs from ours
     "vgg11_bnu": "vgg11_bn",
     "convnext_tiny_bnu": "convnext_tiny",
     "simple_vit_s_patch16_224": "vit_small_patch16_224",
@@ -63,7 +63,7 @@ def peers(name: str, images: torch.Tensor) -> tuple[nn.Module, nn.Module, nn.Mod
 
 
 def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run in each round; every round runs all of them, so that drift hits all alike."""
+    """Seconds of each run in each round; every round runs all of them, so that drift affects all alike."""
     times: dict[str, list[float]] = {key: [] for key in runs}
     for run in runs.values():
         run()
@@ -110,7 +110,7 @@ def measure(
 
 
 def against_forward(name: str, ours: nn.Module, images: torch.Tensor, rounds: int) -> list[dict[str, object]]:
-    """What explanations cost beside plain forward passes of the same images."""
+    """What explanations cost compared with plain forward passes of the same images."""
     rows: list[dict[str, object]] = []
     for what, x, targets in (
         ("explain 16 images, beside their forward pass", images, None),
@@ -137,7 +137,7 @@ def summary(times: dict[str, list[float]]) -> dict[str, object]:
 
 
 def cost_of_linear_mode_off(name: str, size: int) -> dict[str, object]:
-    """What all the layers' look-ups of the mode take together, beside one forward pass of one image."""
+    """The time of all layers' look-ups of the mode, compared with one forward pass of one image."""
     model = timm.create_model(f"bcos_{name}").eval()
     x = torch.rand(1, 3, size, size)
     layers = sum(type(module).__module__.startswith("bcos_zoo.layers") for module in model.modules())

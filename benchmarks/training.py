@@ -1,7 +1,7 @@
-"""Images per second of training steps, beside the conventional network of timm's in the same run.
+"""Images per second in training, compared with timm's conventional network in the same run.
 
 python benchmarks/training.py [--rounds 7] [--no-compile]
-ResNet-20 at 32 px (128 images a step) and ResNet-18 at 224 px (16), in float32 and bfloat16: forward, loss,
+ResNet-20 at 32 px (128 images per step) and ResNet-18 at 224 px (16), in float32 and bfloat16: forward, loss,
 backward, Adam, on random images; channels_last. Prints a table of medians; the networks take turns.
 """
 
@@ -22,7 +22,7 @@ import bcos_zoo
 
 
 def resnet20() -> nn.Module:
-    """timm's ResNet with the stem and the stages that He et al. 2015, section 4.2, have for 32 px."""
+    """timm's ResNet with the stem and stages of He et al. 2015, section 4.2, for 32 px."""
     model = ResNet(BasicBlock, (3, 3, 3), num_classes=10, channels=(16, 32, 64))
     model.conv1, model.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
     model.maxpool = model.layer4 = nn.Identity()

@@ -1,4 +1,4 @@
-"""Explain a photograph offline: the cat of scikit-image, with the checkpoint that bcos_zoo carries."""
+"""Explain a photograph offline: scikit-image's cat, with the checkpoint that comes with bcos_zoo."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """scikit-learn's handwritten digits as images in folders, to fine-tune on.
 
 python examples/digits.py FOLDER [IMAGES]
-IMAGES: of each class to learn from, the rest into FOLDER/val; without it no split is made.
+IMAGES: how many of each class are for training; the rest goes into FOLDER/val. Without it no split is made.
 """
 
 from __future__ import annotations

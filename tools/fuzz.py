@@ -1,14 +1,14 @@
-"""Damaged pictures and clips through `bcos-zoo explain`: every one an answer or one clear line.
+"""Damaged pictures and clips for `bcos-zoo explain`: each must give an answer or one clear line.
 
     python tools/fuzz.py --minutes 60 --seed 0 [-o FOLDER]      # exit 0 if there is no fault
-    python tools/fuzz.py --seed 0 --case 1234                   # one case again, with all that it says
+    python tools/fuzz.py --seed 0 --case 1234                   # one case again, with all its output
 
-Each case is a function of the seed and its number, with one build of Pillow and FFmpeg, which make the
-files that are damaged. A fault is a traceback or a death of the process, more than 30 s, more than 2 GB of
-memory, an exit code other than 0 and 2, a code 2 with other than one `error:` line, a code 0 with anything
-but the line of its picture, and whatever is left half-written. Faults are saved in the folder as `SEED-
-CASE.ENDING`, beside what was said. The cases run in one process, as the command line runs them, which is
-started anew where it dies or hangs. Linux only: it measures memory by /proc.
+Each case depends only on the seed, its number and the builds of Pillow and FFmpeg, which make the files to be
+damaged. These are faults: a traceback, a dead process, more than 30 s, more than 2 GB of memory, an exit code
+other than 0 and 2, a code 2 without exactly one `error:` line, a code 0 with anything but the line of its
+picture, and a file left half-written. Faults are saved in the folder as `SEED-CASE.ENDING`, beside the
+output. The cases run, as on the command line, in one process that is restarted if it dies or hangs. Linux
+only: memory is measured by /proc.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from typing import IO, Any
 import fuzz_corpus
 import fuzz_mutations
 
-MODEL = "bcos_resnet20.cifar10"  # the smallest: files are tried, not networks
+MODEL = "bcos_resnet20.cifar10"  # the smallest: files are tested, not networks
 SECONDS = 30.0
 BYTES = 2_000_000_000
-HARD_LIMIT = 8 << 30  # of the worker's data: a fault long before, but the machine goes on
+HARD_LIMIT = 8 << 30  # of the worker's data: far beyond a fault, but it protects the machine
 WRONG_SUFFIX = 0.06
 ENDINGS = (*fuzz_corpus.IMAGES, *fuzz_corpus.CLIPS)
 
 
 @dataclass(frozen=True)
 class Case:
-    kind: str  # the ending of the file it was made of
+    kind: str  # the ending of the file that it was made from
     name: str
     content: bytes
     how: list[str]
@@ -59,13 +59,13 @@ def make(files: dict[str, list[bytes]], seed: int, number: int) -> Case:
 
 
 def work() -> None:
-    """The worker: reads a path and a folder a line, runs `explain`, and answers with one line of JSON."""
+    """The worker: for each line, a path and a folder, runs `explain` and answers with a line of JSON."""
     resource.setrlimit(resource.RLIMIT_DATA, (HARD_LIMIT, HARD_LIMIT))
     from bcos_zoo import cli
 
     requests, answers = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w")
     with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 1)  # what libraries of C print is seen as well
+        os.dup2(said.fileno(), 1)  # so that output of C libraries is captured as well
         os.dup2(said.fileno(), 2)
         for request in requests:
             path, folder = json.loads(request)
@@ -74,7 +74,7 @@ def work() -> None:
             _reset_peak()
             try:
                 code: object = cli.run(["explain", path, "-o", folder, "--model", MODEL])
-            except BaseException:  # also SystemExit: `main` would end with this, and a traceback
+            except BaseException:  # SystemExit too: `main` would end with it, and a traceback
                 traceback.print_exc()
                 code = "traceback"
             sys.stdout.flush()
@@ -95,13 +95,13 @@ def _peak() -> int:
 
 
 class Worker:
-    """The process that explains, started anew after a death."""
+    """The process that explains, restarted after it dies."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
 
     def run(self, path: Path, folder: Path) -> dict[str, Any]:
-        """What came of one file; "code" is an exit code, or says what went wrong."""
+        """The outcome for one file; "code" is an exit code, or says what went wrong."""
         if self.process is None:
             command = [sys.executable, __file__, "--work"]
             self.process = subprocess.Popen(
@@ -113,7 +113,7 @@ class Worker:
         requests.flush()
         with selectors.DefaultSelector() as selector:
             selector.register(answers, selectors.EVENT_READ)
-            ready = selector.select(timeout=2 * SECONDS)  # twice: how long it takes is measured beside
+            ready = selector.select(timeout=2 * SECONDS)  # twice: the time limit itself is checked elsewhere
         line = answers.readline() if ready else ""
         if line:
             return dict(json.loads(line))
@@ -157,11 +157,11 @@ def run(seed: int, numbers: Any, minutes: float, keep: Path, verbose: bool) -> i
     tally: dict[str, Counter[str]] = {kind: Counter() for kind in ENDINGS}
     longest, peak, faults = (0.0, ""), (0, ""), []
     worker = Worker()
-    os.environ["SVT_LOG"] = "0"  # the encoders of the corpus talk
+    os.environ["SVT_LOG"] = "0"  # silences the encoders of the corpus
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
         files = fuzz_corpus.corpus(temporary)
-        worker.run(temporary / "none.png", temporary / "none")  # the first one also loads torch
+        worker.run(temporary / "none.png", temporary / "none")  # not timed: it also loads torch
         for number in numbers:
             if time.monotonic() > end:
                 break

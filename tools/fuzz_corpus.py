@@ -1,4 +1,4 @@
-"""The whole files that `fuzz.py` damages: small pictures and clips of every kind, always the same."""
+"""The intact files that `fuzz.py` damages: small pictures and clips of every kind, always the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def corpus(folder: Path) -> dict[str, list[bytes]]:
-    """Contents by ending. folder: for clips on their way."""
+    """File contents by ending. folder: where clips are written meanwhile."""
     rgb, grey = picture(), picture().convert("L")
     rgba = picture()
     rgba.putalpha(grey)
@@ -85,13 +85,13 @@ def corpus(folder: Path) -> dict[str, list[bytes]]:
 
 
 def clip(path: Path, codec: str, pixels: str) -> bytes:
-    """Five frames."""
+    """A clip of five frames."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 64, pixels
         if codec == "libx265":
             stream.options = {"x265-params": "log-level=none:pools=none:frame-threads=1"}
-        stream.thread_count = 1  # or the bytes would depend on the machine
+        stream.thread_count = 1  # otherwise the bytes would depend on the machine
         for k in range(5):
             frame = av.VideoFrame.from_image(picture(64, 64, k))
             frame.pts, frame.time_base = k, Fraction(1, 25)

@@ -1,4 +1,4 @@
-"""What `fuzz.py` does to a file: each a function of its bytes and a generator of random numbers."""
+"""What `fuzz.py` does to a file: functions of its bytes and a generator of random numbers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def flips(rng: random.Random, data: bytes) -> bytes:
 
 
 def header_flips(rng: random.Random, data: bytes) -> bytes:
-    """In the first bytes, where formats, sizes and counts stand."""
+    """Flips in the first bytes, where formats, sizes and counts are."""
     end = min(len(data), rng.choice((32, 128, 512)))
     return flips(rng, data[:end]) + data[end:]
 
@@ -85,7 +85,7 @@ def doubled(rng: random.Random, data: bytes) -> bytes:
 
 
 def field(rng: random.Random, data: bytes) -> bytes:
-    """One number of the header, of two, four or eight bytes and either order, becomes a telling one."""
+    """Replace a number in the header, of two, four or eight bytes in either order, by a critical value."""
     form = rng.choice(("<H", ">H", "<I", ">I", "<I", ">I", "<Q", ">Q"))
     size = struct.calcsize(form)
     at = rng.randrange(max(1, min(len(data), rng.choice((48, 160, 800, len(data)))) - size))
@@ -94,7 +94,7 @@ def field(rng: random.Random, data: bytes) -> bytes:
 
 
 def pieces(data: bytes) -> list[bytes]:
-    """The chunks of a PNG, RIFF or ISO file or the segments of a JPEG; of others, equal parts."""
+    """The chunks of a PNG, RIFF or ISO file, the segments of a JPEG, or equal parts of any other file."""
     if data.startswith(PNG):
         return _chunks(data, 8, ">I", 0, 12)
     if data[:4] == b"RIFF":
@@ -108,7 +108,7 @@ def pieces(data: bytes) -> list[bytes]:
 
 
 def _chunks(data: bytes, start: int, form: str, at: int, more: int) -> list[bytes]:
-    """start: of the first; form, at: of a chunk's size; more: what it does not count."""
+    """start: of the first chunk; form, at: of a chunk's size; more: bytes that this size does not count."""
     found, place = [data[:start]], start
     while place + at + struct.calcsize(form) <= len(data):
         (size,) = struct.unpack_from(form, data, place + at)
@@ -121,7 +121,7 @@ def _chunks(data: bytes, start: int, form: str, at: int, more: int) -> list[byte
 
 
 def chunks_moved(rng: random.Random, data: bytes) -> bytes:
-    """A chunk is left out, doubled, or changes places with another."""
+    """Leave a chunk out, double it, or swap it with another."""
     parts = pieces(data)
     a, b = rng.randrange(len(parts)), rng.randrange(len(parts))
     what = rng.randrange(3)
@@ -135,7 +135,7 @@ def chunks_moved(rng: random.Random, data: bytes) -> bytes:
 
 
 def sealed(rng: random.Random, data: bytes) -> bytes:
-    """One chunk damaged, and of a PNG its checksum made to fit, so that it is believed."""
+    """Damage one chunk, and in a PNG fix its checksum, so that readers accept it."""
     parts = pieces(data)
     at = rng.randrange(len(parts))
     if len(parts[at]) > 12:
@@ -150,7 +150,7 @@ def sealed(rng: random.Random, data: bytes) -> bytes:
 
 
 def deep_box(rng: random.Random, data: bytes) -> bytes:
-    """A number next to the name of one of the boxes or elements inside a clip."""
+    """Change a number next to the name of a box or element inside a clip."""
     names = (
         b"stsd",
         b"stts",
@@ -180,7 +180,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def mutated(rng: random.Random, data: bytes, other: bytes) -> tuple[bytes, list[str]]:
-    """A damaged file, and by what. other: a second file, whose end may take the place of this one's."""
+    """A damaged file, and what damaged it. other: a second file, whose end may replace this one's."""
     names = []
     if rng.random() < 0.08:
         data = data[: rng.randrange(1, len(data))] + other[rng.randrange(len(other)) :]

@@ -1,4 +1,4 @@
-"""Write what is made from registry and manifest: hubconf.py, docs/models.md and the table of README.md.
+"""Write what is made from the registry and manifest: hubconf.py, docs/models.md, the table of README.md.
 
 python tools/generate.py           rewrite what is out of date
 python tools/generate.py --check   exit 1 and name what is out of date
@@ -26,7 +26,7 @@ from bcos_zoo.weights import manifest
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- models: made by tools/generate.py -->", "<!-- end of models -->"
 INEXACT = "no exact explanation"
-BY_HAND = "by hand"  # of a checkpoint whose file is not fetched
+BY_HAND = "by hand"  # for a checkpoint whose file is not fetched
 
 HUBCONF_HEAD = '''"""torch.hub entry points. Made from the registry by tools/generate.py: do not edit.
 
@@ -112,7 +112,7 @@ def hubconf() -> str:
 
 
 def _hub_options(name: str) -> list[str]:
-    """What `pretrained` and `tag` may be for an architecture, one line each."""
+    """The allowed values of `pretrained` and `tag` for an architecture, one line each."""
     default, tags, by_hand = manifest.default(name), [], []
     for checkpoint in manifest.checkpoints(name):
         (by_hand if _source(checkpoint) == BY_HAND else tags).append(f'"{checkpoint.tag}"')
@@ -154,7 +154,7 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Network:
-    """What is measured on a network."""
+    """What is measured for the tables on a network."""
 
     params: int
     flops: int
@@ -174,7 +174,7 @@ def network(name: str) -> Network:
 
 
 def _keep_products(model: nn.Module) -> None:
-    """Take out norms and B-cos scaling, in place: they count nothing, and on meta take most of the time."""
+    """Remove norms and B-cos scaling, in place: they count for nothing, but take most of the time on meta."""
     for module in list(model.modules()):
         if isinstance(module, (BcosConv2d, BcosLinear)):
             module.b, module.normalize = 1.0, False
@@ -185,7 +185,7 @@ def _keep_products(model: nn.Module) -> None:
 
 
 def families() -> dict[str, list[str]]:
-    """The architectures of each module of `bcos_zoo.models`, those first that the manifest has first."""
+    """The architectures of each module of `bcos_zoo.models`; the modules are in the order of the manifest."""
     modules = [timm.model_entrypoint(c.architecture).__module__ for c in manifest.checkpoints()]
     order = [module.rpartition(".")[2] for module in modules] + models.__all__
     return {family: list(getattr(models, family).default_cfgs) for family in dict.fromkeys(order)}
@@ -246,7 +246,7 @@ SIZE = re.compile(r"\d+(_\d\w*)?|(?<=_)(atto|tiny|small|base|large|ti|s|b|l)(?=_
 
 
 def _brief(names: list[str]) -> list[str]:
-    """Names that differ in their size alone as one: `bcos_vgg{11,13}_bnu`."""
+    """Names that differ only in their size, written as one: `bcos_vgg{11,13}_bnu`."""
     sizes: dict[tuple[str, str], list[str]] = {}
     for name in names:
         found = SIZE.search(name)

@@ -1,10 +1,10 @@
-"""Train a checkpoint of ours, measure it, and write its file and its record.
+"""Train a checkpoint of our own, measure it, and write its file and its record.
 
 python tools/release.py NAME DATA [-o runs]        (from the root of the repository; DATA/train, DATA/val)
-Runs its recipes, each from the network of the one before, in folders called as they are; what was
-interrupted goes on, and no finished epoch is trained again. The file goes into the package if its record in
-the manifest says so, else to release/, to be published. The scores in the record are those of the file, whose
-weights may be stored in half precision. All networks compute in float32. `make generate` comes after.
+Runs its recipes in folders of the same names, each from the network of the one before; an interrupted run is
+resumed, and no finished epoch is trained again. The file goes into the package if its record in the manifest
+says so, otherwise to release/, to be published. The scores in the record are those of the file, whose weights
+may be stored in half precision. All networks compute in float32. Run `make generate` afterwards.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MANIFEST = ROOT / "weights_manifest.json"
 class Release(NamedTuple):
     """How a checkpoint is made."""
 
-    recipes: tuple[str, ...]  # of configs/
-    dataset: str  # what its validation images are called
-    dtype: torch.dtype = torch.float16  # of the weights in the file
+    recipes: tuple[str, ...]  # files in configs/
+    dataset: str  # the name of its validation images
+    dtype: torch.dtype = torch.float16  # type of the weights in the file
 
 
 IMAGENETTE = "Imagenette val, shorter side 224"
@@ -95,7 +95,7 @@ def trained(release: Release, data: Path, runs: Path) -> Path:
 
 
 def stored(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weights in that precision; statistics and counters, which are few, as they are."""
+    """Weights in that precision; statistics and counters, which are few, stay as they are."""
     return value.to(dtype) if value.ndim > 1 else value
 
 

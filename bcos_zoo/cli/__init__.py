@@ -48,14 +48,14 @@ def run(arguments: list[str] | None = None) -> int:
         typer.echo(error_line(error), err=True)
         return 2
     except OSError as error:
-        if error.filename is None:  # of no file that a person named
+        if error.filename is None:  # not about a file that someone named
             raise
         name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else error.filename
         said = f"{str(name)!r}: {error.strerror}; check the name, and who may read and write there"
         typer.echo(error_line(said), err=True)
         return 2
     except typer.exceptions.TyperException as error:
-        if message := error.format_message().rstrip("."):  # none without a command: then help was printed
+        if message := error.format_message().rstrip("."):  # empty without a command: help was printed
             typer.echo(f"error: {message}; see bcos-zoo --help", err=True)
         return 2
     except typer.Abort:
@@ -66,5 +66,5 @@ def run(arguments: list[str] | None = None) -> int:
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # names of files need be no text: as `ls` has them
+            stream.reconfigure(errors="surrogateescape")  # file names need not be text: as `ls` writes them
     sys.exit(run())

@@ -1,4 +1,4 @@
-"""What options allow, as --help says it. The library says it too, but imports torch; a test compares both."""
+"""What options allow, for --help. The library knows it too, but imports torch; a test compares the two."""
 
 DEVICES = "auto, cpu, cuda, cuda:1, mps"
 PICTURES = ("figure", "rgba", "map", "overlay", "sheet")
@@ -12,4 +12,4 @@ METRICS = (
     *("sparseness", "stability", "completeness"),
 )
 PREDICTIONS = ("accuracy", "auroc", "sensitivity")
-TOLERANCE = 1e-3  # of `verify`
+TOLERANCE = 1e-3  # default of `verify`

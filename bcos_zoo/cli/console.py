@@ -1,6 +1,6 @@
 """What the verbs share: options, the two streams, and how results and errors are printed.
 
-Nothing of torch is imported here, nor at the top of the other files of this folder: `--help` need not wait.
+torch is imported neither here nor at the top of the other files of this folder, to keep `--help` fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..classifier import Classifier
 
-SHOWN = 20  # classes at most whose names are all said
+SHOWN = 20  # up to that many classes, all names are printed
 
 ModelOption = Annotated[
     str | None,
@@ -45,9 +45,9 @@ FolderOption = Annotated[Path, typer.Option("-o", help="Folder for what is writt
 
 
 def load(model: str | None, device: str) -> tuple[str, Classifier]:
-    """The name of a classifier, and itself on the device of that name, which is looked at first.
+    """The name of a classifier, and the classifier on the named device, which is checked first.
 
-    Where none is named, stderr says which one is taken, and what it knows.
+    If no model is named, stderr says which one is used, and which classes it knows.
     """
     from .. import classifier, devices, zoo
 
@@ -66,7 +66,7 @@ def print_json(document: Any) -> None:
 
 
 def print_table(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> None:
-    """Columns as wide as they must be, on a terminal and in a pipe: nothing is cut. right: numbers."""
+    """Columns as wide as needed, on a terminal and in a pipe: nothing is cut. right: those to align right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [
@@ -85,12 +85,12 @@ def report(errors: list[InputError]) -> None:
 
 
 def error_line(error: object) -> str:
-    """The one line of an error, whatever names are in it."""
+    """The one line that reports an error, whatever names are in it."""
     return f"error: {on_one_line(' '.join(str(error).splitlines()))}"
 
 
 def on_one_line(name: object) -> str:
-    """A name as it is, but for what breaks lines or commands a terminal, which is written as Python does."""
+    """A name, with characters that break lines or control a terminal escaped as by Python."""
     return "".join(
         character.encode("unicode_escape").decode()
         if unicodedata.category(character) in ("Cc", "Zl", "Zp")
@@ -100,7 +100,7 @@ def on_one_line(name: object) -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where rich prints. Names that people gave their files and classes come out as they are, no markup."""
+    """Where rich prints. Names of files and classes come out as they are, not read as markup."""
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
@@ -113,7 +113,7 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Print what the library has to say beside its results, such as files passed over, a line each.
+    """Print, a line each, what the library reports besides its results, such as skipped files.
 
     What Pillow logs of a damaged file is not printed: the error says that the file cannot be read.
     """
@@ -131,6 +131,6 @@ def told() -> Iterator[None]:
 
 
 def parse_target(classifier: Classifier, text: str) -> int | str:
-    """A label, or a class index where no class is called so."""
+    """A label, or else, if no class is called that, a class index."""
     number = re.fullmatch("-?[0-9]+", text) and text not in classifier.class_names
     return int(text) if number else text

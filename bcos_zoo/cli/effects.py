@@ -1,4 +1,4 @@
-"""Which options of a verb work only beside others: one that would change nothing is refused."""
+"""Which options of a verb work only together with others: one that would change nothing is refused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typer.core import TyperCommand
 from ..errors import InputError
 from .choices import METRICS
 
-Values = Mapping[str, Any]  # of all parameters of a verb, by their names
+Values = Mapping[str, Any]  # the values of all parameters of a verb, by name
 
 
 @dataclass(frozen=True)
 class Needs:
-    """When an option has an effect. said: what would have to be so; what to do if not."""
+    """When an option has an effect. said: the condition, and what to do if it does not hold."""
 
     works: Callable[[Values], bool]
     said: str
@@ -47,7 +47,7 @@ NEEDS: dict[str, dict[str, Needs]] = {
     "finetune": {
         "--train": Needs(lambda given: not given["resume"], f"a new run: with --resume, {BEGUN}"),
         "--model": Needs(
-            lambda given: not given["resume"] or given["folder"] is None,  # then it names the folder
+            lambda given: not given["resume"] or given["folder"] is None,  # then it tells which folder
             f"a new run: with --resume and -o, {BEGUN}",
         ),
     },
@@ -57,7 +57,7 @@ NEEDS: dict[str, dict[str, Needs]] = {
         ),
     },
 }  # fmt: skip
-ALWAYS: dict[str, frozenset[str]] = {  # have an effect by themselves, or are refused by the verb where not
+ALWAYS: dict[str, frozenset[str]] = {  # always have an effect, or are refused by the verb itself
     "list": frozenset({"--pretrained", "--json"}),
     "info": frozenset({"--json"}),
     "predict": frozenset({"--model", "--top-k", "--device", "--batch-size", "--json"}),
@@ -103,11 +103,11 @@ ALWAYS: dict[str, frozenset[str]] = {  # have an effect by themselves, or are re
 
 
 class Verb(TyperCommand):
-    """A verb that refuses, before it begins, what it was given and would not use."""
+    """A verb that refuses, before it begins, options that it was given and would not use."""
 
     def invoke(self, ctx: Any) -> Any:
         for parameter in self.params:
-            source = getattr(ctx.get_parameter_source(parameter.name), "name", "")  # an enum of click's
+            source = getattr(ctx.get_parameter_source(parameter.name), "name", "")  # an enum from click
             need = NEEDS.get(self.name or "", {}).get(parameter.opts[0])
             if source == "COMMANDLINE" and need is not None and not need.works(ctx.params):
                 raise InputError(f"{parameter.opts[0]} is of {need.said}, or leave out {parameter.opts[0]}")

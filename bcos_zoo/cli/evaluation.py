@@ -90,7 +90,7 @@ def evaluate_(
     wanted = metric or ["accuracy"]
     explained = tuple(one for one in wanted if one not in PREDICTIONS)
     predicted = tuple(one for one in wanted if one in PREDICTIONS)
-    pattern = None if data.is_file() else group  # of a table, the column is no class
+    pattern = None if data.is_file() else group  # for a CSV, a group is a column
     asked = _asked(predicted, specificity, confidence, resamples, pattern, seed)
     settings = evaluate.Settings(
         explainers=tuple(explainer or EXPLAINERS), metrics=explained, grid=grid, samples=samples,
@@ -105,7 +105,7 @@ def evaluate_(
         progress = Progress(console=console(stderr=True))
         summary = evaluate.run(classifier, data, folder, settings, batch_size=batch_size, progress=progress)
         document |= {"folder": str(folder), "summary": evaluate.for_json(summary)}
-    if not runtime.is_main():  # one table is enough
+    if not runtime.is_main():  # one process prints for all
         return None
     if predicted:
         found = evaluate.measure(classifier, data, asked, group=group, batch_size=batch_size)
@@ -119,13 +119,13 @@ def evaluate_(
         console().print(_scores(found.scores, asked))
     if explained and not as_json:
         console().print(_table(summary))
-    if predicted and folder is not None:  # last: what was measured is told, be the folder writable
+    if predicted and folder is not None:  # last: results are printed even if this fails
         _keep({"model": name, "data": str(data)} | found.document(), folder)
     return None
 
 
 def _keep(document: dict[str, Any], folder: Path) -> None:
-    """Write what predictions are worth beside what explanations are, whole or not at all."""
+    """Write the measures of predictions into the folder of those of explanations, whole or not at all."""
     from ..files import replacing, writing
 
     path = folder / "predictions.json"
@@ -141,7 +141,7 @@ def _asked(
     group: str | None,
     seed: int,
 ) -> Asked:
-    """What is asked of predictions. Raises InputError for options that would change nothing."""
+    """What to measure of predictions. Raises InputError for options that would change nothing."""
     from ..evaluate import RESAMPLES, SPECIFICITY, Asked
 
     given = {"--resamples": resamples, "--group": group}

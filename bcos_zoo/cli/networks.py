@@ -56,7 +56,7 @@ def info(
 
 
 def _page(document: dict[str, Any]) -> Iterator[str]:
-    """What `describe` says, for people: lines of "word  value", whole, however wide the terminal is."""
+    """What `describe` says, for people: lines of "word  value", not cut to the width of the terminal."""
     facts: dict[str, str | None] = {
         "architecture": document["architecture"],
         "is": " ".join(document["description"].split()),

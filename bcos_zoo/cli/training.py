@@ -111,7 +111,7 @@ def train_(
 def _all_changes(
     changes: list[str] | None, group: str | None, device: str | None, batch_size: int | None
 ) -> list[str]:
-    """The changes of --set, with those that have an option of their own. Raises InputError for both."""
+    """The changes by --set and by options of their own. Raises InputError if both set the same key."""
     found = list(changes or ())
     for option, key, value in (
         ("--group", "data.group", None if group is None else json.dumps(group, ensure_ascii=False)),
@@ -130,7 +130,7 @@ def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
     from .. import devices
     from ..data import UnreadableError, open_task
 
-    devices.choose(wanted.run.device)  # ahead of the images, of which there may be many
+    devices.choose(wanted.run.device)  # before the images are opened, which may take long
     part = wanted.data
     try:
         return open_task(

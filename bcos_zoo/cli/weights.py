@@ -52,7 +52,7 @@ def verify(names: Some = None, cache_dir: CacheDir = None, as_json: JsonOption =
 
     records = [zoo.find_checkpoint(name) for name in names] if names else weights.cached(cache_dir)
     verdicts = list(weights.verify(records, cache_dir))
-    wanted = ("ok",) if names else ("ok", "missing")  # one of them may go meanwhile
+    wanted = ("ok",) if names else ("ok", "missing")  # a file may vanish meanwhile
     bad = [verdict for verdict in verdicts if verdict.state not in wanted]
     if as_json:
         print_json([asdict(verdict) | {"path": str(verdict.path)} for verdict in verdicts])

@@ -255,7 +255,7 @@ def verify(
 
 
 def _of_the_manifest(name: str, path: str | os.PathLike[str]) -> str:
-    """The checkpoint of that name, never a folder: it may hold any network. Raises InputError if none has it."""
+    """The checkpoint of that name; a folder so named may hold any network. Raises InputError for others."""
     try:
         return zoo.find_checkpoint(name).name
     except UnknownModelError as error:

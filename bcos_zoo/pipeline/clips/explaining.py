@@ -22,7 +22,7 @@ from ...pictures import panels
 from . import reading
 
 FOLLOW = 0.1  # share of a frame's own scale in the shared one's update: at 25 frames/s, half in 0.3 s
-TICKS = 60_000  # per second of the written clip: whole numbers of them for 24, 25, 29.97, 30, 50 and 60 frames/s
+TICKS = 60_000  # per second of the written clip; a whole number per frame at 24, 25, 29.97, 30, 50 and 60/s
 CODECS = ("libx264", "mpeg4")  # the second one is in every build of FFmpeg
 
 
