@@ -30,7 +30,7 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="A checkpoint, hf-hub:org/name, a folder; if not given, the best one that comes with bcos_zoo.",
+        help="A checkpoint, hf-hub:org/name or a folder; by default the best one that comes with bcos_zoo.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help=f"Where to compute: {DEVICES}.")]
@@ -41,7 +41,7 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")
 ]
 Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")]
-FolderOption = Annotated[Path, typer.Option("-o", help="Folder for what is written.")]
+FolderOption = Annotated[Path, typer.Option("-o", help="Folder to write into.")]
 
 
 def load(model: str | None, device: str) -> tuple[str, Classifier]:

@@ -22,7 +22,7 @@ def evaluate_(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Folder with a sub-folder of images for each class, unless boxes name them; of predictions "
+            help="Folder with a sub-folder of images for each class, unless boxes name them; for predictions "
             "a CSV too."
         ),
     ],
@@ -32,56 +32,64 @@ def evaluate_(
     as_json: JsonOption = False,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help=f"{', '.join(PREDICTIONS)}; or of explanations: {', '.join(METRICS)}."),
+        typer.Option(
+            "--metric", help=f"{', '.join(PREDICTIONS)}; or for explanations: {', '.join(METRICS)}."
+        ),
     ] = None,
     specificity: Annotated[
-        float | None, typer.Option("--specificity", help="Of sensitivity; 0.95 if not given.")
+        float | None,
+        typer.Option("--specificity", help="Specificity for the metric sensitivity; 0.95 if not given."),
     ] = None,
     confidence: Annotated[
-        float | None, typer.Option("--confidence", help="Of intervals by bootstrap, such as 0.95.")
+        float | None,
+        typer.Option("--confidence", help="Add bootstrap intervals, at 0.95 for example."),
     ] = None,
     resamples: Annotated[
-        int | None, typer.Option("--resamples", min=1, help="Of the bootstrap; 1000 if not given.")
+        int | None, typer.Option("--resamples", min=1, help="How many for the bootstrap; 1000 if not given.")
     ] = None,
     group: Annotated[
         str | None,
         typer.Option(
             "--group",
-            help="What the bootstrap draws, such as patients: a column of the CSV, or a pattern on paths.",
+            help="What the bootstrap draws, such as patients: a column of the CSV, or a pattern for paths.",
         ),
     ] = None,
     explainer: Annotated[
         list[str] | None, typer.Option("--explainer", help=f"{', '.join(EXPLAINERS)}; all if not given.")
     ] = None,
-    grid: Annotated[int, typer.Option("--grid", min=2, help="Cells a side of the grid pointing game.")] = 3,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Grids, or images.")] = 250,
+    grid: Annotated[int, typer.Option("--grid", min=2, help="Cells per side in the grid pointing game.")] = 3,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="How many grids, or images.")] = 250,
     fewer: Annotated[
-        list[str] | None, typer.Option("--fewer", metavar="EXPLAINER=N", help="Samples of a slow one.")
+        list[str] | None,
+        typer.Option("--fewer", metavar="EXPLAINER=N", help="Samples for one slow explainer."),
     ] = None,
-    smooth: Annotated[int, typer.Option("--smooth", min=0, help="Window of the maps, pixels.")] = 1,
+    smooth: Annotated[int, typer.Option("--smooth", min=0, help="Smoothing of the maps, pixels.")] = 1,
     seed: Annotated[int, typer.Option("--seed")] = 42,
     stride: Annotated[
         int | None,
         typer.Option(
-            "--stride", min=1, help="See grids through windows of the network's size, for ViTs; pixels."
+            "--stride",
+            min=1,
+            help="See grids through a sliding window of the network's size; pixels per step, for ViTs.",
         ),
     ] = None,
     boxes: Annotated[
-        Path | None, typer.Option("--boxes", help="Of energy: CSV (image,x0,y0,x1,y1,label) or COCO JSON.")
+        Path | None, typer.Option("--boxes", help="For energy: CSV (image,x0,y0,x1,y1,label) or COCO JSON.")
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option("--masks", help="Of energy: folder of a PNG an image, not zero is object.")
+        Path | None,
+        typer.Option("--masks", help="For energy: folder of PNG masks, one per image, 0 outside."),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
             "-o",
-            help="Folder: predictions.json; of explanations the run, continued if it is there, in "
-            "runs/evaluate if not given.",
+            help="Folder for predictions.json, or for a run on explanations, which is continued if it is "
+            "there; by default no predictions.json, and runs/evaluate for explanations.",
         ),
     ] = None,
 ) -> None:
-    """Measure accuracy, or explanations beside those of other methods, on a folder of labelled images."""
+    """Measure accuracy, or explanations against those of other methods, on a folder of labelled images."""
     from rich.progress import Progress
 
     from .. import evaluate

@@ -62,18 +62,20 @@ def explain(
     paths: Images,
     model: ModelOption = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", help="Class label or index; give it again for more.")
+        list[str] | None, typer.Option("--target", help="Class label or index; repeatable.")
     ] = None,
     folder: FolderOption = Path("."),
     picture: Annotated[str, typer.Option("--picture", help=", ".join(PICTURES))] = "figure",
     format_: Annotated[str, typer.Option("--format", help=", ".join(FORMATS))] = "png",
     contrast: Annotated[
-        tuple[str, str] | None, typer.Option("--contrast", metavar="A B", help="Why A rather than B.")
+        tuple[str, str] | None, typer.Option("--contrast", metavar="A B", help="Explain why A rather than B.")
     ] = None,
     shared_scale: Annotated[
         bool, typer.Option("--shared-scale", help="One colour means the same in all pictures.")
     ] = False,
-    seconds: Annotated[float | None, typer.Option("--seconds", help="Of clips: how much.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="How much of each clip to explain.")
+    ] = None,
     layer: Annotated[
         str | None, typer.Option("--layer", help="Explain a unit of this layer, such as layer3.1.conv2.")
     ] = None,
@@ -144,7 +146,7 @@ def _said(answer: pipeline.Answer, unit: Unit | None, outputs: Outputs) -> str:
 def units(
     paths: Images,
     layer: Annotated[str, typer.Option("--layer", help="Such as layer3.1.conv2.")],
-    unit: Annotated[int, typer.Option("--unit", help="A channel of what the layer gives, from 0.")],
+    unit: Annotated[int, typer.Option("--unit", help="A channel of the layer's output, from 0.")],
     model: ModelOption = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 9,
     folder: FolderOption = Path("."),
@@ -152,7 +154,7 @@ def units(
     batch_size: BatchSizeOption = 32,
     as_json: JsonOption = False,
 ) -> None:
-    """Find the images that a unit inside the network answers to most, and draw them with what it sees."""
+    """Find the images that activate a unit inside the network most, and draw them with what it sees."""
     from .. import pipeline
     from ..pipeline.top_images import Unit
 
@@ -183,12 +185,14 @@ def units(
 
 def verify_bundle(
     file: Annotated[Path, typer.Argument(metavar="BUNDLE", help="What explain --format bundle wrote.")],
-    image: Annotated[Path, typer.Argument(help="The image it should be of.")],
+    image: Annotated[Path, typer.Argument(help="The image that it explains.")],
     model: Annotated[
-        str | None, typer.Option("--model", help="To recompute with; by default the one it names.")
+        str | None,
+        typer.Option("--model", help="Network to recompute with; by default the one that the bundle names."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Relative to the largest value of an array.")
+        float,
+        typer.Option("--tolerance", help="Allowed difference, relative to the largest value of an array."),
     ] = TOLERANCE,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,

@@ -11,7 +11,7 @@ import typer
 from ..errors import InputError, closest
 from .console import SHOWN, JsonOption, print_json, print_table
 
-Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph of the card's explanation.")]
+Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph to explain in the card.")]
 
 
 def list_(
@@ -44,7 +44,7 @@ def list_(
 def info(
     name: Annotated[str, typer.Argument(help="An architecture or a checkpoint.")], as_json: JsonOption = False
 ) -> None:
-    """Show what is known of an architecture and its checkpoints."""
+    """Show what is known about an architecture and its checkpoints."""
     from .. import zoo
 
     document = zoo.describe(name)
@@ -101,9 +101,11 @@ def _page(document: dict[str, Any]) -> Iterator[str]:
 def export(
     model: Annotated[str, typer.Argument(metavar="NAME", help="What --model takes elsewhere.")],
     folder: Annotated[Path, typer.Option("-o", help="Folder to write.")],
-    format_: Annotated[str, typer.Option("--format", help="hf: as the Hugging Face Hub has models.")] = "hf",
+    format_: Annotated[
+        str, typer.Option("--format", help="hf: the form of models on the Hugging Face Hub.")
+    ] = "hf",
     sample: Sample = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Write a checkpoint as a folder: weights, config, model card with a sample explanation; on the CPU."""
     from ..hub import export as hub
@@ -117,7 +119,7 @@ def push(
     model: Annotated[str, typer.Argument(metavar="NAME", help="What --model takes elsewhere.")],
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="organisation/name")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch; made if missing.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch; created if missing.")] = None,
     sample: Sample = None,
 ) -> None:
     """Upload a checkpoint to the Hugging Face Hub, as `export` writes it."""

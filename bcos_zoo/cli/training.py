@@ -35,19 +35,19 @@ Group = Annotated[
     typer.Option(
         "--group",
         help="Keep images of a patient, animal or video on one side of the split: a column of the CSV, or a "
-        r"pattern on the paths, such as 'patient(\d+)'.",
+        r"pattern for the paths, such as 'patient(\d+)'.",
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 BatchSizeOption = Annotated[
     int | None,
-    typer.Option("--batch-size", min=1, help="Images a step; as the recipe says if not given."),
+    typer.Option("--batch-size", min=1, help="Images per step; as the recipe says if not given."),
 ]
 Where = Annotated[
     str | None,
     typer.Option("--device", help=f"Where to compute: {DEVICES}; as the recipe says if not given."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what the run would do, and stop.")]
 
 
 def finetune(
@@ -62,7 +62,11 @@ def finetune(
         Path | None, typer.Option("-o", help="The run folder; runs/DATA-MODEL if not given.")
     ] = None,
     learn: Annotated[
-        str, typer.Option("--train", help="full, head (linear probe), or from:LAYER and all after it.")
+        str,
+        typer.Option(
+            "--train",
+            help="What learns: full, head (linear probe), or from:LAYER (that layer and all after it).",
+        ),
     ] = "full",
     changes: Set = None,
     device: Where = None,

@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Work on files of weights.")
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Checkpoints, or architectures.")]
 Some = Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Checkpoints, or architectures.")]
-CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="Another cache than the usual ones.")]
+CacheDir = Annotated[Path | None, typer.Option("--cache-dir", help="A folder in place of the usual caches.")]
 
 
 @app.command()
@@ -47,7 +47,7 @@ def _print_files(files: dict[str, str], as_json: bool) -> None:
 
 @app.command()
 def verify(names: Some = None, cache_dir: CacheDir = None, as_json: JsonOption = False) -> None:
-    """Hash the files that are here, of all checkpoints or of some; exit with 2 if one is bad."""
+    """Hash the files that are here, for all checkpoints or some; exit with 2 if one is bad."""
     from .. import weights, zoo
 
     records = [zoo.find_checkpoint(name) for name in names] if names else weights.cached(cache_dir)
@@ -101,10 +101,11 @@ def list_weights(
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="As published: .safetensors, or .pth, .pkl, .ckpt.")
+        Path, typer.Argument(metavar="FILE", help="A published file: .safetensors, .pth, .pkl or .ckpt.")
     ],
     name: Annotated[
-        str, typer.Option("--to", metavar="NAME", help="The checkpoint, or architecture, it is of.")
+        str,
+        typer.Option("--to", metavar="NAME", help="The checkpoint or architecture that the weights are of."),
     ],
     target: Annotated[
         Path, typer.Option("-o", help="File or folder to write; NAME.safetensors if not given.")
@@ -112,10 +113,11 @@ def convert(
     take: Annotated[
         str | None,
         typer.Option(
-            "--take", help="Of several sets of weights, such as state_dict; the moving average if not given."
+            "--take",
+            help="Which of several sets of weights, such as state_dict; the moving average if not given.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn a published file, in whatever layout it has its weights, into a .safetensors file of our own."""
