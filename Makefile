@@ -5,10 +5,13 @@ BIN = $(VENV)/bin
 # glibc gives every large buffer back to the kernel and faults it in anew; benchmarks are run with it kept.
 MALLOC = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=100000000
 
+# The site, into site/; without the notice that the theme prints.
+DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # A process a core, each with one thread: small networks keep no two threads busy.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: demo test test-all check format generate bench
+.PHONY: demo test test-all check docs format generate bench
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -24,6 +27,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/generate.py --check
+	$(DOCS)
+
+docs: $(VENV)/.dev
+	$(DOCS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

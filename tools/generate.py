@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pages
 import timm
 import torch
 from torch import nn
@@ -271,7 +272,14 @@ def readme() -> str:
 
 
 def main() -> int:
-    made = {"hubconf.py": hubconf, "docs/models.md": models_page, "README.md": readme}
+    made = {
+        "hubconf.py": hubconf,
+        "docs/models.md": models_page,
+        "docs/recipe.md": pages.recipe_page,
+        "docs/architecture.md": pages.architecture_page,
+        "docs/floors.svg": pages.drawing,
+        "README.md": readme,
+    }
     stale = []
     for name, make in made.items():
         path, text = ROOT / name, make()

@@ -42,10 +42,10 @@ class Augment:
     scale: tuple[float, float] = (0.08, 1.0)  # for crop "resized": share of the image's area
     ratio: tuple[float, float] = (3 / 4, 4 / 3)  # for crop "resized": width / height
     shift: int = 4  # for crop "shift": pixels, each way; the edges are filled with black
-    hflip: float = 0.5
-    vflip: float = 0.0
+    hflip: float = 0.5  # probability of a mirrored image
+    vflip: float = 0.0  # probability of one upside down
     color_jitter: float = 0.0  # strength, for brightness, contrast and saturation
-    auto: str = ""  # "trivial", or timm's: "rand-m9-mstd0.5-inc1", "augmix-m3", "original", ...
+    auto: str = ""  # "trivial", or timm's: "rand-m9-mstd0.5-inc1", "augmix-m3", "original" and others
     erase: float = 0.0  # probability of a black rectangle (of the mean colour, for a card with a mean)
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off
     cutmix: float = 0.0  # the same for cutmix

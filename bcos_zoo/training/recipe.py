@@ -50,16 +50,21 @@ class Model:
 class Data:
     """The images.
 
-    input_size: pixels of a training crop; that of the network's card unless given. val_size: of a validation
-    image, and of the finished network; input_size unless given. crop_pct: its share of the resized image.
-    val_share: held out of a set without a split. folds, fold: hold out one of so many equal parts instead.
-    seed: of what is held out, whatever that of the run. group: images of one group stay on one side: a column
-    of a CSV or of Hugging Face's, or a pattern on paths, such as 'patient(\\d+)'.
-    train_split, val_split, image_key, label_key: of data sets that have such names (Hugging Face's).
+    input_size: pixels a side of a training crop; that of the network's card unless given.
+    val_size: pixels a side of a validation image, and of the finished network; input_size unless given.
+    crop_pct: the share of the resized validation image, a side, that the crop keeps; the card's unless given.
+    val_share: the share that is held out for validation of a set that comes without a split.
+    folds, fold: hold out one of so many equal parts instead; fold says which, from 0.
+    seed: of what is held out, whatever the seed of the run.
+    group: images of one group stay on one side of the split: a column of a CSV or of Hugging Face's, or a
+    pattern on paths, such as 'patient(\\d+)'.
+    train_split, val_split, image_key, label_key: names of the parts and columns of a Hugging Face data set.
     root, download: where torchvision's sets are, and whether to fetch them there.
-    balanced: draw all classes equally often. check: decode every image once before the first step.
+    balanced: draw all classes equally often.
+    check: decode every image once before the first step.
     bad_share: the largest share of unreadable images to go on with.
-    workers: processes that load. cache: keep decoded images in memory.
+    workers: how many processes load images.
+    cache: keep decoded images in memory.
     """
 
     input_size: int | None = None
@@ -96,11 +101,20 @@ class Data:
 class Optimizer:
     """How weights change: timm's optimisers, schedules and clippings.
 
-    head_lr: of the classifier; lr unless given. layer_decay: factor on the rate from each level to the one
-    before it. clip: the limit, or None for no clipping; clip_mode: "agc" (adaptive), "norm" or "value".
-    schedule: one of timm's; warmup_epochs come before it, from warmup_factor * lr; by_epoch: rates change
-    after epochs, not steps. milestones, decay_epochs, decay_rate: of the schedules that have such.
-    ema_decay: of an average of the weights, which then is validated and kept; ema_every: steps.
+    name: one of timm's optimisers.
+    lr: the learning rate at its highest, after the warm-up.
+    head_lr: the rate of the classifier; lr unless given.
+    weight_decay: of the weights of linear maps; gains of norms and layer scales have none.
+    layer_decay: factor on the rate from each level of the network to the one before it.
+    clip, clip_mode: the limit of gradients (none unless given), and how it is meant: "agc" (adaptive), "norm"
+    or "value".
+    schedule: one of timm's, but "plateau".
+    warmup_epochs, warmup_factor: the rate rises over so many epochs, from warmup_factor * lr.
+    min_lr: the rate at the end of the schedule.
+    by_epoch: rates change after epochs, not steps.
+    milestones, decay_epochs, decay_rate: of the schedules that have such: epochs, epochs, a factor.
+    ema_decay: of a moving average of the weights, which is validated and kept in their place.
+    ema_every: how many steps lie between two updates of that average.
     args: more arguments of the optimiser, such as momentum.
     """
 
@@ -139,16 +153,25 @@ class Optimizer:
 class Run:
     """How it runs.
 
+    epochs: passes over the training images.
     batch_size: images of an optimiser step, over all processes and accumulated parts.
+    accumulate: into how many parts a step is split, to use less memory.
+    seed: of the order of the images, their augmentation, and weights that begin at random.
     device: "auto", "cpu", "cuda", "cuda:1", "mps"; a resumed run may take another.
-    synchronise: batch statistics over all processes. shard: weights, gradients and the optimiser's state are
-    shared out over the processes (FSDP), for networks that do not fit else. validate_every: epochs.
+    precision: of the products in the network: "float32", "bfloat16" or "float16".
+    compile: run the network through torch.compile while it trains.
+    channels_last: keep images and weights in that memory format, with which some machines are faster.
+    synchronise: batch norms learn from the batch of all processes together.
+    shard: weights, gradients and the optimiser's state are shared out over the processes (FSDP), for networks
+    that do not fit otherwise.
+    validate_every: epochs from one validation to the next.
     save_minutes, save_steps: between two states (0: no such limit); one more follows each epoch.
-    keep: how many states.
-    monitor: the score that says which epoch is best. patience: epochs without a better one, then it stops.
+    keep: how many states are kept.
+    monitor: the score that says which epoch is best; top1 unless given, or map for several labels.
+    patience: how many epochs without a better one end the run; no limit unless given.
     keep_best: the finished network is that of the best epoch, not of the last.
     trackers: accelerate's, such as "tensorboard", "wandb".
-    snapshots: how many validation images are explained, every snapshot_every epochs.
+    snapshots, snapshot_every: how many validation images are explained, and every how many epochs.
     """
 
     epochs: int

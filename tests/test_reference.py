@@ -1,0 +1,38 @@
+"""The reference of the documentation names every public symbol, once."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+ELSEWHERE = {"bcos_zoo.__version__", "bcos_zoo.models", "bcos_zoo.linear_mode"}  # said on the page
+ELSEWHERE |= {"bcos_zoo.data.groups", "bcos_zoo.data.seeds"}  # modules
+PACKAGES = [
+    "bcos_zoo",
+    *(f"bcos_zoo.{name}" for name in "metrics posthoc evaluate data layers weights".split()),
+]
+PACKAGES += ["bcos_zoo.pipeline"]
+
+
+def named() -> list[str]:
+    pages = (path.read_text(encoding="utf-8") for path in sorted(REFERENCE.glob("*.md")))
+    return [name for page in pages for name in re.findall(r"^::: (\S+)$", page, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_has_its_place_in_the_reference(package):
+    public = {f"{package}.{name}" for name in importlib.import_module(package).__all__}
+    assert public - ELSEWHERE <= set(named())
+
+
+def test_no_name_has_two_places():
+    names = named()
+    assert len(names) > 100 and len(names) == len(set(names))
+
+
+def test_what_the_reference_names_is_there():
+    for name in named():
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
