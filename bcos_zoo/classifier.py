@@ -170,7 +170,7 @@ class Classifier:
         return self.outputs.class_logits(class_logits(self.model, devices.moved(x, self.model)))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Classifier:
-        """Move the model, in place, to a device as `bcos_zoo.devices.choose` takes it, or to a precision.
+        """Move the model, in place, to a device (as `bcos_zoo.devices.choose` takes it) or to a precision.
 
         Images follow by themselves. Returns this classifier. Raises InputError for a missing device.
         """

@@ -98,7 +98,7 @@ def evaluate_(
     wanted = metric or ["accuracy"]
     explained = tuple(one for one in wanted if one not in PREDICTIONS)
     predicted = tuple(one for one in wanted if one in PREDICTIONS)
-    pattern = None if data.is_file() else group  # for a CSV, a group is a column
+    pattern = None if data.is_file() else group  # in a CSV it always counts: a group's column is no class
     asked = _asked(predicted, specificity, confidence, resamples, pattern, seed)
     settings = evaluate.Settings(
         explainers=tuple(explainer or EXPLAINERS), metrics=explained, grid=grid, samples=samples,

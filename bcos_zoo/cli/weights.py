@@ -120,7 +120,7 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a published file, in whatever layout it has its weights, into a .safetensors file of our own."""
+    """Turn a published file of weights, in whatever layout, into a .safetensors file of our own."""
     from .. import zoo
     from ..weights import checksums
 

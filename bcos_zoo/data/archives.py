@@ -1,4 +1,4 @@
-"""Images in tar archives, each read where it stands, by any thread or worker."""
+"""Images in tar archives, each read in place, by any thread or worker."""
 
 from __future__ import annotations
 

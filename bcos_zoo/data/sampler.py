@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from ..errors import InputError
 from . import seeds
 
-Key = tuple[int, int]  # draw, unique to an epoch and a position in its order; index of the sample
+Key = tuple[int, int]  # the draw, unique to an epoch and a position in its order; the index of the sample
 
 
 class SeededBatchSampler(Sampler[list[Key]]):

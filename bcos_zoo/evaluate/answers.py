@@ -81,7 +81,7 @@ def measure(
     batch_size: int = BATCH_SIZE,
     workers: int = 0,
 ) -> Measured:
-    """Run a network on labelled images, as `answer` does, and measure what is asked. Raises as `answer`."""
+    """Run a network on labelled images and measure what is asked for. Runs and raises as `answer` does."""
     found = answer(classifier, source, group=group, batch_size=batch_size, workers=workers)
     outputs, several = found.outputs, found.truth.ndim == 2
     accuracy = None

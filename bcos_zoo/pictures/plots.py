@@ -21,7 +21,7 @@ OTHER_SCRIPTS = (  # system fonts, where installed, for letters that matplotlib'
 
 
 def figure(width: float, height: float) -> Any:
-    """A matplotlib figure of so many inches, apart from pyplot and its global state.
+    """A matplotlib figure of this size in inches, independent of pyplot and its global state.
 
     Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
@@ -31,7 +31,7 @@ def figure(width: float, height: float) -> Any:
 
 
 def save(drawn: Any, path: Path, *, dpi: int) -> Path:
-    """Write a figure, whole or not at all, as its path ends. Raises OSError where it cannot be written.
+    """Write a figure, whole or not at all, in the format of its ending. Raises OSError if this fails.
 
     PNG files say that we made them, so that they are not taken for photographs later.
     """

@@ -1,4 +1,4 @@
-"""Which epoch is the best one so far, and when there is no hope of a better one."""
+"""Which epoch is the best so far, and when to stop waiting for a better one."""
 
 from __future__ import annotations
 

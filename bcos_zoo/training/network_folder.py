@@ -1,4 +1,4 @@
-"""The network of a run in its folder: ready to be loaded, explained and pushed, whenever the run ends.
+"""The network of a run in its folder: ready to be loaded, explained and pushed, even if the run is killed.
 
 A folder holds one network. During a run its weights change, but config.json does not: so new weights, which
 replace the old ones in one step, always fit the config.json beside them.

@@ -1,4 +1,4 @@
-"""The states of a run, from which it goes on: `RUN/state/step-00001234.pt`, the newest few of them."""
+"""The states from which a run can be resumed: `RUN/state/step-00001234.pt`, the newest few of them."""
 
 from __future__ import annotations
 
