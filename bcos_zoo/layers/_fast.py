@@ -1,9 +1,9 @@
-"""Every shortcut for speed. `functional` has the plain formulas, and `_switch` says who may take them.
+"""All shortcuts for speed. `functional` has the plain formulas; `_switch` decides where these may be taken.
 
-Where somebody could notice, each module is called, one after the other, and the plain formulas run. What a
-shortcut writes over, it made itself, and nobody else has seen it.
+Where somebody could notice the difference, every module is called in turn and the plain formulas run. A
+shortcut overwrites only tensors that it made itself and that nobody else has seen.
 
-`benchmarks/fast_ways.py` measures what each gains.
+`benchmarks/fast_ways.py` measures what each shortcut gains.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from . import functional as BF
 from ._switch import bare, free, on, switched_off, transformed, untouched
 from .linear_mode import hold, is_linear, parameter
 
-CACHED = 600_000  # values: so many at a time, what is in between stays in a processor's cache
-SEPARATED = 5  # pixels: windows of that size are summed along columns, then along rows
-FEW = 4  # a row of weights so many times longer than what it gives is most of the work
+CACHED = 600_000  # values processed at a time, so that intermediate results stay in a processor's cache
+SEPARATED = 5  # pixels: windows of this size or more are summed along columns, then along rows
+FEW = 4  # handling a row of weights this many times longer than its output is most of the work
 
 
 class _Layer(Protocol):
-    """What `bcos.BcosLinear` and `BcosConv2d` have."""
+    """What `bcos.BcosLinear` and `bcos.BcosConv2d` have in common."""
 
     linear: Any
     b: float
@@ -50,7 +50,7 @@ class _Convolution(_Layer, Protocol):
 
 
 def _absent(module: nn.Module | None) -> bool:
-    """Whether it does nothing: an identity, or stochastic depth that is off. Nobody watches it either."""
+    """Whether a module does nothing and is unwatched: none, an identity, or stochastic depth that is off."""
     if module is None:
         return True
     off = type(module) is nn.Identity or (type(module) is DropPath and not module.training)
@@ -58,17 +58,18 @@ def _absent(module: nn.Module | None) -> bool:
 
 
 def skipped(module: nn.Module, x: Tensor) -> bool:
-    """Whether the plain way of a B-cos layer takes the weight of `module` without a call of it.
+    """Whether a B-cos layer's plain forward may use the weight of `module` directly, without calling it.
 
-    It saves a pass, and in half precision it must, where it can: rows that are not yet of unit norm overflow.
+    That saves a pass. In half precision it is done even with all shortcuts off, because the responses of
+    rows that are not yet of unit norm overflow.
     """
     return bare(module) and (BF.narrow(x) or not switched_off())
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """x in channels last on the CPU: the convolutions and patch norms to come are faster so, and keep it.
+    """x in channels-last layout if on the CPU: convolutions and patch norms are faster in it, and keep it.
 
-    Whatever the gradient mode, so that a layout that works in one works in all.
+    The gradient mode makes no difference, so that code which works with the layout in one works in all.
     """
     if on("layout") and x.device.type == "cpu" and free(x):
         return x.contiguous(memory_format=torch.channels_last)
@@ -76,14 +77,14 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def as_given(y: Tensor, x: Tensor) -> Tensor:
-    """The map y of a network in the layout that was given to it with x."""
+    """The network's map y, contiguous if its input x was."""
     if on("layout") and free(y) and x.is_contiguous():
         return y.contiguous()
     return y
 
 
 def project(module: nn.Module, x: Tensor) -> Tensor:
-    """`module(x)`, of a plain linear layer or what stands in its place. (..., K) -> (..., O)."""
+    """`module(x)`, for a plain linear layer or whatever replaces one. (..., K) -> (..., O)."""
     if bare(module) and not switched_off():
         plain: Any = module
         return F.linear(x, parameter(plain.weight))
@@ -92,12 +93,12 @@ def project(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def attends() -> bool:
-    """Whether to take torch's own attention, without (L, L) weights. Transforms have no rule for it."""
+    """Whether to use torch's own attention, which stores no (L, L) weights; torch.func has no rule for it."""
     return on("attention") and (torch.compiler.is_compiling() or not transformed())
 
 
 def _max_out(y: Tensor, m: int, dim: int) -> Tensor:
-    """`functional.max_out`; where no gradient is wanted, the places of the maxima are not kept."""
+    """`functional.max_out`, without storing where the maxima are if no gradient is needed."""
     if m == 1 or y.requires_grad or not on("max_out"):
         return BF.max_out(y, m, dim)
     dim = dim % y.ndim
@@ -105,7 +106,7 @@ def _max_out(y: Tensor, m: int, dim: int) -> Tensor:
 
 
 def _factor(y: Tensor, norm: Tensor, b: float) -> Tensor:
-    """`functional.bcos_scale`, |cos| written over cos where no gradient is wanted."""
+    """`functional.bcos_scale`; if no gradient is needed, |cos| overwrites cos."""
     if not on("in_place") or y.requires_grad and torch.is_grad_enabled():
         return BF.bcos_scale(y, norm, b)
     size = (y * norm.reciprocal()).abs_()
@@ -113,7 +114,7 @@ def _factor(y: Tensor, norm: Tensor, b: float) -> Tensor:
 
 
 def _scale(y: Tensor, norm: Callable[[], Tensor], b: float) -> Tensor:
-    """y * bcos_scale(y, norm, b), where no gradient is wanted written over y, part by part."""
+    """y * bcos_scale(y, norm, b); if no gradient is needed, it overwrites y, a few images at a time."""
     if is_linear():
         return y * hold(lambda: _factor(y, norm(), b))
     length = norm()
@@ -129,13 +130,13 @@ def _scale(y: Tensor, norm: Callable[[], Tensor], b: float) -> Tensor:
 
 
 def _energy(x: Tensor, groups: int = 1) -> Tensor:
-    """`functional.channel_energy`, where no gradient is wanted without memory for the batch's squares."""
+    """`functional.channel_energy`; if no gradient is needed, without memory for the squares of the batch."""
     plain = not on("energy") or x.numel() == 0 or groups == x.shape[-3]
     if plain or (x.requires_grad and torch.is_grad_enabled()):
         return BF.channel_energy(x, groups)
     grouped = torch.unflatten(x, -3, (groups, -1))
     if x.device.type == "cpu" and x.stride(-3) != 1 and x.ndim == 4:
-        # Reducing over distant channels is slow there; the squares of one image at a time stay in the cache.
+        # Channels that lie far apart are slow to sum on a CPU; the squares of one image stay in its cache.
         return torch.stack([BF.at_least_float32(image).square().sum(-3) for image in grouped])
     dtype = torch.promote_types(x.dtype, torch.float32)
     norm: Tensor = torch.linalg.vector_norm(grouped, dim=-3, dtype=dtype)
@@ -149,7 +150,7 @@ def _window_sum(
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> Tensor:
-    """`functional.window_sum`; of large windows along columns, then rows, by convolutions with ones."""
+    """`functional.window_sum`; sums large windows along columns, then rows, by convolutions with ones."""
     large = min(kernel_size) >= SEPARATED and dilation == (1, 1) and x.dtype == torch.float32
     if not large or x.shape[-3] == 1 or x.ndim != 4 or not on("separate"):
         return BF.window_sum(x, kernel_size, stride, padding, dilation)
@@ -164,10 +165,11 @@ def _rows(
     apply: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, factors: Tensor | None,
     outputs: int, dim: int,
 ) -> Tensor:  # fmt: skip
-    """apply(x, weight), each row times its factor: before, or where it is less work, what the row gave after.
+    """apply(x, weight) with row i of the weight multiplied by factors[i].
 
-    outputs: how many values a row gives. dim: of the rows in what is given.
-    In half precision always before, for a long row could overflow.
+    As (f w) . x = f (w . x), a factor may multiply either the row or its outputs: whichever has fewer values.
+    In half precision it is always the row, as the response of a long one could overflow.
+    outputs: how many values each row gives. dim: the axis of the rows in the result.
     """
     if factors is None:
         return apply(x, weight)
@@ -181,13 +183,13 @@ def _rows(
 
 
 def _convolve(conv: nn.Conv2d, positions: int, x: Tensor, weight: Tensor) -> Tensor:
-    """The convolution, with another weight. positions: about how many values a row of the weight gives."""
+    """The convolution `conv` with another weight. positions: roughly how many values each row gives."""
     dense, few = torch.channels_last, FEW * positions < weight.numel() // len(weight)
     if not few or x.ndim != 4 or x.device.type != "cpu" or not on("few"):
         return conv._conv_forward(x, weight, None)
     if not x.is_contiguous(memory_format=dense):
         return conv._conv_forward(x, weight, None)
-    # The convolution in channels last would first reorder its weights, and they are most of the work.
+    # In channels last, the convolution would first reorder its weights, which here is most of the work.
     if weight.shape[2:] == conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1:
         return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
     return conv._conv_forward(x.contiguous(), weight, None).contiguous(memory_format=dense)
@@ -208,11 +210,11 @@ def convolution(
     input_gain: Tensor | None = None,
     energy: Tensor | None = None,
 ) -> Tensor:
-    """`conv(x)`, for a `free` x and a `bare` inner convolution, and what else can be had in the same passes.
+    """`conv(x)`, for a `free` x and a `bare` inner convolution, with more done in the same passes.
 
-    gain: (out_channels,) or (1,), multiplies the output; only if b is 1 or 2, and without MaxOut.
-    shortcut: is added to that. input_gain: (in_channels,), multiplies x; only without groups and for kernels
-    of one pixel, and with energy: (N, 1, H, W), the sum of squares of x so multiplied.
+    gain: (out_channels,) or (1,), multiplies the output; only for b = 1 or 2, and without MaxOut.
+    shortcut: added after the gain. input_gain: (in_channels,), multiplies x; only for kernels of one pixel
+    without groups, and together with energy: (N, 1, H, W), the sum of squares of x times input_gain.
     """
     inner: Any = conv.linear
     weight = parameter(inner.weight)
@@ -256,7 +258,7 @@ def fully_connected(module: _Layer, x: Tensor) -> Tensor:
 
 
 def _folds(conv: nn.Module, x: Tensor) -> bool:
-    """Whether `convolution` may take the place of a B-cos layer's call, with a factor in its weights."""
+    """Whether `convolution`, with a factor in its weights, may replace the call of a B-cos layer."""
     if not on("fold") or not free(x) or not hasattr(conv, "patch_norm"):
         return False
     plain: Any = conv
@@ -264,7 +266,7 @@ def _folds(conv: nn.Module, x: Tensor) -> bool:
 
 
 def _gain(norm: nn.Module) -> Tensor | None:
-    """The factor of each channel, if all that `norm` does is multiply by it; or else None."""
+    """The factor of each channel if `norm` does nothing but multiply by it, else None."""
     if not hasattr(norm, "fixed_gain") or not untouched(norm):
         return None
     plain: Any = norm
@@ -282,8 +284,8 @@ def conv_norm(
 ) -> Tensor:
     """`path(norm(conv(x))) + shortcut`, without a pass for a norm that multiplies channels by fixed factors.
 
-    Uncentred batch norm in eval mode does, and a B-cos convolution with b of 1 or 2 takes the factor into its
-    weights, exactly. Not where a gradient reaches the norm.
+    Uncentred batch norm in eval mode is such a norm. A B-cos convolution with b = 1 or 2 takes the factors
+    into its weights, exactly (`functional.row_factors`). A norm that needs a gradient is called as usual.
     """
     gain = _gain(norm) if (folds := _folds(conv, x)) else None
     if gain is not None or (folds and _absent(norm)):
@@ -294,7 +296,7 @@ def conv_norm(
 def conv_gain(
     conv: nn.Module, gain: Tensor, x: Tensor, *, path: nn.Module | None = None, shortcut: Tensor | None = None
 ) -> Tensor:
-    """`path(conv(x) * gain) + shortcut`, as `conv_norm` does it. gain: (out_channels, 1, 1)."""
+    """`path(conv(x) * gain) + shortcut`, computed as in `conv_norm`. gain: (out_channels, 1, 1)."""
     gain = parameter(gain)
     if _folds(conv, x) and not gain.requires_grad:
         return _folded(conv, x, gain.flatten(), path, shortcut)
@@ -310,16 +312,16 @@ def _folded(
 
 
 def _beside(y: Tensor, path: nn.Module | None, shortcut: Tensor | None) -> Tensor:
-    """`path(y) + shortcut`, of what there is of the two."""
+    """`path(y) + shortcut`, without whichever of the two is None."""
     if path is not None:
         y = path(y)
     return y if shortcut is None else y + shortcut
 
 
 def chain(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """The modules one after the other, each B-cos convolution and a norm behind it by `conv_norm`.
+    """Apply the modules in turn; a B-cos convolution and the norm after it go through `conv_norm` together.
 
-    A plain `nn.Sequential` is called as one where somebody could notice.
+    An `nn.Sequential` is called as a whole where somebody could notice the difference.
     """
     if isinstance(modules, nn.Sequential) and not (free(x) and untouched(modules)):
         whole: Tensor = modules(x)
@@ -341,9 +343,13 @@ def chain(modules: Iterable[nn.Module], x: Tensor) -> Tensor:
 def dense_features(layers: Sequence[Any], x: Tensor) -> list[Tensor] | None:
     """What DenseNet's layers make of x, one after the other, without a pass for the first norm of each.
 
-    The sum of squares that a layer divides by is of all features, weighted with its norm's factors. Each new
-    features' share in those of all layers to come is one small matrix product.
-    layers: DenseLayers. None where they cannot be folded, or where for a single image it takes longer.
+    In eval mode the first norm of layer l multiplies channel k by a fixed g[l, k], so the 1x1 convolution
+    behind it sees z[k] = g[l, k] x[k]. Its response w_hat . z = sum_k (w_hat[k] g[l, k]) x[k] is that of a
+    weight with the gains in its columns. Its patch norm needs |z|^2 = sum_k g[l, k]^2 x[k]^2, a sum to which
+    each layer's new features add a share. One product of g^2 (layers by channels) with x^2, pixel by pixel,
+    gives the shares of new features x in the sums of all layers that follow.
+
+    layers: DenseLayers. Returns None where they cannot be folded, and for a single image, which takes longer.
     """
     if not on("dense") or not free(x) or len(x) == 1:
         return None
@@ -354,7 +360,7 @@ def dense_features(layers: Sequence[Any], x: Tensor) -> list[Tensor] | None:
             return None
         if not (untouched(one.conv1) and bare(one.conv1.linear)) or one.grad_checkpointing:
             return None
-        gains.append(gain.expand(one.conv1.in_channels))  # all norm has one factor for all
+        gains.append(gain.expand(one.conv1.in_channels))  # an all norm has a single factor
     features, start, energies = [x], 0, x.new_zeros(())
     squares = nn.utils.rnn.pad_sequence(gains, batch_first=True).square()[:, :, None, None]
     for index, (one, gain) in enumerate(zip(layers, gains, strict=True)):
@@ -374,7 +380,7 @@ def dense_features(layers: Sequence[Any], x: Tensor) -> list[Tensor] | None:
 
 
 def _energy_shares(x: Tensor, squares: Tensor) -> Tensor:
-    """Weighted sums of squares over the channels, one a row of weights. (N, K, H, W) -> (N, L, H, W)."""
+    """Weighted sums of squares over the channels, one per row of weights. (N, K, H, W) -> (N, L, H, W)."""
     x = BF.at_least_float32(x).square()
     with BF.full_precision(x):
         return F.conv2d(x, squares.to(x.dtype))

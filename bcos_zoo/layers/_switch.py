@@ -1,8 +1,8 @@
-"""The switch of the shortcuts for speed in `_fast`, and who may take them: nobody must be able to notice.
+"""The switch for the shortcuts in `_fast`, and the rules for where they are allowed: nobody may notice them.
 
-`free` says so of a pass: plain tensors, computed now, and not recorded, transformed or watched. `untouched`
-says so of a module that a shortcut would not call: its class is the one written here or in torch, and nothing
-hangs on it.
+`free` answers for a pass: its tensors are plain, computed now, and not recorded, transformed or watched.
+`untouched` answers for a module that a shortcut would bypass: its forward is the one written here or in
+torch, and it has no hooks.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ..errors import InputError
 
-# What each saves of a pass without it, measured by benchmarks/fast_ways.py: AVX-512, one thread, one to four
-# images; of DenseNet and ConvNeXt-T also two threads, 8 and 16 images of 224 pixels.
+# The share of a pass that each saves, measured by benchmarks/fast_ways.py with AVX-512, one thread and one to
+# four images; for DenseNet and ConvNeXt-T also with two threads and 8 or 16 images of 224 pixels.
 WAYS = (
-    "attention",  # torch's own function: 8 % of a ViT
-    "dense",  # DenseNet's first norms through sums of squares: -3 to 4 %, explained 3 to 5 %
-    "energy",  # sums of squares without a copy: 7 % of a DenseNet, nothing of a ResNet
-    "few",  # few pixels: weights as they lie: 5 to 15 % of 64 pixels
-    "fold",  # norms, layer scale and shortcut in the convolution: 5 % of a ResNet
-    "in_place",  # products written over: 7 %
-    "layout",  # channels last: 2 to 4 %, of an explanation 5 %
-    "max_out",  # a maximum without its place: 17 % of a v1 network
-    "rows",  # factors of rows on what they gave: 26 to 33 % of 64 pixels
-    "separate",  # windows summed along columns, then along rows: 5 % of ConvNeXt-T, 8 images
+    "attention",  # torch's own function: 8 % in a ViT
+    "dense",  # DenseNet's first norms folded: -3 to 4 %; in an explanation 3 to 5 %
+    "energy",  # sums of squares without a copy: 7 % in a DenseNet, nothing in a ResNet
+    "few",  # for few pixels, weights are not reordered: 5 to 15 % at 64 pixels
+    "fold",  # norms, layer scale and shortcut within the convolution: 5 % in a ResNet
+    "in_place",  # products overwrite their input: 7 %
+    "layout",  # channels last: 2 to 4 %; in an explanation 5 %
+    "max_out",  # maxima without their positions: 17 % in a v1 network
+    "rows",  # row factors multiply outputs instead of weights: 26 to 33 % at 64 pixels
+    "separate",  # windows summed along columns, then rows: 5 % in ConvNeXt-T, 8 images
 )
 
 _PLAIN = (Tensor, nn.Parameter)
-_WEIGHTS = (*_PLAIN, FakeTensor)  # the last stands for a plain one where a network is exported
+_WEIGHTS = (*_PLAIN, FakeTensor)  # FakeTensor stands for a plain one during export
 _TAKEN = (nn.Conv2d, nn.Linear, nn.Identity, nn.Sequential, DropPath)
 _KNOWN: dict[type, Any] = {kind: kind.forward for kind in _TAKEN}
 Module = TypeVar("Module", bound=type[nn.Module])
@@ -57,11 +57,11 @@ _ways = _from_environment()
 class fast_ways:  # noqa: N801  (it reads as a function)
     """Switch the shortcuts for speed on or off, for the whole process.
 
-    A call is enough: `fast_ways(False)`. As a `with` block, `with fast_ways(False):`, it puts back what was.
-    on: whether the shortcuts are taken where nobody could notice. names: of `WAYS`, those it is about; all if
-    none is given. The environment variable BCOS_ZOO_FAST=0 does the same from the start.
+    A call is enough: `fast_ways(False)`. A `with` block, `with fast_ways(False):`, restores what was before.
+    on: whether shortcuts are taken where nobody could notice. names: which of `WAYS` to switch; by default
+    all. The environment variable BCOS_ZOO_FAST=0 switches all off from the start.
 
-    The numbers are the same up to rounding; if they are not, that is a fault, and worth reporting.
+    Results are the same up to rounding; a larger difference is a bug worth reporting.
     Raises InputError for a name that is not in `WAYS`.
     """
 
@@ -94,13 +94,13 @@ def switched_off() -> bool:
 
 
 def known(module: Module) -> Module:
-    """A class's decorator: a shortcut may take the place of a call of its forward, as it is written here."""
+    """Class decorator: a shortcut may replace calls of the class's forward, if it is the one defined here."""
     _KNOWN[module] = module.forward
     return module
 
 
 def layer(module: Module) -> Module:
-    """A class's decorator: as `known`, and one node for whoever traces with torch.fx, timm or torchvision."""
+    """Class decorator: as `known`, and a single node when traced by torch.fx, timm or torchvision."""
     forward = module.forward
 
     @wraps(forward)
@@ -116,9 +116,9 @@ def layer(module: Module) -> Module:
 
 
 def transformed() -> bool:
-    """Whether a transform of torch.func is at work, or differentiation in forward mode.
+    """Whether a torch.func transform or forward-mode differentiation is active.
 
-    The compiler cannot ask; it makes one graph of the network and the transform.
+    False while compiling: the compiler cannot ask this, and makes one graph of network and transform anyway.
     """
     if torch.compiler.is_compiling():
         return False
@@ -126,7 +126,7 @@ def transformed() -> bool:
 
 
 def free(x: Tensor) -> bool:
-    """Whether a pass over x may take shortcuts: numbers, computed now, that nobody records or transforms."""
+    """Whether a pass over x may take shortcuts: plain numbers, computed now, not recorded or transformed."""
     return (
         bool(_ways)
         and not torch.compiler.is_compiling()
@@ -139,7 +139,7 @@ def free(x: Tensor) -> bool:
 
 
 def untouched(module: nn.Module) -> bool:
-    """Whether nobody could tell if `module` itself was called: a known class, and nothing hangs on it."""
+    """Whether nobody could tell if `module` itself was called: its class is known and it has no hooks."""
     return (
         _KNOWN.get(type(module)) is type(module).forward
         and not module._forward_hooks
@@ -153,7 +153,7 @@ def untouched(module: nn.Module) -> bool:
 
 
 def bare(module: nn.Module) -> bool:
-    """Whether `module` is torch's own convolution or linear layer, untouched, and all it has is a weight."""
+    """Whether `module` is torch's own convolution or linear layer, untouched, with a weight and no bias."""
     return (
         type(module) in (nn.Conv2d, nn.Linear)
         and untouched(module)

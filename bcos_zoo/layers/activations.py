@@ -24,9 +24,9 @@ class GatedGELU(nn.Module):
 
 
 def make_activation(name: str | None) -> nn.Module:
-    """The activation of that name; `None` is the identity. ReLU's gate is piecewise constant by itself.
+    """The activation of that name; `None` is the identity. ReLU's gate is piecewise constant anyway.
 
-    Raises InputError for any other name than "relu" and "gelu".
+    Raises InputError for any name but "relu" and "gelu".
     """
     if name is None:
         return nn.Identity()

@@ -1,6 +1,6 @@
-"""What stands in the place of a layer's weights: parametrisations, quantised layers, adapters such as LoRA.
+"""Whatever replaces a layer's weights: parametrisations, quantised layers, adapters such as LoRA.
 
-A B-cos layer divides by the norms of the rows that its linear map has, whatever makes that map.
+A B-cos layer divides by the row norms of its linear map, however that map is made.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ..errors import InputError
 from .functional import full_precision, unit_factors
 from .linear_mode import parameter
 
-PATCHES = 1024  # shown at once
+PATCHES = 1024  # unit patches passed at once
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def adapted(module: nn.Module, kind: type[Layer]) -> Layer:
-    """The layer of that kind that `module` adapts: the first inside it.
+    """The layer of the given kind that `module` adapts: the first one inside it.
 
     Raises InputError if there is none.
     """
@@ -38,8 +38,9 @@ def adapted(module: nn.Module, kind: type[Layer]) -> Layer:
 def row_factors(module: nn.Module, x: Tensor, conv: nn.Conv2d | None = None) -> Tensor:
     """(O,): one over the norm of each row of the linear map that `module` has just applied to x.
 
-    conv: the geometry, where the module is a convolution. Where its forward is torch's own, its weight has
-    the rows, parametrised or not. Else they are read off what it makes of unit patches, with their gradient.
+    conv: gives the geometry if the module is a convolution. If the module's forward is torch's own, the rows
+    are those of its weight, parametrised or not. If not, they are what the module makes of unit patches, with
+    their gradient.
     """
     if type(module).forward in (nn.Conv2d.forward, nn.Linear.forward) and "forward" not in vars(module):
         plain: Any = module
@@ -55,9 +56,9 @@ def row_factors(module: nn.Module, x: Tensor, conv: nn.Conv2d | None = None) -> 
 
 
 def _unwatched(module: nn.Module) -> Any:
-    """The same parameters in a copy of the modules around them, in eval mode and without hooks.
+    """A copy of the module, in eval mode and without hooks, that shares its parameters.
 
-    So dropout is off, and whoever looks at the adapter sees images alone, and no unit patches.
+    So dropout is off, and hooks on the adapter see images only, never unit patches.
     """
     copied = module.__new__(type(module))
     copied.__dict__.update(module.__dict__, training=False)
@@ -76,7 +77,7 @@ def _corner(conv: nn.Conv2d) -> tuple[int, int]:
 
 
 def _unit_patches(module: nn.Module, x: Tensor, conv: nn.Conv2d | None) -> Iterator[Tensor]:
-    """One at each place of a patch, some at a time: (M, K), or images (M, K, H, W) for a convolution."""
+    """Patches of zeros with a single 1, M at a time: (M, K), or images (M, K, H, W) for a convolution."""
     own = place_of(module)
     options: dict[str, Any] = dict(dtype=x.dtype if own is None else own.dtype, device=x.device)
     if conv is None:
@@ -86,7 +87,7 @@ def _unit_patches(module: nn.Module, x: Tensor, conv: nn.Conv2d | None) -> Itera
     for i, first in enumerate(_corner(conv)):
         before = pads[2 - 2 * i]
         taps.append(first * conv.stride[i] - before + conv.dilation[i] * torch.arange(conv.kernel_size[i]))
-        sides.append(int(taps[i][-1]) + 1 + max(pads))  # what is padded around lies beyond the window
+        sides.append(int(taps[i][-1]) + 1 + max(pads))  # so the padding on this side lies beyond the window
     places = torch.cartesian_prod(torch.arange(x.shape[-3]), *taps)
     for some in torch.split(places, PATCHES):
         patches = torch.zeros(len(some), x.shape[-3], *sides, **options)

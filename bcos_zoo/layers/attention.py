@@ -22,7 +22,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @layer
 class Attention(nn.Module):
-    """Multi-head self-attention, its norm ahead of it. (N, L, D) -> (N, L, D).
+    """Multi-head self-attention, preceded by its norm. (N, L, D) -> (N, L, D).
 
     norm: the norm of tokens. to_qkv: a plain linear layer to 3D. to_out: the output layer, a B-cos one.
     heads: must divide D.

@@ -43,7 +43,7 @@ class BcosConv2d(nn.Module):
     in_channels .. padding_mode: as nn.Conv2d; the patch norm sees the same padded patch as the convolution,
     whatever the padding mode.
     b: the exponent B >= 1.
-    max_out: linear units per output; the largest response of each group of this many answers (MaxOut).
+    max_out: linear units per output, of which the largest response counts (MaxOut).
     scale: the output is divided by it (the v1 networks; `functional.v1_scale`).
     normalize: use weight rows of unit norm; off for B-cosified networks, whose weights are used as they are.
 
@@ -70,7 +70,7 @@ class BcosConv2d(nn.Module):
     ) -> None:
         super().__init__()
         _check(b, max_out, scale)
-        if groups < 1 or out_channels % groups:  # nn.Conv2d would take some of these where max_out > 1
+        if groups < 1 or out_channels % groups:  # nn.Conv2d would accept some of these if max_out > 1
             raise InputError(f"out_channels={out_channels} do not split into groups={groups}; use a divisor")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.b, self.max_out, self.scale, self.normalize = b, max_out, scale, normalize
@@ -81,22 +81,22 @@ class BcosConv2d(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """That of the linear layer inside, as tools ask a classifier for it."""
+        """The weight of the linear layer inside, which tools expect a classifier to have."""
         return self.linear.weight
 
     @property
     def bias(self) -> None:
-        """None: there is none."""
+        """None: the layer has no bias."""
         return None
 
     @property
     def in_features(self) -> int:
-        """Channels in, by the name that they have of a fully connected classifier."""
+        """Input channels, under the name they have in a fully connected classifier."""
         return self.in_channels
 
     @property
     def out_features(self) -> int:
-        """Channels out."""
+        """Output channels."""
         return self.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class BcosConv2d(nn.Module):
 
     @property
     def geometry(self) -> nn.Conv2d:
-        """The convolution whose kernel, stride, padding and groups count, inside whatever stands for it."""
+        """The convolution that gives kernel, stride, padding and groups, inside whatever adapter holds it."""
         inner: Any = self.linear
         return inner if isinstance(inner, nn.Conv2d) else adapters.adapted(inner, nn.Conv2d)
 
@@ -133,7 +133,7 @@ class BcosConv2d(nn.Module):
         energy_of: Callable[[Tensor, int], Tensor] = BF.channel_energy,
         sum_of: Callable[..., Tensor] = BF.window_sum,
     ) -> Tensor:
-        """sqrt(|patch|^2 + 1e-6), one patch an output position. (..., K, H, W) -> (..., groups, H', W').
+        """sqrt(|patch|^2 + 1e-6) at each output position. (..., K, H, W) -> (..., groups, H', W').
 
         energy_of, sum_of: how the two sums are taken.
         """
@@ -178,12 +178,12 @@ class BcosLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """That of the linear layer inside, as tools ask a classifier for it."""
+        """The weight of the linear layer inside, which tools expect a classifier to have."""
         return self.linear.weight
 
     @property
     def bias(self) -> None:
-        """None: there is none."""
+        """None: the layer has no bias."""
         return None
 
     def forward(self, x: Tensor) -> Tensor:

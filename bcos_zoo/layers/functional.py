@@ -6,7 +6,7 @@ with w_hat = w / |w|.
 Sources: Boehle et al. 2022, "B-cos Networks: Alignment is All We Need for Interpretability"; and
 Boehle et al. 2024, "B-cos Alignment for Inherently Interpretable CNNs and Vision Transformers".
 
-The stabilisers are those of the published networks, so that their numbers come out: 1e-6 inside the root of a
+The stabilisers are those of the published networks, to reproduce their numbers: 1e-6 inside the root of a
 patch norm, 1e-12 added to a token norm, and 1e-6 added to |cos| where B is neither 1 nor 2.
 """
 
@@ -34,7 +34,7 @@ def encode(images: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32 if it is of half precision, else as it is: squares of halves overflow and underflow."""
+    """`x`, in float32 if it was of half precision, in which squares overflow and underflow."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -45,7 +45,7 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
 
 
 def narrow(x: Tensor) -> bool:
-    """Whether a product with x is taken in half precision, by its dtype or by autocast."""
+    """Whether products with x are computed in half precision, because of its dtype or of autocast."""
     kind = x.device.type
     autocasts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return x.dtype in (torch.float16, torch.bfloat16) or autocasts
@@ -67,10 +67,12 @@ def unit_rows(weight: Tensor) -> Tensor:
 
 
 def row_factors(gain: Tensor, b: float) -> Tensor:
-    """Factors of weight rows that multiply a B-cos layer's output by `gain`, its patch norm left as it is.
+    """Factors of the weight rows that multiply a B-cos layer's output by `gain`.
 
-    gain: (O,) or (1,), of either sign. The response is of degree b in the weights, so a row takes
-    sgn(gain) |gain|^(1/b); exact for b = 1 and b = 2, where no stabiliser is added to the cosine.
+    gain: (O,) or (1,), of either sign.
+    The layer computes f(w) = (w . x) |w . x / norm(x)|^(b-1). A factor s on the row w gives
+    f(s w) = s |s|^(b-1) f(w) = sgn(s) |s|^b f(w). That is gain * f(w) for s = sgn(gain) |gain|^(1/b).
+    Exact for b = 1 and b = 2 only: for any other b, a stabiliser is added to the cosine.
     """
     return gain.abs().pow(1 / b) * gain.sign()
 
@@ -124,7 +126,7 @@ def window_sum(
     small = all(2 * p <= k for p, k in zip(padding, kernel_size, strict=True))  # else avg_pool2d refuses
     if padding != (0, 0) and not (pooled and small):
         x, padding = F.pad(x, (padding[1], padding[1], padding[0], padding[0])), (0, 0)
-    if pooled:  # not divisor_override=1: the ONNX exporter drops it without a word
+    if pooled:  # not divisor_override=1: the ONNX exporter silently drops it
         return F.avg_pool2d(x, kernel_size, stride, padding) * math.prod(kernel_size)
     if kernel_size == (1, 1):
         return x[..., :: stride[0], :: stride[1]]

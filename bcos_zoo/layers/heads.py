@@ -17,11 +17,11 @@ from .linear_mode import add_constant, record_encoded
 
 
 class Standardize(nn.Module):
-    """(x - mean) / std of each channel; nothing where both are empty.
+    """(x - mean) / std of each channel; the identity if both are empty.
 
-    The tensors that it takes are buffers that no state dict holds. They are made anew from the numbers
-    whenever the module changes its device or dtype, so that no rounding of a former one stays, and none that
-    comes from the meta device is empty.
+    Its tensors are buffers that no state dict holds. They are made anew from the numbers whenever the module
+    changes its device or dtype, so that no rounding of an earlier dtype remains, and none stays empty when
+    the module leaves the meta device.
     """
 
     mean: tuple[float, ...] = ()
@@ -36,7 +36,7 @@ class Standardize(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        """mean, std: one each a channel, or both empty."""
+        """Make the buffers. mean, std: one number per channel each, or both empty."""
         self.mean, self.std = mean, std
         like = torch.empty(0, device=device, dtype=dtype)
         factor, offset = self._made(like) if std else (None, None)
@@ -60,20 +60,20 @@ class Standardize(nn.Module):
         if self.factor is None or self.offset is None:
             return x
         factor, offset = self.factor, self.offset
-        if factor.device != x.device or factor.dtype != x.dtype:  # as in a network of the meta device that
-            factor, offset = self._made(x)  # had weights assigned
+        if factor.device != x.device or factor.dtype != x.dtype:  # as when weights were assigned to a
+            factor, offset = self._made(x)  # network on the meta device
         return add_constant(x * factor, offset)
 
 
 @layer
 class Encode(Standardize):
-    """Append inverted colours: the input of the linear map. Then normalise it, in B-cosified networks.
+    """Append inverted colours: the input of the linear map. B-cosified networks then normalise it.
 
     (N, in_chans, H, W) in [0, 1] -> (N, 2 in_chans, H, W).
-    mean, std: of each channel, or none. An inverted channel has the mean 1 - mean and the same std, so that
-    it comes out as its channel's negative. What the means subtract is a constant of the network, no part of
-    its linear map.
-    Raises InputError for another rank or number of channels, and for means and stds that do not fit.
+    mean, std: of each channel, or none. An inverted channel has the mean 1 - mean and the same std, so it
+    becomes the negative of its channel. What the means subtract is a constant of the network, not part of its
+    linear map.
+    Raises InputError for any other rank or number of channels, and for means and stds that do not fit.
     """
 
     def __init__(
@@ -148,9 +148,9 @@ def check_channels(x: Tensor, in_chans: int, *, hint: str) -> None:
 def check_statistics(
     in_chans: int, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Means and stds, one a channel, or two empty tuples if there are none.
+    """Means and stds, one per channel, or two empty tuples if there are none.
 
-    The published ones are of red, green and blue. For another number of channels their averages serve all.
+    The published ones are for red, green and blue; with any other number, each channel gets their average.
     """
     if in_chans < 1:
         raise InputError(f"in_chans={in_chans}: an image has at least one channel; 3 is RGB, 1 is grey")
@@ -164,7 +164,7 @@ def check_statistics(
 
 
 class Head(nn.Sequential):
-    """What stands between the features and the logits; dropout ahead of the last of them, the classifier."""
+    """The modules from features to class maps, with dropout before the last of them, the classifier."""
 
     def forward(self, x: Tensor, drop_rate: float = 0.0) -> Tensor:
         *first, classifier = self
@@ -177,7 +177,7 @@ class Head(nn.Sequential):
 class LogitLayer(nn.Module):
     """x / temperature + bias, with one constant bias for all classes.
 
-    num_classes: sets the bias to -log(C-1) where none is given.
+    num_classes: sets the bias to -log(C-1) if none is given.
     bias: a number, 0 included; None for the default.
     temperature: a positive divisor; None leaves x as it is.
 

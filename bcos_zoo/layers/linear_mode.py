@@ -11,8 +11,8 @@ network runs twice: once in `recording`, with a gradient, which leaves the scale
 function of the first run's input and of the weights.
 
 The mode is a context variable. It therefore belongs to one thread (or task) alone, nests, is undone by
-exceptions, reaches layers that were put into the model after the block was entered, and costs one look-up a
-layer when off.
+exceptions, reaches layers that were put into the model after the block was entered, and costs one look-up
+per layer when off.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Encoding:
 
     encoded: Tensor  # (N, 2K, H, W): an input of the linear map
     by: nn.Module
-    of_the_image: bool  # whether it is of the very image that the network was given, as the tape knows it
+    of_the_image: bool  # whether what was encoded is the very image on the tape, `given`
 
     @property
     def image(self) -> Tensor:
@@ -54,10 +54,10 @@ class Tape:
     """What one forward pass in linear mode leaves behind for the backward pass."""
 
     freeze_parameters: bool
-    given: tuple[Tensor, int] | None = None  # the network's image, with torch's count of its changes
+    given: tuple[Tensor, int] | None = None  # the network's image, and its version counter
     encodings: list[Encoding] = field(default_factory=list)  # all of a pass, set by the encoding layers
-    constants: list[Tensor] = field(default_factory=list)  # what layers added, expanded to the shape added to
-    factors: deque[Tensor] | None = None  # with their graphs: being recorded, or to be played back
+    constants: list[Tensor] = field(default_factory=list)  # what layers added, expanded to its full shape
+    factors: deque[Tensor] | None = None  # with graphs: being recorded, or played back
     recording: bool = False
 
     @property
@@ -75,7 +75,7 @@ def linear_mode(*, freeze_parameters: bool = False, factors: deque[Tensor] | Non
 
     freeze_parameters: also cut the weights out of the graph. It makes the backward pass leaner; leave it off
     where a gradient with respect to the weights is wanted.
-    factors: those of a `recording` of the same network on the same images, used in the place of new ones.
+    factors: those of a `recording` of the same network on the same images, used instead of new ones.
     """
     with _on(Tape(freeze_parameters, factors=factors)) as tape:
         yield tape
@@ -138,7 +138,7 @@ def add_constant(x: Tensor, constant: Tensor | float) -> Tensor:
     if not isinstance(constant, Tensor):
         constant = torch.full((), constant, dtype=x.dtype, device=x.device)
     added = constant.expand_as(x)
-    if not (added.requires_grad or transformed()):  # one that depends on weights does, unless they are frozen
+    if not (added.requires_grad or transformed()):  # made of weights, it requires one already
         added = added.requires_grad_()
     tape.constants.append(added)
     return x + added
@@ -147,7 +147,7 @@ def add_constant(x: Tensor, constant: Tensor | float) -> Tensor:
 def record_encoded(encoded: Tensor, image: Tensor, by: nn.Module) -> Tensor:
     """Mark `encoded` as an input of the linear map: what `W(x)` is taken with respect to.
 
-    image: that it is the encoding of, as the module `by` got it.
+    image: what was encoded, as the module `by` received it.
     """
     tape = _tape.get()
     if tape is None:

@@ -23,7 +23,7 @@ from .processes import moments_of_all, several_processes
 
 
 def _standardize(x: Tensor, dims: tuple[int, ...], weight: Tensor, centered: bool, eps: float) -> Tensor:
-    """weight * x / sqrt(var + eps), less the mean first if `centered`, for the biased var.
+    """weight * x / sqrt(var + eps), with the biased variance; `centered` subtracts the mean first.
 
     dims: what the statistics are taken over. weight: broadcastable to x. Computed in float32 at least.
     """
@@ -49,17 +49,17 @@ class BatchNorm2d(nn.BatchNorm2d):
     centered: subtract the mean too (then it is torch's BatchNorm2d without its bias).
     joint: one statistic for all channels together ("all norm"); weight and buffers then have one element.
     momentum: share of the new statistic in the running one; None averages over all batches.
-    synchronised: an attribute, set by `synchronise_norms`: the statistics in training are those of the parts
-    of a batch that all processes hold, of whatever sizes. In linear mode they are of this one's part.
+    synchronised: an attribute, set by `synchronise_norms`: statistics in training are taken over the batch of
+    all processes, whose parts may differ in size; in linear mode, over this process's part.
     frozen: an attribute, set by `freeze_norms`: training computes as eval mode does, and tracks nothing.
 
-    In training the uncentred form takes the biased variance into its running one and never touches
-    `running_mean`, as the published networks do; that buffer is there because their files hold it.
-    A pass that is computed again in the backward pass (checkpointing) is tracked once.
+    In training the uncentred form averages the biased variance into `running_var` and never touches
+    `running_mean`, as the published networks do; that buffer exists because their files hold it.
+    A pass that is computed again during the backward pass (checkpointing) is tracked once.
 
-    It is torch's class so that tools which look for batch norms find it. Those that would put another norm in
-    its place read its bias, which it has not: the AttributeError says what to call instead.
-    Raises InputError in training for one value a channel: its variance does not exist.
+    It derives from torch's class so that tools which look for batch norms find it. Tools that would replace
+    it with another norm read its bias, which does not exist: the AttributeError says what to call instead.
+    Raises InputError in training if a channel has one value only, which has no variance.
     """
 
     weight: nn.Parameter
@@ -126,7 +126,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return parameter(self.weight) * (at_least_float32(self.running_var) + self.eps).rsqrt()
 
     def fixed_gain(self) -> Tensor | None:
-        """`gain`, where this norm does no more than multiply by it: in eval mode, uncentred; or else None."""
+        """`gain` if this norm only multiplies by it (uncentred, and in eval mode or frozen), else None."""
         fixed = self.running_var is not None and (self.frozen or not self.training) and not self.centered
         return self.gain() if fixed else None
 
@@ -150,14 +150,14 @@ def _one_value(x: Tensor, norm: str, hint: str) -> InputError:
 
 
 def _recomputing() -> bool:
-    """Whether the backward pass runs: what is then computed was computed, and tracked, before."""
+    """Whether a backward pass is running: whatever a forward computes now was tracked the first time."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1  # as checkpoint asks
 
 
 def freeze_norms(model: nn.Module, on: bool = True) -> None:
-    """Let every batch norm of `model` keep its statistics in training, and use them there (`on`), or not.
+    """Let every batch norm of `model` train with its running statistics, unchanged (`on`), or not (off).
 
-    For torch's own this is timm's `freeze_batch_norm_2d`. Weights are left as they are.
+    Weights are left as they are. For torch's norms, see timm's `freeze_batch_norm_2d`.
     """
     for module in model.modules():
         if isinstance(module, BatchNorm2d):
@@ -165,10 +165,10 @@ def freeze_norms(model: nn.Module, on: bool = True) -> None:
 
 
 def synchronise_norms(model: nn.Module, on: bool = True) -> list[str]:
-    """Let every batch norm of `model` learn from the batch of all processes (`on`) or from its part alone.
+    """Let every batch norm of `model` take its statistics over all processes (`on`) or over its own part.
 
-    Returns the names of those of another kind, which stay as they are: for torch's own see
-    `nn.SyncBatchNorm.convert_sync_batchnorm`, which wants an accelerator.
+    Returns the names of batch norms of other kinds, which are left alone: for torch's own see
+    `nn.SyncBatchNorm.convert_sync_batchnorm`, which needs an accelerator.
     """
     others = []
     for name, module in model.named_modules():
@@ -185,7 +185,8 @@ class GroupNorm2d(nn.Module):
 
     num_groups: 1 is layer norm over (K, H, W); equal to num_channels it is instance norm.
 
-    Raises InputError if num_groups does not divide num_channels, and for one value a group.
+    Raises InputError if num_groups does not divide num_channels, and, as instance norm, for channels of
+    a single value.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class GroupNorm2d(nn.Module):
         if self.num_groups == len(self.weight) and x.shape[-2] * x.shape[-1] == 1:
             raise _one_value(x, "instance norm", "a channel; use a larger image, or another norm")
         if self.centered and not is_linear():
-            # Fewer passes. Not F.group_norm, which counts the images' values together.
+            # Fewer passes. F.group_norm would check the number of values over all images together.
             return torch.group_norm(x, self.num_groups, self.weight, None, self.eps).to(x.dtype)
         grouped = torch.unflatten(x, 1, (self.num_groups, -1))
         weight = torch.unflatten(_per_channel(self.weight), 0, (self.num_groups, -1))
@@ -248,7 +249,7 @@ class PositionNorm2d(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In a program the layout stays what it was: torch guards free sides where another one begins.
+        # A compiled or exported graph keeps the layout: a new one would put guards on its dynamic sides.
         if self.centered and not (is_linear() or torch.compiler.is_compiling()):
             y = F.layer_norm(x.movedim(-3, -1), self.weight.shape, self.weight, None, self.eps)
             return y.movedim(-1, -3)

@@ -9,7 +9,7 @@ from torch import Tensor
 def sincos_positions(height: int, width: int, dim: int, like: Tensor) -> Tensor:
     """The fixed two-dimensional sine and cosine embedding: (height * width, dim), row-major.
 
-    [sin x, cos x, sin y, cos y] of dim / 4 frequencies each, from 1 to 1/10000; dim must divide by 4.
+    [sin x, cos x, sin y, cos y] of dim / 4 frequencies each, from 1 to 1/10000; dim must be divisible by 4.
     like: gives device and dtype. Computed in float32 whatever the dtype, as the published networks do.
     Source: Beyer et al. 2022, "Better plain ViT baselines for ImageNet-1k".
     """

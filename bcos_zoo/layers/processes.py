@@ -1,4 +1,4 @@
-"""Statistics of a batch that is spread over processes, on whatever they talk through (gloo, nccl)."""
+"""Statistics of a batch that is spread over processes, whatever backend connects them (gloo, nccl)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ def several_processes() -> bool:
 
 
 class _AllReduce(torch.autograd.Function):
-    """The sum over all processes; each process's part has an effect on the losses of all of them."""
+    """The sum over all processes.
+
+    The losses of all processes depend on it, so the gradient of a part is the sum of the gradients of all.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -39,13 +42,17 @@ _sum_of_all: Callable[[Tensor], Tensor] = torch.compiler.disable(_all_reduce)  #
 
 
 def moments_of_all(var: Tensor, mean: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Biased variance, mean and number of values of all processes' parts together, from those of this one's.
+    """Biased variance, mean and number of values of the whole batch, from those of this process's part.
 
     var, mean: of the same shape. count: of values in this part, at least 1; parts may differ in size. The
-    number comes as a (1,) tensor. A gradient flows back to the parts of all processes, so all of them must go
-    backward through this, as they went forward.
+    number comes as a (1,) tensor. A gradient flows back to the parts of all processes, so every process must
+    run the backward pass through this, as it ran the forward.
+
+    A part of n values with mean m and variance v = E[x^2] - m^2 has the sums sum(x) = n m and
+    sum(x^2) = n (v + m^2). Sums and counts add up over processes; with N = sum(n), the whole batch has
+    M = sum(n m) / N and V = sum(n (v + m^2)) / N - M^2.
     """
-    # In double precision the square of a large mean takes nothing from the variance.
+    # In double precision, as subtracting the square of a large mean would cancel a small variance.
     wide_var, wide_mean = var.double(), mean.double()
     parts = torch.stack([wide_mean, wide_var + wide_mean.square(), torch.ones_like(wide_mean)]) * count
     sum_of_values, sum_of_squares, total = _sum_of_all(parts)

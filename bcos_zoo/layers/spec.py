@@ -1,4 +1,4 @@
-"""What all layers of one network have in common, and the layers made so."""
+"""What all layers of a network have in common, and how each kind of layer is made from it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LayerSpec:
     b, max_out: of every B-cos layer.
     normalize: use weight rows of unit norm; off for B-cosified networks.
     scale: every layer's output is divided by it (the v1 CIFAR-10 networks).
-    scale_factor: instead, divide a convolution's by `functional.v1_scale` of it (the v1 ImageNet networks).
-    norm, norm_eps: a name `make_norm2d` knows, "none" for no norm; added to the variance.
+    scale_factor: instead, divide a convolution's output by its `functional.v1_scale` (v1 ImageNet networks).
+    norm: a name that `make_norm2d` knows, "none" for no norm. norm_eps: added to the variance.
     act: "relu" or "gelu" where a conventional network has one (B-cosified networks), None for none.
     mean, std: of each input channel; the encoded image is normalised with them (B-cosified networks).
     logit_bias: -log(num_classes - 1) unless given. logit_temperature: a divisor of the logits.
@@ -80,7 +80,7 @@ class LayerSpec:
         return nn.Linear(in_features, out_features, bias=False, device=self.device, dtype=self.dtype)
 
     def attention_output(self, in_features: int, out_features: int) -> nn.Module:
-        """The layer behind an attention, without bias."""
+        """The layer after attention, without bias."""
         return self.linear(in_features, out_features)
 
     def norm2d(self, channels: int) -> nn.Module:
@@ -92,7 +92,7 @@ class LayerSpec:
         return LayerNorm(dim, eps=self.norm_eps, device=self.device, dtype=self.dtype)
 
     def activation(self) -> nn.Module:
-        """What stands where a conventional network has its activations; the identity if nothing does."""
+        """What takes the place of a conventional network's activations; the identity if nothing does."""
         return make_activation(self.act)
 
     def encode(self, in_chans: int) -> nn.Module:
@@ -100,7 +100,7 @@ class LayerSpec:
         return Encode(in_chans, mean=self.mean, std=self.std, device=self.device, dtype=self.dtype)
 
     def encoded_channels(self, in_chans: int) -> int:
-        """How many channels it gives, of an image of in_chans."""
+        """How many channels `encode` makes of an image with in_chans channels."""
         return 2 * in_chans
 
     def logits(self, num_classes: int) -> nn.Module:
@@ -113,7 +113,7 @@ V2 = LayerSpec()
 
 @dataclass(frozen=True)
 class ConventionalSpec:
-    """The same of a conventional transformer: linear layers and norms with biases, GELU, normalised input.
+    """As `LayerSpec`, for a conventional transformer: layers and norms with biases, GELU, normalised input.
 
     mean, std: of each input channel. norm_eps: added to the variance.
     """
@@ -159,7 +159,7 @@ class ConventionalSpec:
         return Normalize(in_chans, mean=self.mean, std=self.std, device=self.device, dtype=self.dtype)
 
     def encoded_channels(self, in_chans: int) -> int:
-        """How many channels it gives, of an image of in_chans."""
+        """How many channels `encode` makes of an image with in_chans channels."""
         return in_chans
 
     def logits(self, num_classes: int) -> nn.Module:

@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Attention, then the feed-forward layers, each beside a shortcut. (N, L, dim) -> (N, L, dim)."""
+    """Attention, then feed-forward layers, each with a shortcut. (N, L, dim) -> (N, L, dim)."""
 
     def __init__(
         self, dim: int, heads: int, hidden: int, drop_path: float, spec: LayerSpec | ConventionalSpec
@@ -53,10 +53,10 @@ class Encoder(nn.Module):
 
 @layer
 class PatchEmbed(nn.Module):
-    """Pixels, or the maps of a convolutional stem, to tokens, their positions added.
+    """Turn pixels, or the maps of a convolutional stem, into tokens, and add their positions.
 
     (N, K, H, W) -> (N, H', W', dim). stride: pixels from one token to the next.
-    Raises InputError for images that do not divide into patches.
+    Raises InputError for images that cannot be divided into patches.
     """
 
     def __init__(
