@@ -28,7 +28,7 @@ from ..weights import manifest, state_dicts
 from ..weights.manifest import as_tuple
 
 SOURCES = {"file", "url", "hf_hub_id", "state_dict"}  # keys of a card that say where the weights are
-RUNTIME = {  # keywords that say nothing about the network itself
+RUNTIME = {  # keywords that do not describe the network itself
     *inspect.signature(build_model_with_cfg).parameters,
     *("features_only", "out_indices", "feature_cls", "pruned", "device", "dtype"),
 }
@@ -36,7 +36,7 @@ Entrypoint = TypeVar("Entrypoint", bound=Callable[..., nn.Module])
 
 
 def register_model(entrypoint: Entrypoint) -> Entrypoint:
-    """timm's decorator of that name, with types."""
+    """timm's decorator of the same name, with types."""
     timm.models.register_model(entrypoint)
     return entrypoint
 
@@ -47,9 +47,9 @@ def cards(
     """timm's `default_cfgs` of one family.
 
     architectures: name -> the card of the architecture without weights. Each checkpoint in the manifest adds
-    a card of its own, `name.tag`. The first whose network is the architecture's own is the default; one that
-    needs other arguments is another network, and only its full name makes it.
-    classifier, first_conv: modules that hold the weights of the classifier and of the stem.
+    a card of its own, `name.tag`. The default is the first whose network is the architecture's own; one that
+    needs other arguments is a different network, which only its full name makes.
+    classifier, first_conv: the modules that hold the weights of the classifier and of the stem.
     """
     base = dict(interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     base |= dict(classifier=classifier, first_conv=first_conv)
@@ -64,7 +64,7 @@ def cards(
             out[name] = base | dict(card)
     made: Mapping[str, Any] = generate_default_cfgs(out)
     for name in architectures:
-        tags = made[name].tags  # timm would put the first with a url there
+        tags = made[name].tags  # timm would put the first one with a url there
         tags.remove(defaults[name])
         tags.appendleft(defaults[name])
     return made
@@ -82,17 +82,18 @@ def build(
 ) -> Any:
     """Build `cls` through timm, with verified weights if `pretrained`.
 
-    arch: what makes this architecture; then the checkpoint's own arguments, if it has any; kwargs: what
-    timm's caller asked for, which wins. Those that are fields of `spec` reach the class in one such object.
-    levels: how many feature maps features_only gives unless out_indices are asked for.
-    spec: how the layers are made, a dataclass.
+    arch: the arguments of this architecture; the checkpoint's own arguments override them, and kwargs, what
+    timm's caller asked for, override both. Those that are fields of `spec` reach the class as one object.
+    levels: how many feature maps features_only gives unless out_indices says otherwise.
+    spec: the dataclass that says how the layers are made.
 
-    The network's `build_arguments` say what it was built with beyond `arch`, as plain JSON data (but for what
-    is none, such as a class): they make it again, and timm writes them into a config.json. What it became
-    later is not in them: its own num_classes and global_pool are. Its `pretrained_from` names the checkpoint,
-    or the `hf-hub:org/name@revision`, whose weights it began with; None if random, or from the caller's file.
+    The network's `build_arguments` are those that differ from `arch`, as plain JSON data (except values that
+    JSON cannot hold, such as a class): they build it again, and timm writes them into a config.json. They do
+    not change when the network does; its attributes num_classes and global_pool are current. Its
+    `pretrained_from` names the checkpoint, or the `hf-hub:org/name@revision`, whose weights it started with;
+    None if these are random or from the caller's file.
     Raises WeightsError if the checkpoint is missing, damaged or does not fit; InputError for an output_stride
-    of a family that has no dilated form; TypeError for other unknown keywords.
+    in a family that has no dilated form; TypeError for other unknown keywords.
     """
     kwargs = {key: value if key in RUNTIME else as_tuple(value) for key, value in kwargs.items()}
     features = {"feature_cls": "getter", "out_indices": tuple(range(levels))}
@@ -101,7 +102,7 @@ def build(
     arguments: Mapping[str, Any] = {}
     began: str | None = None
     file: str | None = None
-    if isinstance(card, (dict, PretrainedCfg)):  # a ready card is the hub's or a caller's
+    if isinstance(card, (dict, PretrainedCfg)):  # a complete card, from the hub or a caller
         ready = card if isinstance(card, dict) else card.to_dict()
         began = f"hf-hub:{ready['hf_hub_id']}" if pretrained and ready.get("source") == "hf-hub" else None
     else:
@@ -114,7 +115,7 @@ def build(
             began, file = full, str(weights.fetch(full, kwargs.get("cache_dir")))
         if (
             file and "state_dict" not in overlay
-        ):  # read here: timm's reader takes other sets and prefixes, and raises anything
+        ):  # read here: timm's reader picks other sets and prefixes, and may raise any error
             overlay = overlay | {"file": str(file), "state_dict": state_dicts.read(file)}
             kwargs["pretrained_cfg_overlay"] = overlay
     options = {**arch, **arguments, **kwargs}
@@ -129,11 +130,11 @@ def build(
         cls, name, pretrained, pretrained_filter_fn=fit, spec=spec(**shared), **options
     )
     if pretrained:
-        model.pretrained_cfg.pop("state_dict", None)  # of the card: the tensors are the network's now
+        model.pretrained_cfg.pop("state_dict", None)  # off the card: the tensors are the network's now
     asked = {**arguments, **kwargs}.items()
     own = {k: _plain(v) for k, v in asked if k not in RUNTIME and (k not in arch or arch[k] != v)}
     model.build_arguments, model.pretrained_from = own, began
-    update_model_args(model, **own)  # timm adds its caller's keywords, but knows no checkpoint's arguments
+    update_model_args(model, **own)  # timm itself adds only keywords, no checkpoint's arguments
     return model
 
 
@@ -151,7 +152,7 @@ def _registered_tag(name: str, tag: str | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as it comes back from JSON; itself if it cannot be written there."""
+    """The value as it comes back from JSON; unchanged if JSON cannot hold it."""
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError):
@@ -159,9 +160,9 @@ def _plain(value: Any) -> Any:
 
 
 def own_names(state_dict: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """The tensors of a published file under the names of their network, whatever the file calls them.
+    """The tensors of a published file under the network's own names, whatever the file calls them.
 
-    Those of an auxiliary head are left out where the network has none.
+    Those of an auxiliary head are left out if the network has none.
     """
     own = model.state_dict()
     named = state_dicts.unwrap(state_dict, own.keys())
@@ -175,10 +176,10 @@ def own_names(state_dict: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]
 
 
 def _fit(state_dict: dict[str, Tensor], model: Any, *, name: str, headless: bool) -> dict[str, Tensor]:
-    """The file's tensors under the network's names, the stem adapted; refuse a file of another network.
+    """The file's tensors under the network's names, with the stem adapted; refuse a file of another network.
 
-    headless: the classifiers will not be used. Nor are the file's where the number of classes is not the
-    card's. timm itself would then load with strict=False, and so let any key go missing in silence.
+    headless: the classifiers will not be used. Nor are the file's, if the number of classes differs from the
+    card's. In both cases timm itself would load with strict=False, which ignores any missing key.
     """
     own, card = model.state_dict(), model.pretrained_cfg
     state_dict = own_names(state_dict, model)
@@ -203,14 +204,14 @@ def _fit(state_dict: dict[str, Tensor], model: Any, *, name: str, headless: bool
 
 
 def _adapt_stem(weight: Tensor, own: Tensor, channels: int, parts: int) -> Tensor:
-    """The first layer's weight for another number of input channels; as it is if it cannot be adapted.
+    """The first layer's weight for another number of input channels; unchanged if it cannot be adapted.
 
-    channels: those that `own` sees. parts: 2 for the encoding [x, 1-x]: each half sees all channels, so each
-    is adapted by itself. 1 for a plain image.
+    channels: those that `own` sees. parts: 2 for the encoding [x, 1-x], whose halves each hold all channels
+    and are adapted separately; 1 for a plain image.
     """
     if weight.ndim != own.ndim or weight.shape == own.shape:
         return weight
-    if weight.ndim == 2:  # of patches, flattened with the channels last
+    if weight.ndim == 2:  # a weight of patches, flattened with the channels last
         pixels = own.shape[1] // channels
         if weight.shape[1] % pixels:
             return weight

@@ -1,7 +1,7 @@
-"""What every network of the zoo does for timm: features, levels, classifier. One level above nn.Module.
+"""What every network of the zoo offers to timm: features, levels, classifier. One level above nn.Module.
 
 A family names its modules as the published files do, and says which of them make up each feature level and
-which is the classifier. All the rest of timm's interface follows from that and is here.
+which is the classifier. The rest of timm's interface follows from that and is implemented here.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..layers._fast import as_given
 from ..layers._switch import untouched
 from .interface import Network
 
-# timm's: the stem of a file is adapted by `_build`, which knows the encoding.
+# Tells timm not to adapt the stem of a file: `_build`, which knows the encoding, does it.
 STEM_FITS: dict[str, Any] = {"first_conv": None}
 
 
 def gains(model: nn.Module) -> set[str]:
-    """Names of the parameters that are no weights of a linear map, such as gains and layer scales."""
+    """Names of the parameters that are not weights of a linear map, such as gains and layer scales."""
     return {
         f"{name}.{key}" if name else key
         for name, module in model.named_modules()
@@ -37,26 +37,26 @@ def gains(model: nn.Module) -> set[str]:
 
 
 class Stride(NamedTuple):
-    """How a stage sees more of the image: by a stride of its first layer, or by dilation from there on."""
+    """How a stage widens its view: by a stride in its first layer, or by dilation from that layer on."""
 
-    full: int  # by which the map would become smaller
-    step: int  # by which it does
-    before: int  # dilation of the layer that makes it smaller, or would
-    after: int  # dilation of all layers behind
-    reduction: int  # stride of the stage's map in the image
+    full: int  # factor by which the map would shrink without dilation
+    step: int  # factor by which it does shrink
+    before: int  # dilation of the layer that shrinks it, or would
+    after: int  # dilation of all layers after that one
+    reduction: int  # pixels of the image per pixel of the stage's map, along a side
 
     def of(self, block: int) -> Stride:
-        """What the stage's block of this index does: the first makes the map smaller, the others keep it."""
+        """The stride of one block of the stage, by its index: only the first block shrinks the map."""
         return self if block == 0 else Stride(1, 1, self.after, self.after, self.reduction)
 
 
 def strides(first: int, stages: int, output_stride: int | None) -> list[Stride]:
-    """Of each stage: the first one keeps its map, of stride `first`, and each later one halves the sides.
+    """The stride of each stage: the first keeps its map, of stride `first`; each later one halves the sides.
 
-    output_stride: from this stride on, layers are dilated instead (Chen et al. 2017); None for no such. At
-    the positions that a stride would have kept, the values are then the same.
+    output_stride: where maps would exceed this stride, layers are dilated instead (Chen et al. 2017), which
+    gives the same values at the positions that strides would have kept. None for no dilation.
 
-    Raises InputError unless it is the stride of one of the stages.
+    Raises InputError unless output_stride is the stride of one of the stages.
     """
     own = [first * 2**stage for stage in range(stages)]
     wanted = own[-1] if output_stride is None else output_stride
@@ -74,20 +74,20 @@ def strides(first: int, stages: int, output_stride: int | None) -> list[Stride]:
     return made
 
 
-POOLS = ("avg", "max", "avgmax", "")  # those that keep the class maps' channels and stay piecewise linear
+POOLS = ("avg", "max", "avgmax", "")  # those that keep the class maps' channels and are piecewise linear
 
 
 @dataclass(frozen=True)
 class Level:
-    """One level of features: what modules, one after the other, make of the level before."""
+    """One level of features: the modules that make it, in turn, from the level before."""
 
     modules: tuple[str, ...]  # their names in the network
     channels: int  # of its map
-    reduction: int  # how many pixels of the image are one of its map
-    name: str | None = None  # timm's for the level, unless it is that of the last module
+    reduction: int  # pixels of the image per pixel of its map, along a side
+    name: str | None = None  # what timm calls the level, if not by its last module
 
     def info(self) -> dict[str, Any]:
-        """What timm's `feature_info` says of it."""
+        """The level's entry in timm's `feature_info`."""
         return dict(num_chs=self.channels, reduction=self.reduction, module=self.name or self.modules[-1])
 
 
@@ -99,8 +99,8 @@ class ConvNetwork(Network):
     """
 
     CLASSIFIER: ClassVar[str]  # name of the classifier's module
-    HEAD: ClassVar[tuple[str, ...]] = ()  # names of what stands between features and classifier
-    AUXILIARY: ClassVar[str] = ""  # name of a head for training alone, which a file may hold in vain
+    HEAD: ClassVar[tuple[str, ...]] = ()  # names of the modules between features and classifier
+    AUXILIARY: ClassVar[str] = ""  # name of a head used in training only; a file may hold it unused
 
     global_pool: Any
     logits: Callable[[Tensor], Tensor]
@@ -128,7 +128,7 @@ class ConvNetwork(Network):
 
     @staticmethod
     def _init(module: nn.Module) -> None:
-        """Kaiming-normal (fan out) weights. The forward normalises rows, so only the step size feels it."""
+        """Kaiming-normal (fan out) weights. As the forward normalises rows, the scale only affects step sizes."""
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
@@ -145,7 +145,7 @@ class ConvNetwork(Network):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a fresh classifier on the same features; the logit bias follows num_classes unless given.
 
-        Raises InputError for a negative num_classes and for a pooling that is not one of `POOLS`.
+        Raises InputError for a negative num_classes and for a pooling not in `POOLS`.
         """
         if num_classes < 0:
             raise InputError(f"num_classes={num_classes}: 0 removes the classifier, 1 and more make one")
@@ -166,7 +166,7 @@ class ConvNetwork(Network):
         self._replace("logits", logits)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay should spare: all that are no weights of a layer."""
+        """Names of the parameters that weight decay should spare: all but the weights of layers."""
         return gains(self)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -174,7 +174,7 @@ class ConvNetwork(Network):
         self.grad_checkpointing = enable
 
     def _run(self, modules: Sequence[nn.Module], x: Tensor) -> Tensor:
-        # Never in linear mode: on an accelerator autograd recomputes in a thread of its own, outside it.
+        # Never in linear mode: on an accelerator, autograd recomputes in another thread, outside the mode.
         if not self.grad_checkpointing or is_linear():
             return chain(modules, x)
         for module in modules:
@@ -188,7 +188,7 @@ class ConvNetwork(Network):
         taken: list[Tensor] = []
         body = getattr(
             self, "features", None
-        )  # holds all modules of all levels, in the families that have it
+        )  # in the families that have it, it holds the modules of all levels
         whole = not take and last == len(self._levels) - 1 and not self.grad_checkpointing
         if body is not None and whole and not untouched(body):
             return as_given(body(x), given), taken
@@ -211,9 +211,9 @@ class ConvNetwork(Network):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Features of each level, as in timm; `norm` has no effect: no norm stands between them and the head.
+        """Features of each level, as in timm; `norm` has no effect, as there is no norm before the head.
 
-        Raises InputError for another output_fmt than "NCHW".
+        Raises InputError for any output_fmt but "NCHW".
         """
         if output_fmt != "NCHW":
             raise InputError(f"output_fmt={output_fmt!r}: this network gives 'NCHW' only")

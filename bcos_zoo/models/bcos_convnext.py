@@ -24,7 +24,7 @@ from ._network import ConvNetwork, Level, Stride, strides
 
 @known
 class ConvNeXtPath(nn.Sequential):
-    """Four layers, and an activation ahead of the last, which has no number. Keeps the shape."""
+    """Four layers, and before the last an activation, which has no number. Keeps the shape."""
 
     act: nn.Module
 
@@ -38,7 +38,7 @@ class ConvNeXtPath(nn.Sequential):
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7x7, norm, 1x1 to four times the width and back, beside a shortcut. Keeps the shape."""
+    """Depthwise 7x7, norm, 1x1 to four times the width and back, with a shortcut. Keeps the shape."""
 
     def __init__(
         self, width: int, *, dilation: int, layer_scale: float, drop_path: float, spec: LayerSpec
@@ -57,7 +57,7 @@ class ConvNeXtBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def reset_parameters(self) -> None:
-        """Forget what the layer scale learnt; the layers in the block have methods of their own."""
+        """Reset the layer scale only; the layers in the block have such methods of their own."""
         nn.init.constant_(self.layer_scale, self.initial_scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class ConvNeXtBlock(nn.Module):
 def _down(in_chs: int, out_chs: int, stride: Stride, spec: LayerSpec) -> nn.Sequential:
     """A norm, and a 2x2 convolution of stride 2, or dilated. (N, K, H, W) -> (N, K', H / step, W / step)."""
     layers: dict[str, nn.Module] = {"0": spec.norm2d(in_chs)}
-    if stride.step != stride.full:  # behind alone, so that positions stay where they are
+    if stride.step != stride.full:  # on the far sides only, so that positions stay where they are
         layers["pad"] = nn.ZeroPad2d((0, stride.before, 0, stride.before))
     layers["1"] = spec.conv(in_chs, out_chs, 2, stride=stride.step, dilation=stride.before)
     return nn.Sequential(OrderedDict(layers))
@@ -81,14 +81,14 @@ class BcosConvNeXt(ConvNetwork):
     """B-cos ConvNeXt. (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits.
 
     layers: blocks of each stage. widths: channels of each stage.
-    layer_scale: what the factor of each block's channels begins with.
+    layer_scale: initial value of the factors on each block's output channels.
     global_pool: one of "avg", "max", "avgmax", or "" for the map of logits.
     drop_rate: dropout before the classifier. drop_path_rate: stochastic depth, rising linearly with depth;
     published were 0.1 (atto, tiny), 0.4 (small) and 0.5 (base, large).
-    output_stride: greatest stride of a map in the image, as in timm: stages beyond are dilated instead, with
-    the same weights. None for the stride that the stages make. spec: how its layers are made.
+    output_stride: largest stride of a map in the image, as in timm: stages beyond it are dilated, with the
+    same weights. None for no dilation. spec: how its layers are made.
 
-    Raises InputError for stages without a width each, and for an output_stride that none of them has.
+    Raises InputError unless every stage has a width, and for an output_stride that no stage has.
     """
 
     CLASSIFIER = "classifier.1"

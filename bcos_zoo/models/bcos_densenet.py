@@ -1,7 +1,7 @@
 """B-cos DenseNet (Huang et al. 2017).
 
 As published by Boehle et al. 2024: B-cos convolutions, norms without bias, no activations, average pooling,
-and a 1x1 convolution as classifier ahead of the global pooling. Names in the state dict are those of the
+and a 1x1 convolution as classifier before the global pooling. Names in the state dict are those of the
 published v2 files.
 """
 
@@ -45,14 +45,14 @@ class DenseLayer(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         if self.grad_checkpointing and not is_linear() and any(x.requires_grad for x in features):
-            x = checkpoint(self._bottleneck, *features)  # it is the concatenations that cost memory
+            x = checkpoint(self._bottleneck, *features)  # the concatenations are what costs memory
         else:
             x = self._bottleneck(*features)
         return F.dropout(self.conv2(x), p=self.drop_rate, training=self.training)
 
 
 class DenseBlock(nn.ModuleDict):
-    """Layers that each see the features of all before them, and add theirs."""
+    """Layers that each see the features of all layers before them, and add their own."""
 
     def __init__(
         self, layers: int, in_chs: int, growth: int, bn_size: int, drop_rate: float, spec: LayerSpec
@@ -89,7 +89,8 @@ class Transition(nn.Module):
 class BcosDenseNet(ConvNetwork):
     """B-cos DenseNet. (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits.
 
-    growth: channels each layer adds. layers: of each block. stem_width: channels of the first convolution.
+    growth: channels that each layer adds. layers: how many in each block.
+    stem_width: channels of the first convolution.
     bn_size: width of a layer's 1x1 convolution, in units of growth.
     stem: "imagenet" (7x7 stride 2, norm, 3x3 stride 2 average pooling) or "cifar" (3x3 stride 1 alone).
     global_pool: one of "avg", "max", "avgmax", or "" for the map of logits. drop_rate: dropout in each layer.
@@ -175,7 +176,7 @@ class BcosDenseNet(ConvNetwork):
         return ".".join(parts)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Parameter groups by depth, for layer-wise learning rates; a transition goes with what is before."""
+        """Parameter groups by depth, for layer-wise learning rates; a transition joins the block before."""
         fine = [
             (r"^features\.denseblock(\d+)\.denselayer(\d+)", None),
             (r"^features\.transition(\d+)", MATCH_PREV_GROUP),

@@ -1,9 +1,9 @@
 """B-cos Inception v3 (Szegedy et al. 2015).
 
-The v1 form (Boehle et al. 2022) has MaxOut, a constant scale and no norm; the form of our own follows the v2
+The v1 form (Boehle et al. 2022) has MaxOut, a constant scale and no norm; our own form follows the v2
 networks: MaxOut 1 and uncentred batch norm without bias. In both, all pooling is average pooling and the
-classifier, a 1x1 convolution, comes ahead of the global pooling. Names are torchvision's, those of the
-published v1 file.
+classifier, a 1x1 convolution, comes before the global pooling. Names in the state dict are torchvision's, as
+in the published v1 file.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class ConvNorm(nn.Module):
 class Mixed(nn.Module):
     """Paths of convolutions side by side, their maps concatenated. (N, in_chs, H, W) -> (N, out_chs, H', W').
 
-    paths: each a sequence of steps (name, channels, kernel), or of several steps that all see what is before
-    them. "branch_pool" averages 3x3 pixels first.
-    halve: the last step of each path has stride 2 and no padding; a path of pooling alone is added.
+    paths: each a sequence of steps (name, channels, kernel); in place of one step, a tuple of several, which
+    all see the output of the step before. "branch_pool" averages 3x3 pixels first.
+    halve: the last step of each path has stride 2 and no padding, and a path of pooling alone is added.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ _MIXED_7: list[Any] = [
 
 
 class AuxiliaryHead(nn.Module):
-    """Classifies the 17x17 map, in training. (N, in_chs, H, W) -> (N, num_classes), without bias."""
+    """A classifier of the 17x17 map, for training. (N, in_chs, H, W) -> (N, num_classes), without bias."""
 
     def __init__(self, in_chs: int, spec: LayerSpec) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class BcosInception3(ConvNetwork):
 
     aux_logits: add the auxiliary head; in training mode the network then gives two tensors of logits, its
     own and the auxiliary head's, and the published networks were trained on the sum of both losses.
-    Training with it needs maps of 17 pixels at least in the middle, as those of 299 px images are.
+    Training with it needs images large enough for a middle map of at least 17 pixels a side, such as 299 px.
     global_pool: one of "avg", "max", "avgmax", or "" for the map of logits.
     drop_rate: dropout before the classifier. spec: how its layers are made.
     """
@@ -195,7 +195,7 @@ class BcosInception3(ConvNetwork):
         self._complete(levels, num_classes, global_pool)
 
     def _mixed(self, first: str, blocks: dict[str, list[Any]], in_chs: int, reduction: int) -> Level:
-        """Make a level of blocks; the one called `first` halves the map, or else the pooling before it."""
+        """Make a level of blocks; `first` names the block that halves the map, or "pool" for a pooling."""
         names = [first] if first == "pool" else []
         for suffix, paths in blocks.items():
             block = Mixed(in_chs, paths, self.spec, halve=suffix == first)
@@ -210,7 +210,7 @@ class BcosInception3(ConvNetwork):
             nn.init.trunc_normal_(module.weight, std=0.1)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put fresh classifiers, the auxiliary head's too, on the same features."""
+        """Put fresh classifiers on the same features, in the auxiliary head too."""
         super().reset_classifier(num_classes, global_pool)
         if self.AuxLogits is not None:
             like = next(self.parameters())

@@ -1,8 +1,8 @@
 """B-cos ResNet, ResNeXt and Wide ResNet (He et al. 2015; Xie et al. 2017; Zagoruyko & Komodakis 2016).
 
-As published by Boehle et al. 2024: every convolution is a B-cos one, norms have no bias, no activations,
-average instead of max pooling in the stem, and the classifier is a 1x1 convolution applied before the global
-pooling. Names in the state dict are those of the published v2 files.
+As published by Boehle et al. 2024: every convolution is a B-cos one, norms have no bias, there are no
+activations, the stem uses average instead of max pooling, and the classifier is a 1x1 convolution before the
+global pooling. Names in the state dict are those of the published v2 files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ._network import ConvNetwork, Level, Stride, strides
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut. (N, in_chs, H, W) -> (N, width, H / step, W / step)."""
+    """Two 3x3 convolutions with a shortcut. (N, in_chs, H, W) -> (N, width, H / step, W / step)."""
 
     expansion = 1
 
@@ -49,7 +49,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, (grouped) 3x3 and 1x1 convolutions beside a shortcut.
+    """1x1, (grouped) 3x3 and 1x1 convolutions with a shortcut.
 
     (N, in_chs, H, W) -> (N, 4 width, H / step, W / step).
     """
@@ -94,11 +94,11 @@ class BcosResNet(ConvNetwork):
     block: `BasicBlock` or `Bottleneck`. layers: blocks in each stage.
     widths: channels of each stage, before expansion; those beyond the last stage are not used.
     stem: "imagenet" (7x7 stride 2, then 3x3 stride 2 average pooling) or "cifar" (3x3 stride 1).
-    cardinality, base_width: groups of a `Bottleneck`'s 3x3 convolution, and channels of each at width 64.
+    cardinality, base_width: groups of a `Bottleneck`'s 3x3 convolution, and channels per group at width 64.
     global_pool: one of "avg", "max", "avgmax", or "" for the map of logits (N, num_classes, H', W').
     drop_rate: dropout before the classifier. drop_path_rate: stochastic depth, rising linearly with depth.
-    output_stride: greatest stride of a map in the image, as in timm: stages beyond are dilated instead, with
-    the same weights. None for the stride that the stages make.
+    output_stride: largest stride of a map in the image, as in timm: stages beyond it are dilated, with the
+    same weights. None for no dilation.
     spec: how its layers are made.
 
     Raises InputError for settings that do not fit.
@@ -190,7 +190,7 @@ def bcos_resnet18(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
 
 @register_model
 def bcos_resnet18_w32(pretrained: bool = False, **kwargs: Any) -> BcosResNet:
-    """ResNet-18 of half the width: 32 channels in its first stage."""
+    """ResNet-18 of half the width, with 32 channels in the first stage."""
     widths = (32, 64, 128, 256)
     return _create("bcos_resnet18_w32", pretrained, kwargs, BasicBlock, (2, 2, 2, 2), widths=widths)
 

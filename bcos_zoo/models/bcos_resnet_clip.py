@@ -23,7 +23,7 @@ from ._network import ConvNetwork, Level
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut; average pooling ahead of the last ones if stride > 1.
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; average pooling before the last one if stride > 1.
 
     (N, in_chs, H, W) -> (N, 4 width, H / stride, W / stride).
     """
@@ -52,7 +52,7 @@ class Bottleneck(nn.Module):
 
 @layer
 class Projection(BcosLinear):
-    """The output projection: a plain linear layer, as published, or with `each` a B-cos one."""
+    """The output projection: used as a plain linear layer, as published, or with `each` as a B-cos layer."""
 
     def forward(self, x: Tensor, each: bool = False) -> Tensor:
         y: Tensor = super().forward(x) if each else project(self.linear, x)
@@ -60,10 +60,10 @@ class Projection(BcosLinear):
 
 
 class AttentionPool2d(nn.Module):
-    """Attention of the average position to itself and all others. (N, K, H, W) -> (N, dim).
+    """Attention from the average position to itself and all others. (N, K, H, W) -> (N, K).
 
-    The attention weights are held in linear mode. As published, the output projection is used as a plain
-    linear layer, its weight as it is; `each` gives what it makes as a B-cos layer of every position alone.
+    The attention weights are held in linear mode. As published, the output projection `c_proj` is applied to
+    the result as a plain linear layer; `each` instead applies it to every position as a B-cos layer.
     """
 
     def __init__(self, channels: int, heads: int, spec: LayerSpec) -> None:
@@ -75,7 +75,7 @@ class AttentionPool2d(nn.Module):
         self.c_proj: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, K, H, W) -> (N, K), ahead of the output projection."""
+        """(N, K, H, W) -> (N, K), before the output projection."""
         tokens = x.flatten(2).mT
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
         q = self._heads(self.q_proj, tokens[:, :1])
@@ -88,7 +88,7 @@ class AttentionPool2d(nn.Module):
     def each(self, x: Tensor) -> Tensor:
         """(N, K, H, W) -> (N, dim, H, W): the unit-length embedding of each position.
 
-        Raises InputError where a plain linear layer stands for the projection: it makes no embedding.
+        Raises InputError if a plain linear layer has replaced the projection: it makes no embedding.
         """
         if isinstance(self.c_proj, nn.Linear):
             raise InputError(
@@ -103,8 +103,8 @@ class AttentionPool2d(nn.Module):
 class BcosResNetCLIP(ConvNetwork):
     """B-cosified CLIP ResNet. (N, in_chans, H, W) in [0, 1] -> (N, num_classes), an embedding by default.
 
-    layers: blocks of each stage. width: channels of the first stage, before expansion. heads: of the pooling.
-    num_classes: size of the embedding, or classes.
+    layers: blocks of each stage. width: channels of the first stage, before expansion. heads: of attention.
+    num_classes: size of the embedding, or number of classes.
     global_pool: "attn", or "" for the embedding of each position.
     drop_rate: dropout before the output projection. spec: how its layers are made.
     """
@@ -153,7 +153,7 @@ class BcosResNetCLIP(ConvNetwork):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a fresh output projection on the same features.
 
-        Raises InputError for a negative num_classes and for another pooling than "attn" and "".
+        Raises InputError for a negative num_classes and for any pooling but "attn" and "".
         """
         if num_classes < 0:
             raise InputError(f"num_classes={num_classes}: 0 removes the projection, 1 and more make one")

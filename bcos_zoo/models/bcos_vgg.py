@@ -19,7 +19,7 @@ from ._network import ConvNetwork, Level
 class BcosVGG(ConvNetwork):
     """B-cos VGG. (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits.
 
-    depths: 3x3 convolutions of each stage; a 2x2 average pooling follows each.
+    depths: number of 3x3 convolutions in each stage; a 2x2 average pooling follows each stage.
     widths: channels of each stage. hidden: channels of the head.
     global_pool: one of "avg", "max", "avgmax", or "" for the map of logits. drop_rate: dropout before the
     classifier. spec: how its layers are made.
@@ -76,7 +76,7 @@ class BcosPlain(ConvNetwork):
     """
 
     CLASSIFIER = "8"
-    STAGES = ((64, 64), (128, 128, 128), (256, 256, 256))  # widths; each but the first begins with stride 2
+    STAGES = ((64, 64), (128, 128, 128), (256, 256, 256))  # widths; later stages begin with stride 2
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ def bcos_vgg19_bnu(pretrained: bool = False, **kwargs: Any) -> BcosVGG:
 
 @register_model
 def bcos_plain9(pretrained: bool = False, **kwargs: Any) -> BcosPlain:
-    """Nine convolutions for 32x32 images, of B = 2 unless told otherwise (Boehle et al. 2022, section 4)."""
+    """Nine convolutions for 32x32 images, with B = 2 by default (Boehle et al. 2022, section 4)."""
     arch = dict(max_out=2, norm="none", scale=10**-1.25)
     model: BcosPlain = build(BcosPlain, "bcos_plain9", pretrained, arch, kwargs, levels=3)
     return model

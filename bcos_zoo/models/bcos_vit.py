@@ -1,8 +1,8 @@
 """B-cos Simple ViT (Beyer et al. 2022), with patches or with a convolutional stem (Xiao et al. 2021).
 
-As published by Boehle et al. 2024: B-cos layers instead of linear ones but for query, key and value, no
-activations, layer norms without bias, fixed sine and cosine positions, no class token: tokens are averaged.
-The conventional twins `bcos_std_*`, published beside them, have no exact explanation. Names in the state dict
+As published by Boehle et al. 2024: B-cos layers instead of linear ones except for query, key and value; no
+activations; layer norms without bias; fixed sine and cosine positions; no class token, tokens are averaged.
+The conventional twins `bcos_std_*`, published with them, have no exact explanation. Names in the state dict
 are those of the published v2 files.
 """
 
@@ -29,9 +29,9 @@ class BcosSimpleViT(Network):
     """B-cos Simple ViT. (N, in_chans, H, W) in [0, 1] -> (N, num_classes) logits.
 
     dim, depth, heads, mlp_dim: width, encoders, attention heads, width of the feed-forward layers.
-    patch_size: pixels, or cells of the stem's map. conv_stem: widths of its 3x3 convolutions, each of
-    stride 2 where the width grows; none for no stem.
-    img_size: is only checked: images of any size go in, if it divides into patches.
+    patch_size: in pixels, or in cells of the stem's map. conv_stem: widths of the stem's 3x3 convolutions, of
+    stride 2 at the first and wherever the width grows; empty for no stem.
+    img_size: only checked; the network takes images of any size that divides into patches.
     global_pool: "avg" for the average over tokens, "" for logits of each token (N, L, num_classes).
     pool_last: classify each token, then average (B-cosified networks); else average, norm, classify.
     drop_rate: dropout before the classifier. drop_path_rate: stochastic depth, rising linearly with depth.
@@ -91,7 +91,7 @@ class BcosSimpleViT(Network):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a fresh classifier on the same features; the logit bias follows num_classes unless given.
 
-        Raises InputError for a negative num_classes and for another pooling than "avg" and "".
+        Raises InputError for a negative num_classes and for any pooling but "avg" and "".
         """
         if num_classes < 0:
             raise InputError(f"num_classes={num_classes}: 0 removes the classifier, 1 and more make one")
@@ -117,11 +117,11 @@ class BcosSimpleViT(Network):
         return dict(stem=r"^to_patch_embedding", blocks=blocks)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay should spare: all that are no weights of a layer."""
+        """Names of the parameters that weight decay should spare: all but the weights of layers."""
         return gains(self)
 
     def _run(self, encoder: nn.Module, x: Tensor) -> Tensor:
-        # Never in linear mode: on an accelerator autograd recomputes in a thread of its own, outside it.
+        # Never in linear mode: on an accelerator, autograd recomputes in another thread, outside the mode.
         x = checkpoint(encoder, x) if self.grad_checkpointing and not is_linear() else encoder(x)
         return x
 
@@ -145,7 +145,7 @@ class BcosSimpleViT(Network):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Tokens after each encoder, as in timm: maps (N, D, H', W') or, with "NLC", (N, L, D).
 
-        norm: apply the head's norm to each. Raises InputError for another output_fmt.
+        norm: apply the head's norm to each. Raises InputError for any other output_fmt.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"output_fmt={output_fmt!r}: allowed are 'NCHW', 'NLC'")
@@ -174,7 +174,7 @@ class BcosSimpleViT(Network):
         return take
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Tokens to logits, or to what the classifier sees, pooled, if `pre_logits`."""
+        """Tokens to logits or, if `pre_logits`, to the pooled features that the classifier sees."""
         pool = self.global_pool == "avg"
         if pool and not self.pool_last:
             x = x.mean(1)
@@ -202,7 +202,7 @@ _STEMS = {  # Xiao et al. 2021, scaled
     "l": (64, 128, 128, 256, 256, 512),
 }
 _IMAGENET = dict(input_size=(3, 224, 224), pool_size=None, crop_pct=0.875, num_classes=1000)
-_KINDS = {  # and the stem of each
+_KINDS = {  # and the name of its stem
     "simple_vit_{}_patch16_224": "to_patch_embedding.linear",
     "vitc_{}_patch1_14": "to_patch_embedding.conv_stem.0",
 }
@@ -220,7 +220,7 @@ default_cfgs = {
 
 
 def _create(name: str, pretrained: bool, kwargs: Any, size: str) -> BcosSimpleViT:
-    """`size` and kind as the name has them; a convolutional stem takes the place of one encoder."""
+    """Build the size and kind that the name says; a convolutional stem replaces one encoder."""
     arch: dict[str, Any] = {**_SIZES[size], "patch_size": 16}
     spec = ConventionalSpec if "_std_" in name else LayerSpec
     if "_vitc_" in name:

@@ -1,4 +1,4 @@
-"""What a network has beside the parts of a module: the names that timm's networks, and so ours, go by."""
+"""What a network has beyond any torch module: the attributes and methods that timm expects of a network."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from torch import Tensor, nn
 
 
 class Network(nn.Module):
-    """(N, in_chans, H, W) in [0, 1] -> (N, num_classes): what signatures call a network of timm's registry.
+    """The type of a network of timm's registry, for signatures: (N, in_chans, H, W) -> (N, num_classes).
 
-    Ours derive from it; timm's own are taken for one. It declares names and defines none of them.
+    Our networks derive from it and take images in [0, 1]; timm's own are treated as if they did. It only
+    declares names, for type checkers.
     """
 
     if TYPE_CHECKING:
-        num_classes: int  # 0 without a classifier: then it gives pooled features
+        num_classes: int  # 0 if it has no classifier and gives pooled features
         in_chans: int
         num_features: int  # channels of the last map
         head_hidden_size: int  # channels that reach the classifier
         pretrained_cfg: dict[str, Any]  # timm's card
         feature_info: Any  # channels, stride and name of each level
         pretrained_from: str | None  # the checkpoint whose weights it was given
-        build_arguments: dict[str, Any]  # what it was built with, beside its card
+        build_arguments: dict[str, Any]  # what it was built with, beyond its card
         grad_checkpointing: bool
 
         def forward_features(self, x: Tensor) -> Tensor: ...
