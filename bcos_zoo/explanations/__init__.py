@@ -1,4 +1,4 @@
-"""Exact explanations: a network's own linear map for each image, and what is read off it."""
+"""Exact explanations: the linear map that a network is for each image, and what can be read from it."""
 
 from .engine import ExplanationHead, explain
 from .explanation import Explanation

@@ -1,9 +1,9 @@
 """From the images that a network encodes back to the image it was given.
 
-A network may encode its image more than once (an ensemble), and may flip, crop, shift or resize it before.
-What is encoded is then `u = M x`. The network's map over [u, 1-u], led back to [x, 1-x], is the transpose
-of M applied to each half; where M does not keep ones (zero padding), `1 - u = M (1-x) + (1 - M 1)`, of which
-the last is a constant.
+A network may encode its image more than once (an ensemble), and may first flip, crop, shift or resize it.
+What it encodes is then `u = M x`. Its map over [u, 1-u] becomes one over [x, 1-x] by applying the transpose
+of M to each half. Where M does not map ones to ones (zero padding), `1 - u = M (1-x) + (1 - M 1)`, and the
+last term is a constant.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from ..errors import InputError
 from ..layers import linear_mode
 from ..layers.linear_mode import Encoding, Tape
 
-OVERSHOOT = 0.5  # how far bicubic interpolation may leave the range of what it enlarges
+OVERSHOOT = 0.5  # how far bicubic interpolation may overshoot the range of its input
 ROUNDING = 100  # in units of the dtype's precision
 ALLOWED = "flips, crops, shifts, zero padding and interpolation are; explain the network inside instead"
 
 
 def check(model: nn.Module, tape: Tape, image: Tensor) -> None:
-    """Raise InputError unless all that was encoded is a linear map of the image, and in the range of colours.
+    """Raise InputError unless everything encoded is a linear map of the image, and in the range of colours.
 
-    image: (N, K, H, W), that the encodings are functions of.
+    image: (N, K, H, W), of which the encodings are functions.
     """
     elsewhere = [encoding for encoding in tape.encodings if not encoding.of_the_image]
     if not elsewhere:
@@ -53,10 +53,10 @@ def check(model: nn.Module, tape: Tape, image: Tensor) -> None:
 
 
 def check_model(model: nn.Module, image: Tensor) -> bool:
-    """Raise InputError as `check`; returns whether the network encodes the very image, and nothing else."""
+    """Raise InputError as `check`; returns whether the network encodes the image itself and nothing else."""
     base = image.detach().requires_grad_()
     with linear_mode(freeze_parameters=True) as tape:
-        given = base.clone()  # as in `explain`: the network may write on it
+        given = base.clone()  # as in `explain`: the network may write to it
         tape.given = given, given._version
         model(given)
     check(model, tape, base)
@@ -75,7 +75,7 @@ def _gradients(of: Tensor, inputs: list[Tensor]) -> tuple[Tensor | None, ...]:
 
 
 def _is_linear(encoding: Encoding, image: Tensor) -> bool:
-    """Whether u = M x, for M its Jacobian, as two random projections see it."""
+    """Whether u = M x, where M is the Jacobian of u, judged by two random projections."""
     u = encoding.image.detach()
     generator = torch.Generator().manual_seed(0)
     for signed in (False, True):
@@ -95,14 +95,14 @@ def _is_linear(encoding: Encoding, image: Tensor) -> bool:
 
 
 def per_image(values: Tensor, n: int) -> Tensor:
-    """(N,): sums over all but the batch; of a single image over everything, however a network arranges it."""
+    """(N,): sums over all axes but the batch; over everything for a single image, however it is laid out."""
     return values.sum().reshape(1) if n == 1 else values.flatten(1).sum(1)
 
 
 def _transposed(
     encoding: Encoding, cotangent: Tensor, image: Tensor, create_graph: bool, plain: bool
 ) -> Tensor | None:
-    """The transpose of M applied to what is over u (`plain`) or over 1-u; None if u has no graph."""
+    """The transpose of M applied to weights over u (`plain`) or over 1-u; None if u has no graph."""
     encoded = encoding.encoded
     if encoded.grad_fn is None:
         return None
@@ -117,7 +117,7 @@ def _transposed(
 def lead_back(
     encoding: Encoding, weights: Tensor, image: Tensor, create_graph: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Weights over an encoding as weights over [x, 1-x] of the image, and what is left as a constant, (N,).
+    """Turn weights over an encoding into weights over [x, 1-x] of the image, and a constant share, (N,).
 
     weights: (N', 2K', H', W') -> (N, 2K, H, W).
     """
@@ -126,6 +126,6 @@ def lead_back(
     over_u, over_inverse = weights.chunk(2, 1)
     plain = _transposed(encoding, over_u, image, create_graph, plain=True)
     inverse = _transposed(encoding, over_inverse, image, create_graph, plain=False)
-    assert plain is not None and inverse is not None  # `check` has refused it
+    assert plain is not None and inverse is not None  # `check` refuses such encodings
     n = len(image)
     return torch.cat([plain, inverse], 1), per_image(over_inverse, n) - per_image(inverse, n)

@@ -1,4 +1,4 @@
-"""Explanations of what a B-cos network gives."""
+"""Explanations of the outputs of a B-cos network."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from .inputs import check_eval, checked_images, class_logits, described, names_o
 from .precision import full_float32
 from .targets import Targets, check_shape, resolve_targets
 
-# What rounding stays below, in units of the dtype's precision, relative to the absolute values added up:
-# contributions, which the whole depth of a network has rounded, and constants. Of the two together it was
-# below 1 in the networks of `benchmarks/rounding.py`; in those of the tests, whose norms are random too, at
-# most 9, and 25 in half precision.
+# Bounds on rounding, in units of the dtype's precision, relative to the sums of absolute values: first for
+# contributions, which are rounded by the whole depth of a network, then for constants, then for both in half
+# precision. Measured relative to both sums, rounding was below 1 in the networks of `benchmarks/rounding.py`; in those of the tests, whose
+# norms are random too, it was at most 9, and 25 in half precision.
 ROUNDING, ROUNDING_CONSTANT, ROUNDING_HALF = 256, 16, 32
 Forward = Callable[[nn.Module, Tensor], Tensor]  # -> (N, C)
 
@@ -47,29 +47,30 @@ def explain(
 ) -> Explanation:
     """Explain a batch of images exactly, from one forward pass. Neither `x` nor the model is changed.
 
-    model: a network of `bcos_zoo.layers` in eval mode that gives logits (N, C); of a tuple or dict those
-    called `logits`, or the only such tensor. One from torch.compile, or wrapped for several devices, is
-    explained as the network inside, and so is a Classifier's. Where it flips, crops, shifts, pads or resizes
-    the image before it encodes it, or encodes it several times, all refers to the image as given here.
+    model: a network of `bcos_zoo.layers` in eval mode that gives logits (N, C). If it gives a tuple or dict,
+    the tensor called `logits` is taken, or the only one of that shape. Of a model from torch.compile, one that
+    is wrapped for several devices, or a Classifier, the network inside is explained. If the network flips,
+    crops, shifts, pads or resizes the image before encoding it, or encodes it several times, the explanation
+    still refers to the image given here.
     x: (N, K, H, W) in [0, 1], not normalised, on any device; or an array, or a list of images (K, H, W).
     targets: None for each image's predicted class; an index or label for all images; a list of them for T
-    targets an image; a tensor (N,) with one index an image, or (N, T).
-    output: what of a class is explained, and what `logits` then holds: "logit"; "relative", the logit less
-    the mean of all classes'; "sigmoid" or "softmax", the probability that these make of the logits, as 1/2 +
-    factor * log-odds with the factor held (the log-odds of a softmax are the logit less the mean of the
-    others', weighted by their own softmax, held too, and less the entropy of it); "probability", the one of
-    both that the network was trained for, as class_names say.
+    targets per image; a tensor (N,) with one index per image, or (N, T).
+    output: what is explained of each class, and what `logits` then holds: "logit"; "relative", the logit minus
+    the mean of all logits; "sigmoid" or "softmax", the probability of the class, written as
+    1/2 + factor * log-odds with the factor held; or "probability", the one of these two that the network was
+    trained for, according to class_names. For a softmax, the log-odds are the logit minus a mean of the other
+    logits, weighted with their own softmax (held too), minus the entropy of that softmax.
     class_names: what labels refer to, one for each class; by default those of the model's card, if any. Or
-    `Outputs`, which also say what probabilities are made by, and may name both classes of a single logit.
-    dtype: of the computation; by default the model's own, but float32 at least, whatever autocast says: half
+    `Outputs`, which also say how logits become probabilities, and may name both classes of a single logit.
+    dtype: of the computation; by default the model's own, but at least float32, regardless of autocast: half
     precision can underflow to zero.
     max_batch: how many images are run at once; bounds the memory of large requests.
-    create_graph: leave the explanation in the graph of the weights, and of x if it asks for a gradient, to
-    train with it. It costs one more forward pass; the model must be of the dtype of the computation.
+    create_graph: keep the explanation in the graph of the weights, and of x if it requires a gradient, to
+    train with it. It costs one more forward pass; the model must have the dtype of the computation.
 
-    Raises InputError for a model in training mode or without a linear map, for one that encodes what is no
-    linear map of the image, and for images, targets or options that do not fit. Warns if a part of a logit
-    remains unexplained, because the model has parts that are not linear.
+    Raises InputError for a model in training mode or without a linear map, for one that encodes anything but
+    a linear map of the image, and for images, targets or options that do not fit. Warns if part of a logit
+    remains unexplained because the model has parts that are not linear.
     Source: Boehle et al. 2022, section 3.3.
     """
     known = names_of(model) if class_names is None else class_names
@@ -101,10 +102,10 @@ def explain_output(
     max_batch: int | None = None,
     create_graph: bool = False,
 ) -> Explanation:
-    """Explain what `forward` makes of a network and images, (N, C), as `explain` does the logits.
+    """Explain the outputs (N, C) that `forward` makes from a network and images, as `explain` does logits.
 
-    x: (N, K, H, W), not empty; its values are not checked. names: of what `forward` gives. The rest, and what
-    is raised, as in `explain`.
+    x: (N, K, H, W), not empty; its values are not checked. names: of the outputs. All other parameters, and
+    the errors, are as in `explain`.
     """
     model = unwrapped(model)
     check_eval(model)
@@ -152,14 +153,14 @@ def _explain_batch(
     names: Sequence[str] | None,
     create_graph: bool,
 ) -> tuple[Explanation, Tensor]:
-    """The explanation, and (N, T): the sum of the absolute values of the constants' shares in it."""
+    """The explanation, and (N, T): the sum of the absolute values of the constants' shares in the logits."""
     base = image if image.requires_grad else image.detach().requires_grad_()
     factors = None
     if create_graph:
         with recording() as factors:
             recorded = forward(model, base.clone())
     with linear_mode(freeze_parameters=not create_graph, factors=factors) as tape:
-        given = base.clone()  # the network may write on it
+        given = base.clone()  # the network may write to it
         tape.given = given, given._version
         logits = forward(model, given)
     if factors is not None:
@@ -174,14 +175,14 @@ def _explain_batch(
     picked = resolve_targets(targets, logits, names)
     inputs = [encoding.encoded for encoding in tape.encodings] + tape.constants
     if len(image) > 1 and any(len(part) != len(image) for part in inputs):
-        # It arranges its images otherwise inside, so whose a part is cannot be seen: one image at a time.
+        # The network rearranges the batch inside, so parts cannot be told apart: explain one image at a time.
         each = [
             _explain_batch(forward, model, image[n : n + 1], picked[n : n + 1], names, create_graph)
             for n in range(len(image))
         ]
         return Explanation.cat([one for one, _ in each]), torch.cat([size for _, size in each])
     labels = None if names is None else tuple(tuple(names[i] for i in row) for row in picked.tolist())
-    if picked.shape[1] > 1 and _has_compiled_parts(model):  # whose backward pass may give its buffers away
+    if picked.shape[1] > 1 and _has_compiled_parts(model):  # may free buffers in their first backward pass
         each = [
             _explain_batch(forward, model, image, picked[:, t : t + 1], None, create_graph)
             for t in range(picked.shape[1])
@@ -202,7 +203,7 @@ def _explain_batch(
 
 
 def _check_same(recorded: Tensor, logits: Tensor, left: int) -> None:
-    """Raise InputError unless both passes of create_graph took the same way."""
+    """Raise InputError unless both passes of create_graph gave the same and used all factors."""
     if left or recorded.shape != logits.shape:
         raise InputError(DIFFERENT_PASSES)
     with torch.no_grad():
@@ -223,8 +224,8 @@ def _gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """W(x) (N, T, 2K, H, W), the constants' share (N, T), and the sum of its parts' absolute values (N, T).
 
-    By one backward pass for each of the T targets. Images do not mix in eval mode, so the sum of one logit of
-    each has each image's own gradient.
+    Runs one backward pass for each of the T targets. Images do not mix in eval mode, so the gradient of the
+    sum of one logit per image holds each image's own gradient.
     """
     weights, bias, sizes = [], [], []
     encoded = [encoding.encoded for encoding in tape.encodings]
@@ -263,9 +264,9 @@ def _gradients(
 
 
 def _warn_of_the_unexplained(explanation: Explanation, constants: Tensor) -> None:
-    """Warn if what is not explained is more than rounding.
+    """Warn if more than rounding remains unexplained.
 
-    constants: (N, T), the sum of the absolute values of their shares.
+    constants: (N, T), the sum of the absolute values of the constants' shares.
     """
     with torch.no_grad():
         info = torch.finfo(explanation.contributions.dtype)
@@ -295,12 +296,12 @@ def _warn_of_the_unexplained(explanation: Explanation, constants: Tensor) -> Non
 
 
 class ExplanationHead(nn.Module):
-    """`explain` as a module that keeps model and settings together. (N, K, H, W) in [0, 1] -> Explanation.
+    """`explain` as a module that holds a model and its settings. (N, K, H, W) in [0, 1] -> Explanation.
 
-    smooth, percentile: what the pictures of its explanations are made with; class_names: as in `explain`.
+    class_names: as in `explain`. smooth, percentile: those of the explanations, as in `Explanation.rgba`.
     """
 
-    is_explanation_head = True  # by which `unwrapped` knows it
+    is_explanation_head = True  # `unwrapped` recognises it by this
 
     def __init__(
         self,

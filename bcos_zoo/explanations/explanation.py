@@ -1,4 +1,4 @@
-"""An explanation: the linear map `W(x)` that a network is for one image, and what each pixel adds."""
+"""An explanation: the linear map `W(x)` that the network is for an image, and what each pixel adds."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from .targets import Target, labelled
 DEFAULT_SMOOTH = 15  # pixels; the published pictures, made at 224 px
 DEFAULT_PERCENTILE = 99.5
 TINY = 1e-12
-SHOWN = 6  # images and targets in a notebook
-TILE = 160  # pixels: about the size of each there
+SHOWN = 6  # at most so many images, and targets of each, in a notebook
+TILE = 160  # pixels: about the size of each of them
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """N images explained for T targets each. All is in logits and refers to the encoded channels [x, 1-x].
+    """N images explained for T targets each. All values are in logits, for the encoded channels [x, 1-x].
 
     `contributions.sum((-1, -2)) + bias == logits.gather(1, targets)` up to rounding: nothing is left over.
     """
 
     logits: Tensor  # (N, C)
     targets: Tensor  # (N, T) long
-    weights: Tensor  # (N, T, 2K, H, W): W(x), the row of the linear map that makes each target's logit
+    weights: Tensor  # (N, T, 2K, H, W): W(x): the row of the linear map for each target's logit
     contributions: Tensor  # (N, T, H, W): encoded image times weights, summed over channels
-    bias: Tensor  # (N, T): what the network's constants add; for CNNs the logit bias
+    bias: Tensor  # (N, T): what the network's constants add; in CNNs, the logit bias
     labels: tuple[tuple[str, ...], ...] | None = None  # names of the targets, per image
-    smooth: int = DEFAULT_SMOOTH  # what `rgba` smooths by unless told otherwise
+    smooth: int = DEFAULT_SMOOTH  # default window of `rgba`
     percentile: float = DEFAULT_PERCENTILE
     output: str = "logit"  # what `logits` holds, as `explain` names it; or "activation", "contrast"
 
@@ -63,14 +63,14 @@ class Explanation:
         )
 
     def _names(self, image: int) -> list[str]:
-        """Of the targets of an image: labels, or else numbers of classes."""
+        """The labels of an image's targets, or else their class indices."""
         return [str(t) for t in (self.labels or self.targets.tolist())[image]]
 
     def _repr_png_(self) -> bytes | None:
-        """The first images in colour on white, a row each, for notebooks."""
+        """For notebooks: the first images in colour on white, one row each."""
         if self.weights.shape[2] not in (2, 6):
             return None
-        from PIL import Image  # here: numbers do not depend on pictures
+        from PIL import Image  # here, so that numbers need no pictures
 
         colours = replace(
             self,
@@ -88,7 +88,7 @@ class Explanation:
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
-        """The same picture below the labels and their values, for notebooks."""
+        """For notebooks: the same picture below the labels and their values."""
         values = self.logits.detach().gather(1, self.targets)[:SHOWN, :SHOWN].tolist()
         rows = [
             "; ".join(f"{name} {value:.3g}" for name, value in zip(self._names(n), row, strict=False))
@@ -103,7 +103,7 @@ class Explanation:
 
     @staticmethod
     def cat(parts: Sequence[Explanation]) -> Explanation:
-        """One explanation of all the images of several, which must have the same number of targets."""
+        """Join several explanations into one of all their images; they must have equally many targets."""
         if len(parts) == 1:
             return parts[0]
         joined: dict[str, Any] = {
@@ -113,22 +113,22 @@ class Explanation:
         return replace(parts[0], **joined, labels=labels)
 
     def of_image(self, index: int) -> Explanation:
-        """The explanation of one of the N images alone, with an N of 1. Raises IndexError."""
+        """The explanation of one of the N images, with N = 1. Raises IndexError for any other index."""
         one = range(len(self.logits))[index]
         alone = self.map(lambda values: values[one : one + 1])
         return replace(alone, labels=None if self.labels is None else (self.labels[one],))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Explanation:
-        """The same with each of its five tensors changed, such as cut to some of the images."""
+        """A copy whose five tensors are `change` of these, for example cut to some of the images."""
         changed: dict[str, Any] = {name: change(getattr(self, name)) for name in saved.AXES}
         return replace(self, **changed)
 
     def to(self, device: str | torch.device) -> Explanation:
-        """The same with its tensors on a device. Raises torch's RuntimeError for one that is not here."""
+        """A copy with its tensors on a device. Raises torch's RuntimeError if there is no such device."""
         return self.map(lambda values: values.to(device))
 
     def cpu(self) -> Explanation:
-        """The same with its tensors in the processor's memory."""
+        """A copy with its tensors on the CPU."""
         return self.to("cpu")
 
     def patches(self, size: int | tuple[int, int]) -> Tensor:
@@ -146,15 +146,15 @@ class Explanation:
         return split.sum((-3, -1))
 
     def completeness(self) -> Tensor:
-        """(N, T): logit less all that explains it, in logits: rounding, if the network is linear in x."""
+        """(N, T): what contributions and bias leave of each logit; rounding only, if W(x) is exact."""
         return self.logits.gather(1, self.targets) - self.contributions.sum((-1, -2)) - self.bias
 
     def rgba(self, smooth: int | None = None, percentile: float | None = None) -> Tensor:
         """The explanation in colour, as published: (N, T, 4, H, W) in [0, 1], RGB and opacity.
 
-        A pixel's colour is the direction of its positive weights; its opacity is the length of all its
-        weights, averaged over `smooth` pixels and relative to the given percentile, and nil where the pixel
-        speaks against the target. Where nothing speaks for it the picture is transparent.
+        A pixel's colour is the direction of its positive weights. Its opacity is the length of all its
+        weights, or 0 if the pixel speaks against the target, averaged over `smooth` pixels and relative to
+        the given percentile. Where nothing speaks for the target, the picture is transparent.
         smooth: window in pixels, 1 or 0 for none. percentile: in (0, 100].
         Raises InputError for other values, and for networks of other than one or three input channels.
         Source: Boehle et al. 2022, section 4.
@@ -180,7 +180,7 @@ class Explanation:
     def lengths(self, smooth: int | None = None) -> Tensor:
         """(N, T, H, W): the length of each pixel's weights, 0 where it speaks against the target, smoothed.
 
-        What `rgba` makes its opacity of. smooth: as there.
+        `rgba` makes opacity from it. smooth: as there.
         """
         lengths = torch.linalg.vector_norm(at_least_float32(self.weights), dim=2)
         return smoothed(lengths * (self.contributions >= 0), self.smooth if smooth is None else smooth)
@@ -213,7 +213,7 @@ class Explanation:
         )
 
     def _position(self, target: Target) -> Tensor:
-        """(N,): where each image holds that target."""
+        """(N,): the position of that target among each image's targets."""
         hit = self.targets == (self._index(target) if isinstance(target, str) else target)
         if not hit.any(1).all():
             raise InputError(
@@ -222,7 +222,7 @@ class Explanation:
         return hit.int().argmax(1)
 
     def _index(self, label: str) -> int:
-        """The class of a label, -1 if no target has it."""
+        """The class index of a label, -1 if no target has it."""
         rows = zip(self.labels or (), self.targets.tolist(), strict=False)
         classes = {row[place] for names, row in rows for place in labelled(label, names)}
         if len(classes) > 1:
@@ -230,10 +230,10 @@ class Explanation:
         return classes.pop() if classes else -1
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write all of it to an `.npz` file, whole or not at all, and return its path; `load` reads it.
+        """Write everything to an `.npz` file, completely or not at all, and return its path; `load` reads it.
 
-        Half precision, which numpy lacks in part, is written as float32, and read as what it was.
-        Raises InputError for another ending, OSError if the place cannot be written.
+        Half precision, which numpy supports only in part, is written as float32 and restored by `load`.
+        Raises InputError for any other suffix, OSError if the file cannot be written.
         """
         path = Path(path)
         if path.suffix != ".npz":
@@ -255,10 +255,10 @@ class Explanation:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Explanation:
-        """What `save` wrote, to the bit, or the explanation in a bundle of `bcos-zoo explain`, on the CPU.
+        """What `save` wrote, bit by bit, or the explanation in a bundle of `bcos-zoo explain`, on the CPU.
 
-        Nothing in the file is run. Whether a bundle's claims hold is what `bcos-zoo verify` says.
-        Raises InputError for a file that is missing, damaged, or of anything else.
+        No code in the file is run. `bcos-zoo verify` says whether a bundle's claims hold.
+        Raises InputError for a file that is missing, damaged, or not an explanation.
         """
         arrays, labels, settings, dtypes = saved.read(Path(path))
         tensors: dict[str, Any] = {
@@ -268,13 +268,13 @@ class Explanation:
 
 
 def opaque_length(lengths: Tensor, percentile: float) -> Tensor:
-    """(N, T): the length that is opaque in a picture by itself, a percentile of `Explanation.lengths`.
+    """(N, T): the length that is drawn opaque, a percentile of `Explanation.lengths` for each picture.
 
-    The largest, where fewer pixels speak for the target than the percentile leaves out.
+    The largest length if fewer pixels speak for the target than the percentile leaves out.
     """
     flat = lengths.flatten(2)
-    place = percentile / 100 * (flat.shape[2] - 1)  # among the values in order, mostly between two of them
-    # Not torch.quantile, which refuses 16 million values, of all images together, and orders them all.
+    place = percentile / 100 * (flat.shape[2] - 1)  # in the sorted values, usually between two of them
+    # Not torch.quantile: it sorts all values, and refuses more than 16 million over all images.
     largest = flat.topk(flat.shape[2] - int(place), dim=2).values
     below, above = largest[..., -1], largest[..., -2:][..., 0]
     top = below.lerp(above, place - int(place))

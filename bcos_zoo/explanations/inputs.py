@@ -1,4 +1,4 @@
-"""What explanations are asked for with: a network, its images, and the logits it gives."""
+"""The inputs of an explanation: a network, its images, and the logits it gives."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..errors import InputError
 
 
 def unwrapped(model: object) -> nn.Module:
-    """The network inside what holds it: torch.compile, DataParallel, DistributedDataParallel, a Classifier.
+    """The network inside a wrapper: torch.compile, DataParallel, DistributedDataParallel, or a Classifier.
 
-    Raises InputError for what holds none.
+    Raises InputError for anything that holds no network.
     """
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     if isinstance(model, parallel):
@@ -38,7 +38,7 @@ def unwrapped(model: object) -> nn.Module:
 
 
 def names_of(model: object) -> Any:
-    """The class names that a Classifier, a head or the network's card brings with it; None if none does."""
+    """The class names of a Classifier or a head, or on the network's card; None if there are none."""
     own = getattr(model, "outputs", None) or getattr(model, "class_names", None)
     if own is not None and (not isinstance(model, nn.Module) or getattr(model, "is_explanation_head", False)):
         return own
@@ -46,15 +46,15 @@ def names_of(model: object) -> Any:
 
 
 def class_logits(network: nn.Module, images: Tensor) -> Tensor:
-    """The logits (N, C) that a network gives. Raises InputError as `logits_in`."""
+    """The logits (N, C) that a network gives. Raises InputError as `logits_in` does."""
     return logits_in(network(images), len(images))
 
 
 def logits_in(output: object, n: int | None = None, *, to: str = "explain") -> Tensor:
-    """The logits (N, C) in what a network gives: all of it, or a part of a tuple, list, dict or named fields.
+    """The logits (N, C) in a network's output: all of it, or one part of a tuple, list, dict or dataclass.
 
-    The part is what is called `logits`, or the only (N, C) there is. n: images, if known. to: what for.
-    Raises InputError if there is none, or more than one.
+    That part is the one called `logits`, or the only tensor (N, C). n: number of images, if known. to: the
+    purpose, for messages. Raises InputError if there is no such tensor, or more than one.
     """
     if isinstance(output, Tensor):
         if output.ndim != 2:
@@ -82,7 +82,7 @@ def logits_in(output: object, n: int | None = None, *, to: str = "explain") -> T
 
 
 def check_eval(model: nn.Module) -> None:
-    """Raise InputError for a model of which any part is in training mode."""
+    """Raise InputError if any part of the model is in training mode."""
     if any(module.training for module in model.modules()):
         raise InputError(
             "the model is in training mode, where the images of a batch mix; call model.eval() first"
@@ -92,7 +92,7 @@ def check_eval(model: nn.Module) -> None:
 def as_images(given: object) -> Tensor:
     """Images as a tensor, from arrays and from lists of images of one size; InputError for anything else.
 
-    No values are changed, and no axes. See `check_images`, which is for what comes out.
+    Values and axes are not changed, nor checked: `check_images` does that.
     """
     if isinstance(given, Tensor):
         return given
@@ -121,7 +121,7 @@ def as_images(given: object) -> Tensor:
 
 
 def checked_images(given: object) -> Tensor:
-    """`as_images`, once `check_images` has found nothing wrong with them."""
+    """`as_images(given)`, after `check_images` has accepted the result."""
     x = as_images(given)
     check_images(x)
     return x
@@ -164,7 +164,7 @@ def card_names(model: nn.Module) -> Sequence[str] | None:
 
 
 def described(model: nn.Module) -> str:
-    """A network in a few words: its name, or else its class, and its classes, if it says how many."""
+    """A network in a few words: its name, or else its class, and the number of classes if it states one."""
     card = getattr(model, "pretrained_cfg", None) or {}
     name = ".".join(str(part) for part in (card.get("architecture"), card.get("tag")) if part)
     classes = getattr(model, "num_classes", None)

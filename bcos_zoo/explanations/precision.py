@@ -1,4 +1,4 @@
-"""Multiplication in full float32, whatever the process has allowed in its place."""
+"""Multiplication in full float32, even where the process allows less."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _undo: list[Callable[[], None]] = []
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """TF32 and bfloat16 in the place of float32 off inside the block, on CUDA, cuDNN and oneDNN.
+    """Inside the block, no TF32 or bfloat16 replaces float32, on CUDA, cuDNN and oneDNN.
 
     torch allows TF32 in convolutions by default, and more after `set_float32_matmul_precision`. These
-    settings are of the process, so they hold for its other threads too while any thread is in the block,
-    which makes those slower, not wrong. They come back when the last thread leaves it, whatever happens;
-    what one thread sets while another is in the block is lost.
+    settings belong to the process: while any thread is in the block, they hold for its other threads too,
+    which become slower, not wrong. The former settings return when the last thread leaves, also after an
+    error; settings that a thread makes while another is in the block are lost.
     """
     global _inside
     with _lock:
@@ -47,8 +47,8 @@ def _switch_off() -> list[Callable[[], None]]:
     leaves = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
     leaves += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
     before = [leaf.fp32_precision for leaf in leaves]
-    # torch has an older and a newer way to say it, and reading the older raises if they disagree. So the
-    # older is kept in step, but only where it is readable: elsewhere the process uses the newer one alone.
+    # torch has an older and a newer interface for this, and reading the older raises if they disagree. So the
+    # older is set too, but only where it can be read: elsewhere the process uses the newer one alone.
     matmul, conv = _readable(torch.get_float32_matmul_precision), _readable(lambda: backends.cudnn.allow_tf32)
     if matmul is not None:
         torch.set_float32_matmul_precision("highest")
@@ -65,11 +65,11 @@ def _switch_off() -> list[Callable[[], None]]:
 def _readable(read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except RuntimeError:  # both ways were used and disagree
+    except RuntimeError:  # both interfaces were used, and disagree
         return None
 
 
 def _restore(leaf: Any, was: str) -> None:
-    leaf.fp32_precision = "none"  # which follows the setting above it
+    leaf.fp32_precision = "none"  # which inherits the setting above it
     if leaf.fp32_precision != was:
         leaf.fp32_precision = was

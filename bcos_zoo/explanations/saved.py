@@ -1,4 +1,4 @@
-"""Explanations in files: the arrays of an `.npz` or a bundle, read with nothing taken on trust."""
+"""Explanations in files: the arrays of an `.npz` or a bundle, read without trusting anything in them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Labels: TypeAlias = tuple[tuple[str, ...], ...] | None
 def read(path: Path) -> tuple[dict[str, np.ndarray], Labels, dict[str, Any], dict[str, str]]:
     """Arrays, labels, settings and dtypes of the explanation in a file, checked to fit each other.
 
-    Raises InputError for a file that is missing, damaged, or of anything else.
+    Raises InputError for a file that is missing, damaged, or not an explanation.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -66,7 +66,7 @@ def _read(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], Labels, dict
         claim = json.loads(_text(archive, METADATA))
         labels = (tuple(str(label) for label in claim["labels"]),)
         settings = dict(claim.get("explanation", {}))
-    elif "settings.npy" in names:  # not in files of before 0.2
+    elif "settings.npy" in names:  # not in files from before 0.2
         settings = json.loads(str(_small(archive, "settings", ())))
     if "labels.npy" in names:
         labels = tuple(tuple(str(label) for label in row) for row in _small(archive, "labels", None))
@@ -103,7 +103,7 @@ def _check(
 
 
 def settings_fit(settings: object) -> bool:
-    """Whether settings that a file has are such as an explanation can have; any of them may be missing."""
+    """Whether a file's settings are valid for an explanation; any of them may be missing."""
     if not isinstance(settings, dict):
         return False
     smooth, percentile = settings.get("smooth", 0), settings.get("percentile", 100.0)
@@ -129,7 +129,7 @@ def _small(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...] | None) -
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """One of the arrays of AXES. Raises InputError, which the caller begins with the path, and DAMAGE."""
+    """One of the arrays of AXES. Raises DAMAGE, and InputError without the path, which the caller adds."""
     with archive.open(f"{name}.npy") as file:
         shape, dtype = _header(archive, file, name)
     kinds = ("<i8",) if name == "targets" else ("<f4", "<f8")
@@ -143,12 +143,12 @@ def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def _values(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     with archive.open(f"{name}.npy") as file:
         array = np.lib.format.read_array(file, allow_pickle=False)
-        file.read()  # to the end, where zipfile compares the checksum
+        file.read()  # to the end, where zipfile checks the checksum
     return array
 
 
 def _header(archive: zipfile.ZipFile, file: Any, name: str) -> tuple[tuple[int, ...], Any]:
-    """Shape and dtype of a member, whose size is what they say: else its reader may ask for any memory."""
+    """Shape and dtype of a member, checked against its size: a false header could demand any memory."""
     if np.lib.format.read_magic(file) != (1, 0):
         raise InputError(f"has {name}.npy of another version; save it anew")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)

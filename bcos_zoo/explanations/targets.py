@@ -1,4 +1,4 @@
-"""What is to be explained: class indices from any of the forms that people give."""
+"""What is to be explained: class indices, from any of the forms in which targets are given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Targets = Target | Sequence[Target] | Tensor | None
 
 
 def resolve_targets(targets: Targets, logits: Tensor, class_names: Sequence[str] | None) -> Tensor:
-    """(N, T) long class indices from any of the forms `explain` takes. Raises InputError for any other."""
+    """(N, T) long class indices, from any form that `explain` takes. Raises InputError for any other form."""
     n, c = logits.shape
     if class_names is not None and len(class_names) != c:
         raise InputError(f"{len(class_names)} class names for {c} classes; give one for each")
@@ -27,7 +27,7 @@ def resolve_targets(targets: Targets, logits: Tensor, class_names: Sequence[str]
                 f"targets are a tensor of {targets.dtype}; allowed are class indices, as integers"
             )
         check_shape(targets, n)
-        own = targets.detach().clone()  # they may be of inference mode, which no graph takes
+        own = targets.detach().clone()  # inference tensors cannot enter a graph
         picked = own.to(logits.device, torch.long).reshape(n, -1)
     else:
         wanted = targets if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
@@ -49,7 +49,7 @@ def _no_class(index: int, c: int) -> InputError:
 
 
 def check_shape(targets: Tensor, n: int) -> None:
-    """Raise InputError unless a tensor holds targets of n images: (N,) or (N, T)."""
+    """Raise InputError unless a tensor has the shape of targets for n images: (N,) or (N, T)."""
     if targets.shape[:1] != (n,) or targets.ndim > 2 or targets.numel() == 0:
         raise InputError(
             f"targets have shape {tuple(targets.shape)}; for {n} images allowed are ({n},) and ({n}, T)"
@@ -77,7 +77,7 @@ def _index(target: Target, class_names: Sequence[str] | None) -> int:
 
 
 def labelled(label: str, names: Sequence[str]) -> list[int]:
-    """Where a label stands in `names`: as it is written, and only if it is nowhere, in other case."""
+    """The positions of a label in `names`: exact matches or, failing that, matches in any letter case."""
     exact = [index for index, name in enumerate(names) if name == label]
     return exact or [index for index, name in enumerate(names) if name.casefold() == label.casefold()]
 

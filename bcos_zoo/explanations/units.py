@@ -1,4 +1,4 @@
-"""Units inside a network: how much they answer to an image, and the linear map that makes the answer."""
+"""Units inside a network: their activation for an image, and the linear map that makes it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def explain_unit(
 ) -> Explanation:
     """Explain one unit inside the network, by the linear map from the image to it, `W_{1->l}(x)`.
 
-    layer: a name in `model.named_modules()`, such as "layer3.1.conv2"; what that module gives is explained.
-    unit: a channel of its output. position: (row, column) in its map, or the index of a token; None for the
-    mean over all. call: which one, from 0 on, if the network calls the layer several times in a pass.
-    Returns an `Explanation` of one target, whose `logits` are the activations (N, 1).
-    All else as in `explain`. Raises InputError for a layer, unit or position that is not there.
+    layer: a name in `model.named_modules()`, such as "layer3.1.conv2"; the module's output is explained.
+    unit: a channel of that output. position: (row, column) in its map, or the index of a token; None for the
+    mean over all. call: which call, from 0 on, if the network calls the layer several times in a pass.
+    Returns an `Explanation` with one target, whose `logits` are the activations (N, 1).
+    Everything else is as in `explain`. Raises InputError for a layer, unit or position that does not exist.
     """
     x = checked_images(x)
     check_layer(unwrapped(model), layer)
@@ -110,12 +110,12 @@ def _activation(
 
 
 def _outputs(network: nn.Module, images: Tensor, layer: str) -> list[object]:
-    """What a layer gives in a pass, at each call, before anything that follows can write on it."""
+    """The output of each call of a layer in a pass, copied before later modules can write to it."""
     given: list[object] = []
     this_thread = threading.get_ident()
 
     def keep(module: nn.Module, inputs: object, output: object) -> None:
-        if threading.get_ident() == this_thread:  # others may be running the same network
+        if threading.get_ident() == this_thread:  # other threads may be running the same network
             given.append(output.clone() if isinstance(output, Tensor) else output)
 
     handle = network.get_submodule(layer).register_forward_hook(keep)
@@ -127,7 +127,7 @@ def _outputs(network: nn.Module, images: Tensor, layer: str) -> list[object]:
 
 
 def _chosen(given: list[object], layer: str, call: int | None) -> Tensor:
-    """The one output that is meant. Raises InputError if it is not clear which, or no tensor of units."""
+    """The output that is meant. Raises InputError if that is ambiguous, or if it is not a tensor of units."""
     if not given:
         raise InputError(f"{layer} is not called in a pass; name the layer that holds it, or one inside it")
     most = len(given) - 1
@@ -136,7 +136,7 @@ def _chosen(given: list[object], layer: str, call: int | None) -> Tensor:
     if call is None and most:
         raise InputError(f"{layer} is called {len(given)} times in a pass; say call=0 to {most}")
     if call is not None and call > most:
-        raise InputError(f"call={call} is none of {layer} in a pass; allowed are 0 to {most}")
+        raise InputError(f"{layer} has no call {call} in a pass; allowed are 0 to {most}")
     units = given[call or 0]
     if not isinstance(units, Tensor):
         raise InputError(f"{layer} gives a {type(units).__name__}; name a layer that gives one tensor")

@@ -128,7 +128,7 @@ class ConvNetwork(Network):
 
     @staticmethod
     def _init(module: nn.Module) -> None:
-        """Kaiming-normal (fan out) weights. As the forward normalises rows, the scale only affects step sizes."""
+        """Kaiming-normal (fan out) weights. The forward normalises rows: their scale only sets step sizes."""
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 

@@ -167,7 +167,7 @@ def test_layers_called_several_times_are_told_apart() -> None:
     ("layer", "options", "message"),
     [
         ("mix", {}, "mix is called 3 times in a pass; say call=0 to 2"),
-        ("mix", {"call": 3}, "call=3 is none of mix in a pass; allowed are 0 to 2"),
+        ("mix", {"call": 3}, "mix has no call 3 in a pass; allowed are 0 to 2"),
         ("mix", {"call": -1}, "call=-1: allowed are integers, 0 and more"),
         ("unused", {}, "unused is not called in a pass; name the layer that holds it, or one inside it"),
         ("pair", {}, "pair gives a tuple; name a layer that gives one tensor"),
