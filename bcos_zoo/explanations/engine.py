@@ -28,8 +28,8 @@ from .targets import Targets, check_shape, resolve_targets
 
 # Bounds on rounding, in units of the dtype's precision, relative to the sums of absolute values: first for
 # contributions, which are rounded by the whole depth of a network, then for constants, then for both in half
-# precision. Measured relative to both sums, rounding was below 1 in the networks of `benchmarks/rounding.py`; in those of the tests, whose
-# norms are random too, it was at most 9, and 25 in half precision.
+# precision. Measured relative to both sums, rounding was below 1 in the networks of `benchmarks/rounding.py`;
+# in those of the tests, whose norms are random too, it was at most 9, and 25 in half precision.
 ROUNDING, ROUNDING_CONSTANT, ROUNDING_HALF = 256, 16, 32
 Forward = Callable[[nn.Module, Tensor], Tensor]  # -> (N, C)
 
@@ -48,17 +48,17 @@ def explain(
     """Explain a batch of images exactly, from one forward pass. Neither `x` nor the model is changed.
 
     model: a network of `bcos_zoo.layers` in eval mode that gives logits (N, C). If it gives a tuple or dict,
-    the tensor called `logits` is taken, or the only one of that shape. Of a model from torch.compile, one that
-    is wrapped for several devices, or a Classifier, the network inside is explained. If the network flips,
+    the tensor called `logits` is taken, or the only one of that shape. If it is compiled by torch.compile,
+    wrapped for several devices, or a Classifier, the network inside is explained. If that network flips,
     crops, shifts, pads or resizes the image before encoding it, or encodes it several times, the explanation
     still refers to the image given here.
     x: (N, K, H, W) in [0, 1], not normalised, on any device; or an array, or a list of images (K, H, W).
     targets: None for each image's predicted class; an index or label for all images; a list of them for T
     targets per image; a tensor (N,) with one index per image, or (N, T).
-    output: what is explained of each class, and what `logits` then holds: "logit"; "relative", the logit minus
-    the mean of all logits; "sigmoid" or "softmax", the probability of the class, written as
-    1/2 + factor * log-odds with the factor held; or "probability", the one of these two that the network was
-    trained for, according to class_names. For a softmax, the log-odds are the logit minus a mean of the other
+    output: what is explained, and what `logits` then holds: "logit"; "relative", the logit minus the mean of
+    all logits; "sigmoid" or "softmax", the probability of the class, written as 1/2 + factor * log-odds with
+    the factor held; or "probability", the one of these two that the network was trained for, according to
+    class_names. For a softmax, the log-odds are the logit minus a mean of the other
     logits, weighted with their own softmax (held too), minus the entropy of that softmax.
     class_names: what labels refer to, one for each class; by default those of the model's card, if any. Or
     `Outputs`, which also say how logits become probabilities, and may name both classes of a single logit.
