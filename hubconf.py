@@ -258,7 +258,7 @@ def bcos_inception_v3(pretrained=False, tag=None, **kwargs):
 
 
 def bcos_plain9(pretrained=False, tag=None, **kwargs):
-    """Nine convolutions for 32x32 images, of B = 2 unless told otherwise (Boehle et al. 2022, section 4).
+    """Nine convolutions for 32x32 images, with B = 2 by default (Boehle et al. 2022, section 4).
 
     pretrained: load the weights; this takes a tag.
     tag: which checkpoint, and so which form of the network: from a file at hand,
@@ -283,7 +283,7 @@ def bcos_resnet18(pretrained=False, tag=None, **kwargs):
 
 
 def bcos_resnet18_w32(pretrained=False, tag=None, **kwargs):
-    """ResNet-18 of half the width: 32 channels in its first stage.
+    """ResNet-18 of half the width, with 32 channels in the first stage.
 
     pretrained: load the weights, without a tag those of "imagenette".
     tag: which checkpoint, and so which form of the network: "imagenette".

@@ -1,9 +1,9 @@
-"""Attributions to compare the inherent explanation with: what post-hoc methods say of the same network.
+"""Post-hoc attributions of the same network, to compare the inherent explanation with.
 
-The methods are captum's. RISE and LayerCAM, which captum lacks, are written here, and so is occlusion, for
-several targets at once. They see the network in
-ordinary mode, where the scale of a B-cos layer has a gradient of its own. Settings are those of the
-comparisons in Boehle et al. 2022 and 2024 where these have the method, and else those of the method's paper.
+The methods are captum's, except RISE and LayerCAM, which captum lacks, and occlusion, which takes several
+targets at once here. They see the network in ordinary mode, where the scale of a B-cos layer has a gradient
+of its own. Settings are those of the comparisons in Boehle et al. 2022 and 2024 if these include the method, and
+otherwise those of the method's paper.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _METHODS: dict[str, Callable[..., Tensor]] = {
     "lime": lime,
     "occlusion": occlusion,
 }
-GIVEN = ("inputs", "model", "x", "targets", "batch", "names")  # to a method, by `attribute`
+GIVEN = ("inputs", "model", "x", "targets", "batch", "names")  # to a method by `attribute` itself
 EXPLAINERS = tuple(_METHODS)
 __all__ = ["EXPLAINERS", "attribute"]
 
@@ -57,25 +57,25 @@ def attribute(
     seed: int = 0,
     **settings: Any,
 ) -> Tensor:
-    """Attribution maps of an image's classes, by one of `EXPLAINERS`. Nothing given is changed.
+    """Attribution maps for classes of images, by one of `EXPLAINERS`. No argument is changed.
 
-    (N, T, H, W) if targets are a list or have two dimensions, also where T is 1; else (N, H, W).
+    Returns (N, T, H, W) if targets are a list or have two dimensions, even if T is 1; else (N, H, W).
 
-    model: in eval mode, from images in [0, 1] to logits (N, C). Conventional networks are taken too, but by
-    "inherent" and, unless their `layer` is named, by "gradcam" and "layercam" only if they are timm's.
+    model: in eval mode, from images in [0, 1] to logits (N, C). Conventional networks work too, except with
+    "inherent"; with "gradcam" and "layercam", they must be timm's unless `layer` is given.
     x: (N, K, H, W) in [0, 1], not normalised.
     targets: class indices (N,) or (N, T), a list of T for all images, one index, or None, as in `explain`.
     "rise", "lime" and "occlusion" pass as many images through the network for T targets as for one.
     batch: how many images, or variants of one, go through the network at once.
-    seed: of the methods that draw samples. Every image has the same draws, so that it gets the same map
-    alone and in a batch; torch's own generators are left as they were.
-    settings: of the method; the parameters of the function of its name in this package, with what they mean.
+    seed: for methods that draw samples. Every image has the same draws, so it gets the same map alone and in
+    a batch; torch's own generators are left as they were.
+    settings: of the method: the parameters of the function of its name in this package, explained there.
 
-    A B-cos network is attributed at what its linear map applies to, the encoded image [x, 1-x], and the map
-    is the sum over its 2K channels: so did the papers, and so the maps compare with `contributions`. Where a
-    method needs a neutral input, it is zero in all 2K channels, which no colour is. The exception is "lime",
+    A B-cos network is attributed at the input of its linear map, the encoded image [x, 1-x], and maps are
+    sums over its 2K channels: as in the papers, and so that maps are comparable with `contributions`. If a
+    method needs a neutral input, it is zero in all 2K channels, which is no colour. The exception is "lime",
     which paints superpixels of the image itself in their mean colour. A conventional network is attributed
-    at its image. Maps are signed where the method is, and in its units.
+    at its image. Maps have signs and units as the method defines them.
 
     Raises InputError for an unknown method or setting, for images, targets and models that do not fit, inside
     `linear_mode`, and if the package that the method comes from is not installed.
@@ -93,12 +93,12 @@ def attribute(
     if is_linear():
         raise InputError("post-hoc methods see the network as it is; call attribute() outside linear_mode")
     names, model = names_of(model), unwrapped(model)
-    if isinstance(names, Outputs):  # two names of a single logit are none of its index
+    if isinstance(names, Outputs):  # the names of two classes cannot label the index of a single logit
         names = None if names.single(getattr(model, "num_classes", 0)) else names.class_names
     check_eval(model)
     x = checked_images(x)
     several = targets.ndim == 2 if isinstance(targets, Tensor) else _is_list(targets)
-    if run is inherent:  # it is of the given image, whatever the network encodes
+    if run is inherent:  # it refers to the given image, whatever the network encodes
         maps = inherent(model, x, targets, batch, names)
         return maps if several else maps[:, 0]
     own = place_of(model)
@@ -111,7 +111,7 @@ def attribute(
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         warnings.catch_warnings(),
     ):
-        # Captum says that it hooks activations, and undoes it. Here it hooks a copy.
+        # Captum warns that it hooks activations for a while. Here, it only hooks a copy.
         warnings.filterwarnings("ignore", message="Setting (backward|forward, backward) hooks")
         inputs = prepare(model, x, targets, batch, seed, names)
         maps = run(inputs, **settings).detach()

@@ -1,6 +1,6 @@
 """Interfaces to other interpretability libraries: captum, Quantus, pytorch-grad-cam.
 
-docs/neighbours.md shows them. None is needed to import this file, or to call what it holds.
+docs/neighbours.md shows them in use. None of these libraries is needed to import or use this file.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from ..layers._fast import channels_last
 from ..layers.heads import Standardize, check_channels
 from ..layers.linear_mode import record_encoded
 
-BEYOND = 1.0  # how far from [0, 1] values may be that a library perturbed: more is mean/std normalisation
+BEYOND = 1.0  # how far a library's noise may leave [0, 1]; values beyond suggest mean/std normalisation
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def _wrapped(function: Callable[P, R]) -> Callable[P, R]:
-    """The same, with the `__wrapped__` by which captum calls methods past the logging around its own."""
+    """The same function with a `__wrapped__`, which captum calls to bypass its logging."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -45,8 +45,8 @@ def _wrapped(function: Callable[P, R]) -> Callable[P, R]:
 class BcosAttribution:
     """The exact attribution of a B-cos network, with the interface of captum's `Attribution` classes.
 
-    It goes where captum wants an attribution method (NoiseTunnel, captum.metrics), and gives per input
-    channel what `explain` gives per pixel. Nothing of the network is changed or hooked.
+    It works wherever captum takes an attribution method (NoiseTunnel, captum.metrics), and gives for each
+    input channel what `explain` gives for each pixel. It neither changes nor hooks the network.
 
     model: in eval mode, from images (N, K, H, W) to logits (N, C).
     """
@@ -55,7 +55,7 @@ class BcosAttribution:
         self.forward_func = model
 
     def get_name(self) -> str:
-        """What captum's pictures call it."""
+        """The name in captum's pictures."""
         return "B-cos"
 
     @property
@@ -75,13 +75,13 @@ class BcosAttribution:
         additional_forward_args: None = None,
         return_convergence_delta: bool = False,
     ) -> Any:
-        """Contributions (N, K, H, W) to a logit, in logits; a tuple of them if the inputs came in one.
+        """Contributions (N, K, H, W) to a logit, in logits; in a tuple if the inputs came in one.
 
-        The linear map is over the 2K channels [x, 1-x]. Channel k gets the sum of what k and its inverse
-        contribute, so that all still sum to the logit less the network's constants.
-        inputs: (N, K, H, W) in [0, 1]; what a library perturbed may leave that range, by less than 1.
-        target: as in captum: one class for all images, or one for each; None if there is one output only.
-        additional_forward_args: only None; it is captum's.
+        The linear map is over the 2K channels [x, 1-x]. Channel k gets what k and its inverse contribute
+        together, so the sum over all channels is still the logit minus the network's constants.
+        inputs: (N, K, H, W) in [0, 1]; perturbed by a library, they may leave that range by less than 1.
+        target: as in captum: one class for all images, or one for each; None if there is only one output.
+        additional_forward_args: a parameter of captum's interface; must be None.
         return_convergence_delta: return (contributions, delta), as captum does.
         Raises InputError for inputs, targets and models that do not fit.
         """
@@ -100,10 +100,10 @@ class BcosAttribution:
         target: int | Sequence[int] | Tensor | None = None,
         additional_forward_args: None = None,
     ) -> Tensor:
-        """(N,): the sum of attributions less what there is to explain, in logits: rounding, if they are ours.
+        """(N,): the sum of attributions minus what they should explain, in logits; only rounding for our own.
 
-        start_point: only None. The map starts at zero in all 2K channels, which no image is; the network then
-        gives its constants alone. end_point: the images. The rest as in `attribute`.
+        start_point: must be None. The map starts from zero in all 2K channels, which is no image, and where
+        the network gives its constants alone. end_point: the images. The rest is as in `attribute`.
         """
         if start_point is not None or additional_forward_args is not None:
             raise InputError("start_point and additional_forward_args must be None: the map starts at zero")
@@ -116,7 +116,7 @@ class BcosAttribution:
         return (given - own).flatten(1).sum(1) - unexplained
 
     def _contributions(self, x: Tensor, target: Any) -> tuple[Tensor, Tensor]:
-        """(N, K, H, W) and (N,): what each value adds, and what remains of the logit."""
+        """(N, K, H, W) and (N,): what each value adds, and what remains unexplained of the logit."""
 
         def forward(network: nn.Module, images: Tensor) -> Tensor:
             logits = class_logits(network, images)
@@ -132,7 +132,7 @@ class BcosAttribution:
         explanation = explain_output(forward, self.forward_func, x, _captum_target(target))
         weights = explanation.weights[:, 0]
         plain, inverse = (weights * encode(x.detach().to(weights))).chunk(2, 1)
-        summed = (plain + inverse).contiguous()  # captum takes views of it
+        summed = (plain + inverse).contiguous()  # captum takes views of its result
         return summed, explanation.completeness()[:, 0]
 
 
@@ -154,7 +154,7 @@ def _check_range(x: Tensor) -> None:
 
 
 def _captum_target(target: Any) -> Targets:
-    """Captum's targets, where a list has one for each image, in the form that `explain` takes."""
+    """Captum's targets, in which a list holds one per image, in the form that `explain` takes."""
     if isinstance(target, (tuple, str)):
         raise InputError(f"target {target!r} is no class; allowed are an index, and one for each image")
     if isinstance(target, list):
@@ -170,14 +170,14 @@ def quantus_explain_func(
     attribute: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     device: torch.device | str | None = None,
 ) -> NDArray[Any]:
-    """What Quantus's metrics take as `explain_func`: maps (N, 1, H, W) from images (N, K, H, W), in logits.
+    """An `explain_func` for Quantus's metrics: maps (N, 1, H, W) from images (N, K, H, W), in logits.
 
     targets: (N,) class indices.
     attribute: another method to evaluate, from model, images and targets to maps (N, H, W), such as
-    `functools.partial(bcos_zoo.posthoc.attribute, method="intgrad")`, which gets perturbed images clipped to
-    [0, 1]; by default the exact contributions, of the images as they are.
-    device: Quantus passes one; the images go to the model's all the same.
-    Raises InputError as `BcosAttribution` does, or the method.
+    `functools.partial(bcos_zoo.posthoc.attribute, method="intgrad")`. It gets perturbed images clipped to
+    [0, 1]. By default, the exact contributions, of the images as they are.
+    device: passed by Quantus, and ignored: the images go to the device of the model.
+    Raises InputError as `BcosAttribution` or the method does.
     """
     x, picked = torch.as_tensor(inputs), torch.as_tensor(np.asarray(targets)).long()
     if picked.shape != (len(x),):
@@ -191,11 +191,11 @@ def quantus_explain_func(
 
 
 def from_encoded(model: nn.Module) -> nn.Module:
-    """The network from its encoded image on: (N, 2K, H, W) -> (N, C), in float32 at least.
+    """The part of the network after its encoding: (N, 2K, H, W) -> (N, C), in float32 at least.
 
-    For methods, such as captum's, that attribute what a module is given. What comes back is a copy of the
-    structure on the same weights, cut off from their gradients: hooks put on it are not on the model. A
-    network without an encoding layer is copied as it is.
+    For methods, such as captum's, that attribute to the input of a module. The result is a copy of the
+    structure that shares the weights, detached: hooks put on it do not touch the model. A network without an
+    encoding layer is copied as it is.
     """
     network = detached_copy(model)
     for name, module in list(network.named_modules()):
@@ -205,7 +205,7 @@ def from_encoded(model: nn.Module) -> nn.Module:
 
 
 def detached_copy(model: nn.Module) -> nn.Module:
-    """A copy of the structure on the same weights, in float32 at least, cut off from their gradients."""
+    """A copy of the structure that shares the weights, detached, and in float32 at least."""
     model = unwrapped(model)
     memo: dict[int, Any] = {}
     with torch.inference_mode(False):
@@ -221,7 +221,7 @@ def detached_copy(model: nn.Module) -> nn.Module:
 
 
 class _Encoded(Standardize):
-    """Stands where a network's `Encode` stood, for images that come encoded. (N, 2K, H, W) -> the same."""
+    """Replaces a network's `Encode`, for images that are already encoded. (N, 2K, H, W) -> the same."""
 
     def __init__(self, of: Encode) -> None:
         super().__init__()
@@ -236,10 +236,10 @@ class _Encoded(Standardize):
 
 
 def cam_layer(model: nn.Module) -> str:
-    """Name of the layer that Grad-CAM and its kin look at: the last feature level, of any network of timm's.
+    """Name of the layer that Grad-CAM and similar methods use: the last feature level, for all timm networks.
 
-    It gives (N, K, H, W); in a vision transformer of this zoo tokens (N, L, D), row by row.
-    Raises InputError for a network that does not say what its feature levels are.
+    Its output is (N, K, H, W) or, in a vision transformer of this zoo, tokens (N, L, D), row by row.
+    Raises InputError for a network that does not name its feature levels.
     """
     info = getattr(unwrapped(model), "feature_info", None)
     if not info:
@@ -252,9 +252,9 @@ def cam_layer(model: nn.Module) -> str:
 class TokensToMap:
     """A layer's output as a map: tokens (N, L, D) -> (N, D, H', W'); a map stays as it is.
 
-    It is what pytorch-grad-cam calls a reshape_transform.
-    model: one that `cam_layer` knows. height, width: of the images, in pixels.
-    Raises InputError, when called, for what is neither a map nor one token for each patch.
+    pytorch-grad-cam calls this a reshape_transform.
+    model: a network for which `cam_layer` works. height, width: of the images, in pixels.
+    Raises InputError, when called, for anything but a map or one token per patch.
     """
 
     def __init__(self, model: nn.Module, height: int, width: int) -> None:
@@ -275,7 +275,7 @@ class TokensToMap:
 
 
 class _Tap(nn.Module):
-    """A layer whose output passes through the module `map` as (N, K, H', W'), and then goes on as it came."""
+    """A layer whose output passes the module `map` as (N, K, H', W'), and then goes on in its own form."""
 
     def __init__(self, layer: nn.Module, to_map: TokensToMap) -> None:
         super().__init__()
@@ -283,15 +283,15 @@ class _Tap(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.layer(x)
-        passed: Tensor = self.map(self.to_map(y)).clone()  # what follows may write on it
+        passed: Tensor = self.map(self.to_map(y)).clone()  # later modules may write to it
         return passed if y.ndim == 4 else passed.flatten(2).transpose(1, 2)
 
 
 def tap(network: nn.Module, name: str, to_map: TokensToMap) -> nn.Module:
-    """Lead what a layer gives through a new module, as a map, and return that module: to hook it.
+    """Route a layer's output, as a map, through a new module, and return that module, for hooks.
 
-    It changes the network: give a copy, such as `from_encoded` makes. Raises InputError if there is no layer
-    of that name in named_modules().
+    This changes the network: pass a copy, such as `from_encoded` makes. Raises InputError if named_modules()
+    has no layer of that name.
     """
     check_layer(network, name)
     tapped = _Tap(network.get_submodule(name), to_map)

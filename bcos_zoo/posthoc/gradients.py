@@ -1,4 +1,4 @@
-"""Methods that follow gradients: at the image, or at a feature map. Inputs and settings -> (N * T, H, W)."""
+"""Methods by gradients, at the image or at a feature map. From inputs and settings to maps (N * T, H, W)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def ixg(inputs: MethodInputs) -> Tensor:
 
 
 def grad(inputs: MethodInputs) -> Tensor:
-    """The gradient, with its sign. Simonyan et al. 2013, arXiv:1312.6034, less the absolute value."""
+    """The gradient, with its sign. Simonyan et al. 2013, arXiv:1312.6034, without the absolute value."""
     return _by_batches(inputs, captum().Saliency(inputs.network), abs=False)
 
 
 def smoothgrad(inputs: MethodInputs, *, samples: int = 50, noise: float = 0.15) -> Tensor:
     """The mean gradient of noisy images. Smilkov et al. 2017, arXiv:1706.03825.
 
-    samples: how many. noise: standard deviation of what is added to the encoded image, whose range is [0, 1];
-    the authors advise 0.1 to 0.2.
+    samples: number of noisy images. noise: standard deviation, on the encoded image in [0, 1]; the authors
+    advise 0.1 to 0.2.
     """
     check_positive(samples=samples, noise=noise)
     attr = captum()
@@ -47,7 +47,8 @@ def smoothgrad(inputs: MethodInputs, *, samples: int = 50, noise: float = 0.15) 
 def intgrad(inputs: MethodInputs, *, steps: int = 50) -> Tensor:
     """Integrated gradients from zero, in logits. Sundararajan et al. 2017, arXiv:1703.01365.
 
-    steps: at which the integral looks. With more, the map sums to what the logit gains over zero.
+    steps: points at which the integral is evaluated. With more of them, the sum of the map comes closer to the
+    logit's gain over the zero input.
     """
     check_positive(steps=steps)
     gradients = captum().IntegratedGradients(inputs.network)
@@ -56,7 +57,7 @@ def intgrad(inputs: MethodInputs, *, steps: int = 50) -> Tensor:
 
 
 def guided_backprop(inputs: MethodInputs) -> Tensor:
-    """The gradient, without what is negative at ReLUs: plain `grad` where there are none.
+    """The gradient, with negative parts dropped at every ReLU; the same as `grad` in networks without any.
 
     Springenberg et al. 2014, arXiv:1412.6806.
     """
@@ -66,7 +67,7 @@ def guided_backprop(inputs: MethodInputs) -> Tensor:
 def deeplift(inputs: MethodInputs) -> Tensor:
     """DeepLIFT from zero, by captum's rescale rule, in logits. Shrikumar et al. 2017, arXiv:1704.02685.
 
-    The rule is for activations that are modules, such as ReLU. Where a network has none it is `ixg`.
+    The rule applies to activations that are modules, such as ReLU. Without any, the result is that of `ixg`.
     """
     return _by_batches(inputs, captum().DeepLift(inputs.network))
 
@@ -76,12 +77,13 @@ def _by_batches(inputs: MethodInputs, method: Any, **options: Any) -> Tensor:
 
 
 def gradcam(inputs: MethodInputs, *, layer: str | None = None, interpolate: str = "nearest") -> Tensor:
-    """Channels of a feature map, weighted by their mean gradients; positive.
+    """The channels of a feature map, summed with their mean gradients as weights; the positive part.
 
-    Selvaraju et al. 2017, arXiv:1610.02391. The B-cos papers weight by the sum of gradients: a factor.
+    Selvaraju et al. 2017, arXiv:1610.02391. The B-cos papers weight by the sum of
+    gradients, which differs by a factor.
     layer: a name in `named_modules()`; by default the last feature level, as in the papers. A transformer's
-    tokens count as the map of its patches.
-    interpolate: from the layer's map to the image, a mode of torch's `interpolate`.
+    tokens are treated as a map of its patches.
+    interpolate: how the layer's map is resized to the image, a mode of torch's `interpolate`.
     """
     network, module = _tapped(inputs, layer, interpolate)
     attr = captum()
@@ -91,7 +93,7 @@ def gradcam(inputs: MethodInputs, *, layer: str | None = None, interpolate: str 
 
 
 def layercam(inputs: MethodInputs, *, layer: str | None = None, interpolate: str = "nearest") -> Tensor:
-    """A feature map, each value weighted by its own positive gradient; positive.
+    """A feature map, each value weighted by its own positive gradient, summed over channels; positive part.
 
     Jiang et al. 2021, IEEE Transactions on Image Processing 30.
     layer, interpolate: as in Grad-CAM.
@@ -109,7 +111,7 @@ def layercam(inputs: MethodInputs, *, layer: str | None = None, interpolate: str
 
 
 def _tapped(inputs: MethodInputs, layer: str | None, interpolate: str) -> tuple[nn.Module, nn.Module]:
-    """The network with a tap on a layer, and the module that the layer's map passes."""
+    """The network with a tap on a layer, and the module through which the layer's map passes."""
     check_one_of(interpolate, INTERPOLATIONS, "interpolate")
     to_map = TokensToMap(inputs.model, inputs.x.shape[-2], inputs.x.shape[-1])
     return inputs.network, tap(inputs.network, cam_layer(inputs.model) if layer is None else layer, to_map)

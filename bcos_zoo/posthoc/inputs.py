@@ -1,4 +1,4 @@
-"""What a post-hoc method gets to work on, and what all of them check."""
+"""The inputs of a post-hoc method, and the checks that all methods share."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from .adapters import detached_copy, from_encoded
 
 @dataclass(frozen=True)
 class MethodInputs:
-    """What a method gets to work on. The tensors and the network are copies, or detached."""
+    """The inputs of a method. The tensors and the network are copies, or detached."""
 
     model: nn.Module  # (N, K, H, W) -> (N, C); the caller's own
-    network: nn.Module  # (N, 2K, H, W) -> (N, C), from the encoded image on
+    network: nn.Module  # (N, 2K, H, W) -> (N, C), the part after the encoding
     x: Tensor  # (N, K, H, W)
-    encoded: Tensor  # (N, 2K, H, W); of a network without an encoding layer, x itself
+    encoded: Tensor  # (N, 2K, H, W); x itself if the network has no encoding layer
     targets: Tensor  # (N, T)
     batch: int
     seed: int
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Encoded images and a target of each, some at once: all targets of the first image, and so on."""
+        """Batches of encoded images with one target each: first all targets of the first image, and so on."""
         count = self.targets.shape[1]
         for pairs in torch.split(torch.arange(self.targets.numel(), device=self.x.device), self.batch):
             yield self.encoded[pairs // count].requires_grad_(), self.targets.flatten()[pairs]
 
     def each(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same one by one, (1, 2K, H, W) and (1,), with the same random numbers ahead for each."""
+        """The same one by one, (1, 2K, H, W) and (1,), each with the same random numbers to come."""
         for x, targets in dataclasses.replace(self, batch=1).batches():
             self.reseed()
             yield x, targets
 
     def reseed(self) -> None:
-        """Let torch's generators draw what the seed says. `attribute` puts them back."""
+        """Seed torch's generators. `attribute` restores them afterwards."""
         torch.default_generator.manual_seed(self.seed)
         if self.x.device.type == "cuda":
             with torch.cuda.device(self.x.device):
@@ -56,9 +56,9 @@ class MethodInputs:
 def prepare(
     model: nn.Module, x: Tensor, targets: Targets, batch: int, seed: int, names: Sequence[str] | None
 ) -> MethodInputs:
-    """The inputs. Raises InputError for images, targets and models that do not fit together."""
+    """Make the inputs. Raises InputError for images, targets and models that do not fit together."""
     network = from_encoded(model)
-    # Whatever else it gives: methods look at logits.
+    # Methods see logits only, whatever else the network gives.
     network.register_forward_hook(
         lambda module, inputs, output: logits_in(output, len(inputs[0]), to="attribute")
     )
@@ -80,16 +80,16 @@ def prepare(
 
 
 def _check_same(whole: nn.Module, network: nn.Module, x: Tensor) -> None:
-    """Raise InputError unless `network`, on the encoded image, says what `whole` says of the image.
+    """Raise InputError unless `network` gives for the encoded image what `whole` gives for the image.
 
-    It does not where the image is changed before it is encoded in a way that encoded images cannot follow.
+    It does not if the model changes the image before the encoding in a way that encoded images cannot follow.
     """
     with torch.no_grad():
         expected = class_logits(whole, x.clone())
         try:
             gap = (network(encode(x)) - expected).abs().max()
             same = bool(gap <= torch.finfo(x.dtype).eps ** 0.5 * expected.abs().max())
-        except (InputError, RuntimeError):  # of another number of channels
+        except (InputError, RuntimeError):  # for another number of channels
             same = False
     if not same:
         raise InputError(

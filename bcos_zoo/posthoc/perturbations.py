@@ -1,6 +1,6 @@
-"""Methods that change the image and look at what the network says. Inputs and settings -> (N * T, H, W).
+"""Methods that change the image and observe the output. From inputs and settings to maps (N * T, H, W).
 
-What it says of a changed image serves all targets of the image, so the passes are as many as for one.
+The output for a changed image serves all targets of that image, so T targets need no more passes than one.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..extras import required
 from ..layers import encode
 from .inputs import MethodInputs, captum, check_one_of, check_positive
 
-LIME_WIDTH = 0.25  # of the kernel over cosine distances, for images, as in the authors' package
+LIME_WIDTH = 0.25  # of the kernel over cosine distances; for images, as in the authors' package
 
 
 def rise(
     inputs: MethodInputs, *, masks: int = 500, cells: int = 8, keep: float = 0.1, output: str = "sigmoid"
 ) -> Tensor:
-    """The mean of random masks, weighted by the class's probability behind them.
+    """The mean of random masks, weighted by the probability of the class in the masked image.
 
     Petsiuk et al. 2018, arXiv:1806.07421.
-    masks: how many. cells: of a mask, along each side, each kept with the probability `keep`; bilinearly
-    enlarged by one cell too much, and cropped at random. output: "sigmoid" or "softmax".
+    masks: how many. cells: per side of a mask. Each cell is kept with probability `keep`; the mask
+    is enlarged bilinearly to one cell more than the image, and cropped at random. output: "sigmoid" or "softmax".
     """
     check_positive(masks=masks, cells=cells, keep=keep)
     if keep > 1:
@@ -64,13 +64,13 @@ def lime(
     kernel: float = 4.0,
     output: str = "sigmoid",
 ) -> Tensor:
-    """The superpixels that speak most for the class, 1 where they are and 0 elsewhere.
+    """The superpixels that speak most for the class: a map of 1 inside them and 0 elsewhere.
 
     Ribeiro et al. 2016, arXiv:1602.04938.
-    samples: images with some superpixels in their mean colour, whose probabilities a ridge regression fits.
-    features: how many superpixels count; None for the signed coefficients of all, in probabilities.
-    kernel: of quickshift, which finds the superpixels; an image of 32 pixels is but one or two unless it is
-    smaller. output: "sigmoid" or "softmax".
+    samples: images with some superpixels painted in their mean colour; a ridge regression fits their
+    probabilities. features: how many superpixels are shown; None for the signed coefficients of all, in
+    probabilities. kernel: of quickshift, which finds the superpixels; for images of 32 pixels, choose a
+    smaller one, or there will be only one or two superpixels. output: "sigmoid" or "softmax".
     """
     check_positive(samples=samples, kernel=kernel, features=1 if features is None else features)
     ridge = required("captum._utils.models.linear_model", "captum").SkLearnRidge
@@ -116,7 +116,7 @@ def lime(
 
 
 class _Remembered:
-    """What the network says, asked once: from one seed, the changed images of every target are the same."""
+    """The network's answers, kept: with one seed, every target has the same changed images."""
 
     def __init__(self, ask: Callable[[Tensor], Tensor]) -> None:
         self.ask, self.answers, self.next = ask, list[tuple[float, Tensor]](), 0
@@ -130,11 +130,11 @@ class _Remembered:
             self.answers.append((total, self.ask(images)))
         known, answer = self.answers[self.next]
         self.next += 1
-        return answer if known == total else self.ask(images)  # captum may come to draw otherwise
+        return answer if known == total else self.ask(images)  # in case captum ever draws differently
 
 
 def _mean_colours(image: Tensor, labels: Tensor) -> Tensor:
-    """(3, H, W): every pixel in the mean colour of its superpixel."""
+    """(3, H, W): each pixel in the mean colour of its superpixel."""
     flat = labels.flatten()
     sums = image.new_zeros(3, int(flat.max()) + 1).index_add_(1, flat, image.flatten(1))
     return (sums / flat.bincount().clamp_min(1))[:, labels]
@@ -142,10 +142,10 @@ def _mean_colours(image: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def occlusion(inputs: MethodInputs, *, window: int = 9, stride: int = 4) -> Tensor:
-    """How much the logit drops where a window is zero, the mean of all windows over a pixel.
+    """How much the logit drops if a window is zero: for each pixel, the mean over the windows that cover it.
 
     window, stride: in pixels. 9 and 4 is one of the papers' configurations; the others are 5 and 2, 9 and 2,
-    13 and 4, 32 and 32. The papers add up where windows overlap: a factor, but at the edges.
+    13 and 4, 32 and 32. The papers take sums over windows, which differ by a factor, except at the edges.
     Zeiler and Fergus 2013, arXiv:1311.2901.
     """
     height, width = inputs.x.shape[-2:]
