@@ -1,16 +1,15 @@
-"""What explanations and predictions are measured by: pure functions on tensors, of any network or method.
+"""Measures of explanations and predictions: pure functions on tensors, for any network or method.
 
-    grids         the grid pointing game's images, and explanations of them through windows of one size
-    localisation  share of the positive contributions in a grid's cell, a box or a mask
-    deletion      the prediction as pixels go or come by importance
-    quality       completeness, sparseness and stability of explanations
-    calibration   whether probabilities are what they say
+    grids           images of the grid pointing game, and their explanations through windows of one size
+    localisation    share of the positive contributions in a grid's cell, a box or a mask
+    deletion        the prediction as pixels are removed or added by importance
+    quality         completeness, sparseness and stability of explanations
+    calibration     whether probabilities match how often predictions are right
     discrimination  AUROC, and sensitivity at a specificity
-    intervals     how far a score would differ on other images: bootstrap over groups
+    intervals       how far a score would differ on other images: bootstrap over groups
 
-Attributions and contributions are maps (..., H, W): one number a pixel, the higher the more it supports the
-target. Results are in float64 (float32 on devices without it), whatever the input, so
-that nothing underflows.
+Attributions and contributions are maps (..., H, W): one number per pixel, higher the more it supports the
+target. Results are in float64 (float32 on devices without it) whatever the input, so that nothing underflows.
 """
 
 from .calibration import brier_score, expected_calibration_error

@@ -1,4 +1,4 @@
-"""Whether predicted probabilities are what they say: for reports of accuracy."""
+"""Whether predicted probabilities match how often predictions are right: for reports of accuracy."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .checks import check_integer, check_labels, check_values, wide
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> float:
-    """Mean distance of confidence and accuracy over bins of equal width, in [0, 1]; 0 is calibrated.
+    """Mean distance between confidence and accuracy over bins of equal width, in [0, 1]; 0 is calibrated.
 
-    The confidence is the probability of the top-1 class. Bins hold their lower end, the last one both.
+    The confidence is the probability of the top-1 class. Bins include their lower end; the last, both ends.
     probabilities: (N, C) in [0, 1]. For networks trained with binary cross-entropy, as most B-cos networks
     are, these are sigmoids, whose sum need not be 1.
     labels: (N,) class indices.
 
-    Computed in float64, by our own lines: torchmetrics rounds to float32, so that confidences just below 1
-    fall into a bin of their own beyond the last.
+    Computed here in float64: torchmetrics rounds to float32, which puts confidences just below 1 into a
+    separate bin beyond the last.
     Raises InputError for other shapes and values.
     Source: Guo et al. 2017.
     """
@@ -27,16 +27,16 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, *, bins: i
     check_integer("bins", bins, 1)
     confidence, predicted = probabilities.detach().cpu().double().max(1)
     right = (predicted == labels.cpu()).double()
-    edges = torch.arange(1, bins, dtype=torch.float64) / bins  # those between two bins
+    edges = torch.arange(1, bins, dtype=torch.float64) / bins  # between neighbouring bins
     number = torch.bucketize(confidence, edges, right=True)
     excess = torch.zeros(bins, dtype=torch.float64).index_add_(0, number, right - confidence)
     return float(excess.abs().sum() / len(confidence))
 
 
 def brier_score(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean over images of the squared distance to the truth, summed over classes: 0 is perfect.
+    """Squared distance to the truth, summed over classes, averaged over images: 0 is perfect.
 
-    At most 2 for probabilities whose sum is 1, at most C for sigmoids.
+    At most 2 for probabilities that sum to 1, at most C for sigmoids.
     probabilities: (N, C) in [0, 1]. labels: (N,) class indices.
     Raises InputError for other shapes and values.
     Source: Brier 1950.

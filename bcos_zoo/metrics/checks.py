@@ -1,4 +1,4 @@
-"""What all metrics ask of their input."""
+"""Checks of input that all metrics share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..errors import InputError
 
 
 def wide(values: Tensor) -> Tensor:
-    """The same values, cut off from the graph, in the widest type the device computes in."""
+    """The same values, detached, in the widest floating-point type of the device."""
     return values.detach().to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def check_values(name: str, values: Tensor, axes: str) -> None:
-    """Raise InputError unless `values` are finite floats, at least one, with at least the named axes.
+    """Raise InputError unless `values` are finite floats, at least one, with the named axes.
 
-    axes: as in "(..., H, W)" or, for exactly these, "(N, C)".
+    axes: such as "(N, C)" or, if more axes may precede them, "(..., H, W)".
     """
     if not isinstance(values, Tensor):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Deletion and insertion of pixels by importance, and what it does to the prediction."""
+"""How deleting and inserting pixels by importance changes the prediction."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Score = Literal["sigmoid", "softmax", "logit"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Scores of the target at growing shares of the pixels deleted or inserted."""
+    """Scores of the target at growing shares of deleted or inserted pixels."""
 
     fractions: Tensor  # (S + 1,), rising from 0
     scores: Tensor  # (S + 1,)
 
     @property
     def area(self) -> float:
-        """Area under the curve, divided by its width: of a constant curve, its score."""
+        """Area under the curve, divided by its width; for a constant curve, its score."""
         return float(torch.trapezoid(self.scores, self.fractions) / self.fractions[-1])
 
 
@@ -47,22 +47,22 @@ def deletion_curve(
 ) -> Curve:
     """How the target's score changes as pixels are deleted in the order of their importance.
 
-    Deleting the most important first, a small area speaks for the attribution; deleting the least important
-    first, a large one does.
+    With the most important pixels deleted first, a small area speaks for the attribution; with the least
+    important first, a large one does.
 
     model: from images (B, K, H, W) to logits (B, C); it is run without gradients.
     image: (K, H, W), as the model takes it. attribution: (H, W), of this image and target.
     order: "most" or "least" important first. Pixels of the same importance go row by row.
-    fraction: of the pixels, that is deleted in all, in (0, 1]. steps: S, in which they are deleted, equal but
-    for rounding; S + 1 points result.
-    replacement: what deleted pixels become: "black", which is 0 in every channel; "mean", the image's mean
-    colour; "blur", the image under a Gaussian blur; or an image (K, H, W) of your own.
-    score: "sigmoid" or "softmax" probability of the target, or its logit.
+    fraction: share of the pixels that is deleted in the end, in (0, 1].
+    steps: S, the number of steps, equally large up to rounding; the curve has S + 1 points.
+    replacement: what deleted pixels become: "black", 0 in every channel; "mean", the image's mean colour;
+    "blur", the image after a Gaussian blur; or an image (K, H, W) of your own.
+    score: "sigmoid" or "softmax" probability of the target, or its "logit".
     batch: how many images the model sees at once.
 
-    Black is not without contribution to a B-cos network, which sees [x, 1-x]. The curves of CoDA-Nets are of
-    zero in all 2K channels, which is no colour: for these give the encoded image, and a model that takes it.
-    They have order="least", fraction=0.25, steps=128, and are averaged over images.
+    Black does contribute in a B-cos network, which sees [x, 1-x]. The curves of CoDA-Nets delete to zero in
+    all 2K channels, which is no colour: to repeat them, give the encoded image and a model that takes it,
+    with order="least", fraction=0.25, steps=128, and average over images.
 
     Raises InputError for other shapes and values, and if the model does not give finite logits (B, C).
     Source: Petsiuk et al. 2018 (RISE); the code published with Boehle et al. 2021 (CoDA-Nets).
@@ -86,9 +86,9 @@ def insertion_curve(
 ) -> Curve:
     """How the target's score changes as the image's pixels replace those of an image without information.
 
-    Inserting the most important first, a large area speaks for the attribution. All else is as in
-    `deletion_curve`, but that the replacement, which it starts from, is "blur" by default, as published: no
-    edges appear between pixels that are in and those that are not.
+    With the most important pixels inserted first, a large area speaks for the attribution. Everything else is
+    as in `deletion_curve`, except that the replacement, from which it starts, is "blur" by default, as
+    published: then no edges appear between inserted pixels and the rest.
 
     Raises InputError as `deletion_curve` does.
     Source: Petsiuk et al. 2018 (RISE).

@@ -1,4 +1,4 @@
-"""How well scores tell the images of a class from the others, wherever the threshold is put."""
+"""How well scores separate the images of a class from the others, at all thresholds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .checks import check_values
 
 
 def ranks(scores: Tensor) -> Tensor:
-    """(M,) float64 in [0, 1] in the order of the scores, equal where they are: all that the metrics here see.
+    """(M,) float64 in [0, 1], ordered and tied as the scores are. The metrics here depend on nothing else.
 
-    torchmetrics takes values outside [0, 1] for logits, and its sigmoid makes large ones equal.
+    Given other values, torchmetrics would take them for logits, and its sigmoid makes large ones equal.
     """
     check_values("scores", scores, "(M,)")
     order = torch.unique(scores.detach().cpu().double(), return_inverse=True)[1].double()
@@ -24,10 +24,10 @@ def ranks(scores: Tensor) -> Tensor:
 
 
 def auroc(scores: Tensor, truth: Tensor) -> float:
-    """Area under the ROC curve, in [0, 1]: how often an image of the class has the higher score, ties half.
+    """Area under the ROC curve, in [0, 1]: how often an image of the class outscores another; ties half.
 
     scores: (M,), of any scale. truth: (M,), whether an image shows the class.
-    nan where all images show it, or none does. Raises InputError for other shapes and values, and if
+    Returns nan if all images show it, or none does. Raises InputError for other shapes and values, and if
     torchmetrics is not installed.
     """
     if not _both(scores, truth):
@@ -36,12 +36,12 @@ def auroc(scores: Tensor, truth: Tensor) -> float:
 
 
 def sensitivity_at_specificity(scores: Tensor, truth: Tensor, specificity: float) -> float:
-    """The largest share of a class's images that is found, in [0, 1], of all thresholds that are specific.
+    """The largest share of a class's images that a threshold finds, in [0, 1], at the given specificity.
 
-    A threshold is, if at least the share `specificity` of the other images is below it. It is chosen on these
-    very images, so that the sensitivity is that of the best case.
+    Thresholds count if at least the share `specificity` of the other images is below them. The best one is
+    chosen on these very images, so the sensitivity is optimistic.
     scores, truth: as in `auroc`. specificity: in [0, 1].
-    nan, and errors, as in `auroc`.
+    Returns nan, and raises errors, as `auroc` does.
     """
     if not 0 <= specificity <= 1:
         raise InputError(f"specificity={specificity}: allowed are shares from 0 to 1, such as 0.95")

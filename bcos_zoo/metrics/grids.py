@@ -28,24 +28,24 @@ def make_grids(
     confidence: Literal["sigmoid", "softmax"] = "sigmoid",
     seed: int = 42,
 ) -> Tensor:
-    """Which images of a pool make up each grid: (G, n * n) long, rows of `logits`, each used once at most.
+    """Which images make up each grid: (G, n * n) long, row indices of `logits`, each used at most once.
 
-    For each grid n * n classes are drawn, and of each the most confident image that is left. In the pool are
+    For each grid, n * n classes are drawn, and from each the most confident image that is left in the pool:
     the images whose top-1 class is the label, with a confidence above `threshold`. `labels[grids]` are the
     targets, cell by cell.
 
-    logits: (M, C), of every single image. labels: (M,), its classes.
+    logits: (M, C), of the single images. labels: (M,), their classes.
     count: G; by default as many as the pool gives.
-    threshold: in [0, 1), 0 for all rightly classified images.
-    confidence: the probability that the threshold is for. The published comparisons use "sigmoid", for
-    conventional networks too.
-    seed: of the classes drawn, 0 to 2**32 - 1. The published grids have 42.
+    threshold: in [0, 1); 0 for all correctly classified images.
+    confidence: the probability that is compared with the threshold. The published comparisons use "sigmoid",
+    for conventional networks too.
+    seed: for drawing the classes, 0 to 2**32 - 1. The published grids use 42.
 
-    The draws are those of the code published with Boehle et al. 2024, where two slips are corrected: it skips
-    one image after each grid, so that later grids straddle two draws; and it stops when n * n classes are
-    left, which are enough for a grid. So its first grid is also the first here, later ones differ.
+    The draws are those of the code published with Boehle et al. 2024, with two slips corrected: it skips one
+    image after each grid, so that later grids straddle two draws; and it stops when n * n classes are left,
+    which would be enough for another grid. So the first grid is the same; later ones differ.
 
-    Raises InputError for other values and shapes, and if the pool does not give `count` grids, or any.
+    Raises InputError for other values and shapes, and if the pool does not yield `count` grids, or any.
     """
     check_values("logits", logits, "(M, C)")
     check_labels(labels, logits)
@@ -63,11 +63,11 @@ def make_grids(
     if confidence == "sigmoid":
         least -= math.log1p(-threshold)
     else:
-        top = top - wide(logits).logsumexp(1)  # logarithms, as probabilities round to 1
+        top = top - wide(logits).logsumexp(1)  # in logarithms, as probabilities round to 1
     usable = ((predicted == labels.to(top.device)) & (top > least)).cpu()
     order = top.cpu().argsort(descending=True, stable=True)
     classes_of = labels.tolist()
-    left: dict[int, list[int]] = {}  # of each class, the most confident image last
+    left: dict[int, list[int]] = {}  # images of each class, the most confident last
     for index in order[usable[order]].flip(0).tolist():
         left.setdefault(classes_of[index], []).append(index)
 
@@ -112,20 +112,20 @@ def slide(
     average: bool = False,
     batch: int = 16,
 ) -> Tensor:
-    """Contributions (..., H, W) of an image too large for its network, from overlapping windows of one size.
+    """Contributions (..., H, W) for an image too large for its network, from overlapping windows of one size.
 
-    For ViTs with position embeddings, which see no grid whole. The windows start `size - stride` outside the
-    image, so that each pixel is seen equally often if the stride divides the size. Outside is zero, black for
-    RGB; what windows say of it is dropped.
+    For ViTs with position embeddings, which cannot see a grid as a whole. The windows start `size - stride`
+    outside the image, so that each pixel is seen equally often if the stride divides the size. Outside the
+    image, pixels are zero (black for RGB), and their contributions are dropped.
 
-    explainer: from windows (B, K, size, size) to contributions (B, ..., size, size), such as one map for each
+    explainer: from windows (B, K, size, size) to contributions (B, ..., size, size), such as one map per
     target; all windows have the same targets.
-    image: (K, H, W). size, stride: in pixels; the published grids have 224 and 112.
-    average: divide each pixel's sum by the number of windows that saw it. As published it is the sum, which
-    is the same share of the whole where all are seen equally often.
+    image: (K, H, W). size, stride: in pixels; the published grids use 224 and 112.
+    average: divide each pixel's sum by the number of windows that saw it. As published, sums are not divided;
+    shares of the total are the same if all pixels are seen equally often.
     batch: how many windows are explained at once.
 
-    Raises InputError for other shapes and values, and where the windows do not end with the image.
+    Raises InputError for other shapes and values, and if the windows do not end where the image ends.
     Source: the code published with B-cosification (Arya et al. 2024), which pads the encoded image instead.
     """
     check_values("image", image, "(K, H, W)")

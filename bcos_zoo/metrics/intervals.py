@@ -14,7 +14,7 @@ from .checks import check_integer
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a score lies, by so many resamples in which it was defined; nan if there was none."""
+    """Where a score lies, according to `resamples` in which it was defined; nan if there were none."""
 
     low: float
     high: float
@@ -31,15 +31,15 @@ def bootstrap(
 ) -> list[Interval]:
     """The percentile interval of each score that `measure` gives.
 
-    As many groups as there are, drawn with replacement, make a resample; an image comes as often as its
-    group. So images of one patient, which resemble each other, are in or out together: to draw them one by
-    one would say more than is known.
-    measure: scores of the images of these numbers, nan for one that has no meaning there.
-    groups: (M,) what each image belongs to; each to itself if none are known.
+    A resample draws as many groups as there are, with replacement, and takes all images of each. So images of
+    one patient, which resemble each other, are in or out together; drawn one by one, they would make the
+    interval too narrow.
+    measure: from image indices to scores, nan for any that is undefined there.
+    groups: (M,), the group of each image; a group of its own for every image if none are known.
     confidence: in (0, 1). resamples: how many. seed: of all draws; each resample has a stream of its own.
 
-    Raises InputError for other values, and for fewer than two groups, of which nothing can be learnt.
-    Source: Efron and Tibshirani 1993, chapters 8 (groups are the unit that is drawn) and 13 (percentiles).
+    Raises InputError for other values, and for fewer than two groups, which give no interval.
+    Source: Efron and Tibshirani 1993, chapters 8 (drawing whole groups) and 13 (percentiles).
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence}: allowed are shares between 0 and 1, such as 0.95")

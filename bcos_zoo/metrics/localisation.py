@@ -1,7 +1,7 @@
 """Where an explanation points: the share of its positive contributions that lies where the object is.
 
-All scores are in [0, 1] and do not change with the scale of the map. A map without any positive contribution
-has no share to give; its score is 0, as nothing was found where the object is.
+All scores are in [0, 1] and do not depend on the scale of the map. The score of a map without any positive
+contribution is 0, as nothing was found where the object is.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ def localisation_score(
 ) -> Tensor:
     """Grid pointing game: share of the positive contributions in the cell of the target's class.
 
-    1 for a map that is positive in its cell only, 1 / n**2 for a constant positive map.
+    1 for a map that is positive in the target's cell only, 1 / n**2 for a constant positive map.
 
-    contributions: (..., H, W), of an image of n x n cells of equal size, for the classes in it.
+    contributions: (..., H, W), for an image of n x n cells of equal size and the classes in it.
     cells: (...), the cell of each map's target: i for row i // n, column i % n. By default contributions are
-    (..., n * n, H, W), the targets in the order of the cells.
-    smooth: window in pixels that maps are averaged over before, with zeros outside; 1 or 0 for none. Signs
-    cancel in it. Published: 15 for ImageNet, 1 for CIFAR-10.
+    (..., n * n, H, W), with the targets in the order of the cells.
+    smooth: window in pixels over which maps are averaged first, with zeros outside; 1 or 0 for none. Positive
+    and negative values cancel in it. Published: 15 for ImageNet, 1 for CIFAR-10.
     Returns (...). The published figures are percentiles of the scores of all maps of all grids.
 
-    Two slips of the code published with Boehle et al. 2024 are corrected: it compares a product with
-    zero, so that maps of tiny values have score 0; and even windows shrink its maps by a pixel, so that cells
-    are lost.
+    Two slips of the code published with Boehle et al. 2024 are corrected: it compares a product with zero, so
+    that maps of tiny values score 0; and even windows shrink its maps by a pixel, so that cells are lost.
 
     Raises InputError for other shapes and values.
     Source: Boehle et al. 2021 (CoDA-Nets), equation 11; applied to B-cos networks by Boehle et al. 2022.
@@ -70,11 +69,11 @@ def localisation_score(
 def energy_in_mask(contributions: Tensor, mask: Tensor) -> Tensor:
     """Energy-based pointing game: share of the positive contributions inside a mask, (...).
 
-    1 for a map that is positive inside only; for a constant positive map the mask's share of the image.
+    1 for a map that is positive inside only; for a constant positive map, the mask's share of the image.
 
     contributions: (..., H, W). mask: (..., H, W) bool, or (H, W) for all maps.
     Raises InputError for other shapes and types, and for a mask without pixels.
-    Source: Wang et al. 2020 (Score-CAM), there with boxes.
+    Source: Wang et al. 2020 (Score-CAM), who use boxes.
     """
     values = maps("contributions", contributions)
     if mask.dtype != torch.bool or mask.shape not in (values.shape, values.shape[-2:]):

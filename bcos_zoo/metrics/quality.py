@@ -22,14 +22,14 @@ class Gap:
 
 
 def completeness_gap(contributions: Tensor, bias: Tensor, logits: Tensor) -> Gap:
-    """|logit - bias - sum of contributions|: of an explanation that is exact, rounding.
+    """|logit - bias - sum of contributions|: only rounding, if the explanation is exact.
 
     contributions: (..., H, W). bias, logits: (...), of the same targets; those of an explanation are
     `logits.gather(1, targets)`.
-    The relative gap is of what is to be explained, logit - bias. Where that is 0 it is 0 if the gap is, and
-    infinite if it is not: any contribution is too much there.
+    The relative gap is a share of what is to be explained, |logit - bias|. If that is 0, it is 0 for a gap of
+    0 and infinite for any other.
     Raises InputError for other shapes and for values that are not finite.
-    Source: the axiom is Sundararajan et al. 2017's (Integrated Gradients), with the bias for the baseline.
+    Source: the axiom of Sundararajan et al. 2017 (Integrated Gradients), with the bias as baseline.
     """
     total = maps("contributions", contributions).sum((-2, -1))
     for name, values in (("bias", bias), ("logits", logits)):
@@ -47,16 +47,16 @@ def completeness_gap(contributions: Tensor, bias: Tensor, logits: Tensor) -> Gap
 def sparseness(attributions: Tensor) -> Tensor:
     """Gini index of the absolute attributions, (...): 0 if all are equal, 1 - 1/(H*W) if one pixel has all.
 
-    attributions: (..., H, W). A map of zeros has index 0, as all its pixels are the same.
+    attributions: (..., H, W). A map of zeros has index 0, as all its pixels are equal.
     Raises InputError for other shapes and for values that are not finite.
-    Source: Hurley and Rickard 2009; of explanations, Chalasani et al. 2020.
+    Source: Hurley and Rickard 2009; for explanations, Chalasani et al. 2020.
     """
     values = maps("attributions", attributions).abs().flatten(-2).sort(-1).values
     n = values.shape[-1]
     total = values.sum(-1)
     weights = (n - torch.arange(1, n + 1, device=values.device, dtype=values.dtype) + 0.5) / n
     shares = values / torch.where(total > 0, total, 1).unsqueeze(-1)
-    return torch.where(total > 0, 1 - 2 * (shares * weights).sum(-1), 0).clamp_min(0)  # rounding below 0
+    return torch.where(total > 0, 1 - 2 * (shares * weights).sum(-1), 0).clamp_min(0)  # against rounding
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,16 @@ def stability(
     seed: int = 0,
     batch: int = 8,
 ) -> Stability:
-    """How much the explanation changes, |E(x + noise) - E(x)| / |E(x)| in Euclidean norm, mean and maximum.
+    """Mean and maximum of the change |E(x + noise) - E(x)| / |E(x)| in an explanation E, in Euclidean norm.
 
-    explainer: from images (B, K, H, W) to explanations (B, ...), such as contributions (B, H, W), all of one
-    target: where noise changes the predicted class, explanations are of different things.
+    explainer: from images (B, K, H, W) to explanations (B, ...), such as contributions (B, H, W), all for one
+    target: explanations of the predicted class would not be comparable where noise changes that class.
     image: (K, H, W) in [0, 1].
-    size: the noise is uniform in [-size, size], each value of its own; what leaves [0, 1] is cut off. 0.02 is
-    about 5 steps of 8-bit colour.
-    samples: noisy images. seed: of the noise, the same on all devices.
+    size: the noise is uniform in [-size, size], independent for each value; results are clipped to [0, 1].
+    0.02 is about 5 steps of 8-bit colour.
+    samples: number of noisy images. seed: of the noise, which is the same on all devices.
     batch: how many images are explained at once.
-    Where E(x) is 0, the change is 0 if all others are too, and else infinite.
+    If E(x) is 0, a change is 0 if E(x + noise) is 0 too, and otherwise infinite.
 
     Raises InputError for other shapes and values, and if the explainer does not give finite values (B, ...).
     Source: Yeh et al. 2019, max-sensitivity, here relative to |E(x)|.
@@ -130,5 +130,5 @@ def _explained(explainer: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole, both at least 0, where 0 / 0 is 0 and anything else / 0 infinite."""
+    """part / whole, both at least 0; 0 / 0 is 0, and anything else / 0 is infinite."""
     return torch.where(part == 0, 0, part / whole)

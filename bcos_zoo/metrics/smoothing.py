@@ -1,4 +1,4 @@
-"""Averages over windows of a map, as pictures are smoothed and localisation is measured."""
+"""Averages over windows of a map, for smooth pictures and for measures of localisation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def smoothed(values: Tensor, window: int) -> Tensor:
-    """(..., H, W) averaged over square windows of so many pixels, with zeros outside.
+    """(..., H, W), averaged over square windows of `window` pixels a side, with zeros outside the map.
 
-    Even windows reach one pixel further right and down; those of 0 and 1 change nothing.
+    Even windows reach one pixel further right and down; windows of 0 and 1 change nothing.
     """
     if window <= 1:
         return values

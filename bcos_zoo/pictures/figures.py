@@ -18,20 +18,20 @@ from .panels import Panel
 FORMATS = ("svg", "pdf")
 INCHES = 2.2  # the width of a panel; three make the width of a page
 FONT = 7.0  # points
-_settings = threading.Lock()  # matplotlib's are global: two threads at once could leave them changed for good
+_settings = threading.Lock()  # matplotlib's are global: two threads at once could leave them changed
 
 
 def check(format_: str) -> None:
-    """Raise InputError for another format, or if matplotlib is missing."""
+    """Raise InputError for any other format, or if matplotlib is missing."""
     if format_ not in FORMATS:
         raise InputError(f"format {format_!r}: allowed are {', '.join(FORMATS)}")
     required("matplotlib", "matplotlib", "plots")
 
 
 def draw(rows: Sequence[Sequence[Panel]], format_: str) -> bytes:
-    """The file of rows of panels with their captions. The same panels give the same bytes.
+    """The bytes of a file with rows of panels and captions. The same panels give the same bytes.
 
-    Raises InputError as `check`.
+    Raises InputError as `check` does.
     """
     check(format_)
     import matplotlib

@@ -1,4 +1,4 @@
-"""Explanations to pictures. Takes arrays, gives PIL images; opens and writes no file."""
+"""Pictures of explanations. Takes tensors, returns PIL images; opens and writes no files."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ SMALL = 160  # the same in a contact sheet
 MARGIN = 12
 CAPTION = 26
 BLACK, GREY, WHITE = (20, 20, 20), (110, 110, 110), (255, 255, 255)
-FAINT = 0.5  # what is left of a photograph's contrast under a map
+FAINT = 0.5  # contrast of a photograph under a map, relative to its own
 
 
 @dataclass(frozen=True)
 class Scale:
     """What full colour stands for. One scale for several explanations makes their pictures comparable."""
 
-    logits: float  # the contribution of a pixel, in logits, that is full red, or less it full blue
-    length: float  # the length of a pixel's weights, in logits, that is opaque
+    logits: float  # the contribution of a pixel, in logits, shown in full red; its negative in full blue
+    length: float  # the length of a pixel's weights, in logits, shown opaque
 
     @staticmethod
     def of(explanation: Explanation) -> Scale:
-        """The smallest scale on which no image or target of an explanation is paler than by itself."""
+        """The smallest scale that covers every image and target of an explanation."""
         limit = max(color_limit(one) for one in explanation.contributions.flatten(0, 1))
         opaque = opaque_length(explanation.lengths().detach(), explanation.percentile)
         return Scale(limit, float(opaque.max()))
 
     @staticmethod
     def shared(scales: Iterable[Scale]) -> Scale:
-        """The one scale of several, of which there is at least one: the largest of each number."""
+        """One scale that covers several, at least one: the largest of each number."""
         several = list(scales)
         return Scale(max(one.logits for one in several), max(one.length for one in several))
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a figure with the line under it. sharp: its pixels are shown as squares."""
+    """One picture of a figure and the line under it. sharp: show its pixels as squares."""
 
     picture: Image.Image
     caption: str = ""
@@ -54,7 +54,7 @@ class Panel:
 
 
 def in_colour(explanation: Explanation, scale: Scale | None = None) -> Tensor:
-    """(N, T, 4, H, W): `explanation.rgba()`, or its colours with the opacity of a scale."""
+    """(N, T, 4, H, W): `explanation.rgba()`, with the opacity of the scale if there is one."""
     rgba = explanation.rgba()
     if scale is not None:
         alpha = explanation.lengths() / (scale.length or 1.0)
@@ -63,9 +63,9 @@ def in_colour(explanation: Explanation, scale: Scale | None = None) -> Tensor:
 
 
 def color_limit(contributions: Tensor, percentile: float = 99.5) -> float:
-    """The contribution, in logits, that the colours of a map end at: a percentile of the absolute values.
+    """The contribution, in logits, that gets full colour in a map: a percentile of the absolute values.
 
-    The largest absolute value where the percentile is zero, as in maps that are zero nearly everywhere.
+    The largest absolute value if the percentile is zero, as in maps that are zero nearly everywhere.
     """
     size = np.abs(_array(contributions))
     return float(np.percentile(size, percentile)) or float(size.max())
@@ -76,13 +76,13 @@ def contribution_map(
 ) -> Image.Image:
     """Red where a pixel speaks for the class, blue where against, white where it adds nothing.
 
-    contributions: (H, W) in logits. limit: the value of full colour, by default the
-    `color_limit` of that percentile; give one limit to several maps to compare them.
+    contributions: (H, W) in logits. limit: the contribution that gets full colour, by default the
+    `color_limit` at the percentile; give several maps the same limit to compare them.
     """
     strength = _strength(contributions, limit, percentile)[..., None]
     toward = np.where(
         strength >= 0, np.array([0.0, 1.0, 1.0]), np.array([1.0, 1.0, 0.0])
-    )  # what is taken from white
+    )  # the channels taken away from white
     return Image.fromarray(np.round(255 * (1 - np.abs(strength) * toward)).astype(np.uint8))
 
 
@@ -95,7 +95,7 @@ def overlay(
 ) -> Image.Image:
     """The contribution map on the photograph, which is grey and faint where pixels add nothing.
 
-    photograph: what the network saw, in any size, which the picture then has; the rest as in
+    photograph: what the network saw, in any size; the picture gets that size. The rest is as in
     `contribution_map`.
     """
     strength = _strength(contributions, limit, percentile)
@@ -122,7 +122,7 @@ def _strength(contributions: Tensor, limit: float | None, percentile: float) -> 
 
 
 def _array(values: Tensor) -> np.ndarray:
-    """The same numbers, which must be finite, for numpy: it has neither gradients nor bfloat16."""
+    """The same numbers for numpy, which has neither gradients nor bfloat16; they must be finite."""
     array: np.ndarray = at_least_float32(values.detach()).cpu().numpy()
     if not np.isfinite(array).all():
         raise InputError("NaN or infinity has no colour; see whether the logits of the network are finite")
@@ -158,11 +158,11 @@ def figure(
     titles: Sequence[str],
     scale: Scale | None = None,
 ) -> Image.Image:
-    """Image, contribution map and colour explanation side by side, one row a target, each under its title.
+    """Image, contribution map and colour explanation side by side, in one titled row per target.
 
     image: the photograph, or what the network saw of it; it is scaled to the panel.
-    index: which of the explained images. titles: T lines, such as "cat 0.93".
-    scale: of a set of figures; by default the maps of this one share the `color_limit` of them all.
+    index: which of the explained images. titles: T lines of text, such as "cat 0.93".
+    scale: shared by a set of figures; by default the maps of this figure share their own `color_limit`.
     Raises InputError if there is not one title for each target.
     """
     height, width = explanation.contributions.shape[-2:]
@@ -178,7 +178,7 @@ def figure_panels(
     scale: Scale | None = None,
     measure: str = "logits",
 ) -> list[list[Panel]]:
-    """The rows of `figure`, not yet laid out. measure: of contributions; "" for those to an activation."""
+    """The rows of `figure`, before layout. measure: unit of contributions, "" for those to an activation."""
     _check_titles(explanation, titles)
     rgba = in_colour(explanation, scale)[index]
     limit = color_limit(explanation.contributions[index]) if scale is None else scale.logits
@@ -206,7 +206,7 @@ def map_panels(
     scale: Scale | None = None,
     measure: str = "logits",
 ) -> list[list[Panel]]:
-    """One row of contribution maps, one a target, with title and scale; `on` a photograph, as `overlay`.
+    """One row of contribution maps, one per target, with title and scale; `on` a photograph as in `overlay`.
 
     measure: as in `figure_panels`.
     """
@@ -226,7 +226,7 @@ def map_panels(
 
 
 def limit_text(limit: float, scale: Scale | None, measure: str = "logits") -> str:
-    """What full colour stands for, as the captions say it."""
+    """What full colour stands for, in the words of the captions."""
     return f"±{limit:.2g} {measure} a pixel".replace("  ", " ") + ("" if scale is None else ", shared")
 
 
@@ -239,7 +239,7 @@ def sheet_panels(
     titles: Sequence[str],
     scale: Scale | None = None,
 ) -> list[Panel]:
-    """One row of a contact sheet: the photograph over its name, and W(x) for each target over its title."""
+    """One row of a contact sheet: the photograph above its name, and W(x) per target above its title."""
     _check_titles(explanation, titles)
     small = photograph.convert("RGB")
     small.thumbnail((2 * SMALL, 2 * SMALL), Image.Resampling.BICUBIC)
@@ -251,7 +251,7 @@ def sheet_panels(
 
 
 def in_columns(rows: Sequence[list[Panel]], columns: int = 3, *, tall: int = 6) -> list[list[Panel]]:
-    """Several rows next to each other where there are more than `tall`, so that a sheet is no ribbon."""
+    """Rows placed side by side if there are more than `tall`, so that the sheet does not become a ribbon."""
     if len(rows) <= tall:
         return list(rows)
     return [[p for row in rows[i : i + columns] for p in row] for i in range(0, len(rows), columns)]
@@ -262,8 +262,8 @@ def lay_out(
 ) -> Image.Image:
     """Rows of panels with their captions on one white sheet.
 
-    shape: (width, height) that panels are in proportion to, by default that of the first. side: the longer
-    side of a panel, in pixels.
+    shape: (width, height), the proportions of every panel; by default those of the first picture. side: the
+    longer side of a panel, in pixels.
     """
     if not rows or not all(rows):
         raise InputError("a sheet of no pictures; give at least one row, and one picture in each")
@@ -289,7 +289,7 @@ def lay_out(
 
 
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Transparent pictures of one size next to each other, without captions; one alone stays as it is."""
+    """Transparent pictures of one size next to each other, without captions; a single one is unchanged."""
     if not pictures:
         raise InputError("no picture came; give at least one")
     width, height = pictures[0].size

@@ -2,8 +2,8 @@
 
 The methods are captum's, except RISE and LayerCAM, which captum lacks, and occlusion, which takes several
 targets at once here. They see the network in ordinary mode, where the scale of a B-cos layer has a gradient
-of its own. Settings are those of the comparisons in Boehle et al. 2022 and 2024 if these include the method, and
-otherwise those of the method's paper.
+of its own. Settings are those of the comparisons in Boehle et al. 2022 and 2024 if these include the method,
+and otherwise those of the method's paper.
 """
 
 from __future__ import annotations

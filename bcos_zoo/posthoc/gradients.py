@@ -47,8 +47,8 @@ def smoothgrad(inputs: MethodInputs, *, samples: int = 50, noise: float = 0.15) 
 def intgrad(inputs: MethodInputs, *, steps: int = 50) -> Tensor:
     """Integrated gradients from zero, in logits. Sundararajan et al. 2017, arXiv:1703.01365.
 
-    steps: points at which the integral is evaluated. With more of them, the sum of the map comes closer to the
-    logit's gain over the zero input.
+    steps: points at which the integral is evaluated. With more of them, the sum of the map comes closer to
+    the logit's gain over the zero input.
     """
     check_positive(steps=steps)
     gradients = captum().IntegratedGradients(inputs.network)

@@ -29,7 +29,8 @@ def rise(
 
     Petsiuk et al. 2018, arXiv:1806.07421.
     masks: how many. cells: per side of a mask. Each cell is kept with probability `keep`; the mask
-    is enlarged bilinearly to one cell more than the image, and cropped at random. output: "sigmoid" or "softmax".
+    is enlarged bilinearly to one cell more than the image, and cropped at random.
+    output: "sigmoid" or "softmax".
     """
     check_positive(masks=masks, cells=cells, keep=keep)
     if keep > 1:
