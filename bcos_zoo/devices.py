@@ -1,4 +1,4 @@
-"""Where a network computes: the device that a person names, and the one where a model is."""
+"""Where a network computes: the device that a person names, and the one that holds a model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def choose(name: str | torch.device = "auto") -> torch.device:
     """The device of that name, if this machine has it.
 
     name: "auto" (the accelerator that torch finds, else the CPU), "cpu", "cuda", "cuda:1", "mps", or another
-    accelerator that this torch was built for. One without a number is the current one.
-    Raises InputError for any other, and for a device that is not here.
+    accelerator that this torch was built for. Without a number, it is the current device of its kind.
+    Raises InputError for any other name, and for a device that this machine does not have.
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
@@ -48,7 +48,7 @@ def choose(name: str | torch.device = "auto") -> torch.device:
 
 
 def _own_of_process(kind: str) -> torch.device:
-    """The current device of a kind; of processes that torchrun started, each has its own."""
+    """The current device of a kind; processes that torchrun started have one each."""
     rank = os.environ.get("LOCAL_RANK")
     if rank is None:
         return torch.device(kind)
@@ -56,15 +56,15 @@ def _own_of_process(kind: str) -> torch.device:
 
 
 def place_of(model: nn.Module) -> Tensor | None:
-    """A tensor of the model that shows where it is and in which precision it computes; None if it has none.
+    """A tensor that shows the device and the precision of a model; None if the model has none.
 
-    The first floating-point parameter, or buffer of a model without such parameters.
+    It is the first floating-point parameter or, without such parameters, buffer.
     """
     tensors = chain(model.parameters(), model.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
 
 def moved(x: Tensor, model: nn.Module) -> Tensor:
-    """`x` where the model is, in the precision of the model; as it is if the model holds no numbers."""
+    """`x` on the device and in the precision of the model; unchanged if the model holds no numbers."""
     own = place_of(model)
     return x if own is None else x.to(own.device, own.dtype)

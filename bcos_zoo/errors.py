@@ -1,4 +1,4 @@
-"""What bcos_zoo raises when the fault is in what it was given.
+"""What bcos_zoo raises when its input is at fault.
 
 BcosZooError
 ├── InputError          an image, a tensor, a target or a setting that cannot be used (also a ValueError)
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 
 class BcosZooError(Exception):
-    """Base of all errors that name a fault in the input; the command line turns them into exit code 2."""
+    """Base of all errors about faulty input; the command line turns them into exit code 2."""
 
 
 class InputError(BcosZooError, ValueError):
@@ -33,9 +33,9 @@ class WeightsError(BcosZooError, RuntimeError):
 
 
 def closest(name: str, known: Iterable[str], n: int = 3) -> str:
-    """The known names most like `name`, best first, for a message; "none" if none is.
+    """The known names most similar to `name`, best first, for a message; "none" if there are none.
 
-    Case, spaces, hyphens and underscores make no difference; a name that holds the other comes in too.
+    Case, spaces, hyphens and underscores are ignored; names that contain `name` count as similar too.
     """
     plain = {known_name: _plain(known_name) for known_name in known}
     wanted = _plain(name)
@@ -51,7 +51,7 @@ def _plain(name: str) -> str:
 
 
 def redact(text: str, *secrets: str | bool | None) -> str:
-    """`text` without secrets: credentials and queries of urls, Hugging Face tokens, and those given."""
+    """`text` without secrets: credentials and queries in urls, Hugging Face tokens, and `secrets`."""
     text = re.sub(r"(?<=://)[^/\s'\"]+@", "", text)
     text = re.sub(r"(://[^\s'\"?]*)\?[^\s'\"]*", r"\1", text)
     text = re.sub(r"\bhf_[A-Za-z0-9]{8,}", "hf_***", text)
@@ -62,5 +62,5 @@ def redact(text: str, *secrets: str | bool | None) -> str:
 
 
 def reason(error: BaseException, *secrets: str | bool | None) -> str:
-    """The error's text in one line of at most 200 characters, without secrets, as `redact`."""
+    """The error's text in one line of at most 200 characters, without secrets, as in `redact`."""
     return redact(" ".join(str(error).split()) or type(error).__name__, *secrets)[:200]

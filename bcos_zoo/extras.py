@@ -9,7 +9,7 @@ from .errors import InputError
 
 
 def required(module: str, package: str, extra: str = "eval") -> Any:
-    """Import a module of another package. Raises InputError, which says what to install, if it is missing."""
+    """Import a module of another package. If it is missing, raises InputError, which says what to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and one process at a time."""
+"""Writing files completely or not at all, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from filelock import FileLock
 
 from .errors import InputError, reason
 
-SOFTWARE = "bcos-zoo"  # what the pictures that we write say made them
-LONGEST = 255  # bytes of a file's name, on all systems that are common
+SOFTWARE = "bcos-zoo"  # the mark in the pictures that we write
+LONGEST = 255  # bytes of a file's name that all common systems allow
 
 
 def shortened(name: str, most: int) -> str:
-    """The start of a name in at most so many bytes, no character cut in two."""
+    """The start of a name, in at most `most` bytes, without cutting a character in two."""
     data = os.fsencode(name)
     if len(data) <= most:
         return name
@@ -52,7 +52,7 @@ def reading(name: str) -> Iterator[None]:
 
 @contextmanager
 def passing_folder(path: Path) -> Iterator[Path]:
-    """A folder at `path`, to fill in the block and move files from; after the block it is gone."""
+    """A folder at `path`, to be filled in the block, from which files are moved; removed after the block."""
     path.mkdir(parents=True)
     try:
         yield path
@@ -64,9 +64,8 @@ def passing_folder(path: Path) -> Iterator[Path]:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path in the folder of `path`, to be written in the block.
 
-    When the block ends well the file is flushed to disk and takes the name `path`, replacing what stood
-    there; when it fails, also by an interrupt, nothing is left. Creates the folder. Raises OSError where it
-    cannot write.
+    If the block succeeds, the file is flushed to disk and takes the name `path`, replacing any file there. If
+    it fails, also by an interrupt, nothing is left. Creates the folder. Raises OSError if it cannot write.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,14 +74,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # that of any new file: safetensors keeps its files to their owner alone
+        temporary.chmod(mode)  # that of any new file: safetensors lets only the owner read its files
         move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
-    """Give a complete file its final name, its bytes on the disk before. Raises OSError."""
+    """Give a complete file its final name, after its bytes are on the disk. Raises OSError."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -90,10 +89,10 @@ def move_into_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process (or thread) at a time into the block, of all that name the same path.
+    """Let only one process (or thread) at a time into the blocks for the same path.
 
-    The others wait; the lock of a process that dies is free. Creates the folder. Raises OSError where it
-    cannot write.
+    The others wait; if a process dies, its lock is released. Creates the folder. Raises OSError if it cannot
+    write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{shortened(path.name, LONGEST - 6)}.lock")):

@@ -1,9 +1,9 @@
-"""What the outputs of a classifier mean: the one place that makes class logits and probabilities of them.
+"""The meaning of a classifier's outputs: the one place that turns them into class logits and probabilities.
 
-A network trained with binary cross-entropy, as almost all B-cos networks are, gives a logit for each class by
-itself: its sigmoid is the probability, and those of several classes need not sum to 1. One trained with the
-cross-entropy over classes gives logits that mean something beside each other only: as their softmax. One
-logit may tell two classes apart: it speaks for the second, and its negative for the first.
+A network trained with binary cross-entropy, as almost all B-cos networks are, gives an independent logit for
+each class: its sigmoid is the probability, and probabilities need not sum to 1. A network trained with
+cross-entropy over classes gives logits that have a meaning only together, through their softmax. A single
+logit may separate two classes: it speaks for the second, and its negative for the first.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .errors import InputError
 from .layers import add_constant, hold
 
 KINDS = ("sigmoid", "softmax")
-LEAST = 1e-4  # how near to 0 and 1 a probability is told
+LEAST = 1e-4  # closer than this to 0 or 1, a probability is only bounded in texts
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The classes of a network, in the order of its logits, and what makes a logit a probability.
+    """The classes of a network, in the order of its logits, and what turns logits into probabilities.
 
-    kind: "sigmoid", each class by itself, or "softmax", one beside the others.
+    kind: "sigmoid", for each class independently, or "softmax", over all classes.
     multilabel: whether an image may show several of the classes, or none.
     Two classes may share one logit: see `class_logits`.
     Raises InputError for another kind, and for a softmax of several labels.
@@ -45,14 +45,14 @@ class Outputs:
 
     @staticmethod
     def of(names: Sequence[str] | Outputs) -> Outputs:
-        """Themselves; or of names alone, the sigmoids that B-cos networks are trained to give."""
+        """`names` if they are Outputs; for mere names, the sigmoids that B-cos networks learn to give."""
         if isinstance(names, Outputs):
             return names
         check_names(names)
         return Outputs(tuple(names))
 
     def check_width(self, logits: int) -> None:
-        """Raise InputError unless a network of so many logits can have these classes."""
+        """Raise InputError unless a network with this number of logits can have these classes."""
         if logits != len(self.class_names) and not self.single(logits):
             raise InputError(
                 f"{len(self.class_names)} class names for {logits} classes; give one for each (or two for a "
@@ -60,20 +60,20 @@ class Outputs:
             )
 
     def single(self, logits: int) -> bool:
-        """Whether so many logits are one that tells two classes apart."""
+        """Whether a network with this number of logits has a single one, which separates two classes."""
         return logits == 1 and len(self.class_names) == 2 and not self.multilabel
 
     def class_logits(self, logits: Tensor) -> Tensor:
-        """(..., C) with one logit a class, of what the network gives: itself, or of a single logit z [-z, z].
+        """(..., C), one logit per class, from the network's output; [-z, z] for a single logit z.
 
-        logits: (..., C) or (..., 1). Raises InputError for another width.
+        logits: (..., C) or (..., 1). Raises InputError for any other width.
         """
         self.check_width(logits.shape[-1])
         return of_two(logits) if self.single(logits.shape[-1]) else logits
 
     @staticmethod
     def check_answered(logits: Tensor) -> None:
-        """Raise InputError for logits of NaN, in which every class is the best one."""
+        """Raise InputError for NaN logits, in which no class is the best."""
         if logits.isnan().any():
             raise InputError(
                 "the network gives NaN, which is no answer: its weights hold NaN, or its values leave the "
@@ -81,16 +81,16 @@ class Outputs:
             )
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """(..., C) in [0, 1] and in float64, of what the network gives or of class logits.
+        """(..., C) in [0, 1] and in float64, from the network's output or from class logits.
 
-        In float32 a sigmoid is 1 from a logit of 17 on.
+        In float32, the sigmoid of logits above 17 would be exactly 1.
         """
         wide = self.class_logits(logits).double()
-        # The two logits of a single one are no softmax's: each is the whole log-odds.
+        # Two logits made from a single one need no softmax: each is the whole log-odds.
         return wide.softmax(-1) if self.kind == "softmax" else wide.sigmoid()
 
     def log_odds(self, logits: Tensor) -> Tensor:
-        """(..., C) log(p / (1 - p)) of the probabilities p, in float64: their order, without rounding."""
+        """(..., C): log(p / (1 - p)) for probabilities p, in float64: the same order, without ties by rounding."""
         wide = self.class_logits(logits).double()
         if self.kind == "sigmoid":
             return wide
@@ -100,7 +100,7 @@ class Outputs:
         return odds.scatter(-1, top, value - wide.scatter(-1, top, -torch.inf).logsumexp(-1, keepdim=True))
 
     def predicted(self, logits: Tensor) -> Tensor:
-        """(...) index of the most probable class; of several labels (..., C) bool, those above one half."""
+        """(...), index of the most probable class; with several labels (..., C) bool, p above one half."""
         logits = self.class_logits(logits)
         return logits > 0 if self.multilabel else logits.argmax(-1)
 
@@ -110,18 +110,18 @@ class Outputs:
 
 
 def check_names(names: object) -> None:
-    """Raise InputError unless class names are several texts; one text is a sequence too, of its letters."""
+    """Raise InputError unless class names are a sequence of texts; one text is a sequence of letters."""
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise InputError(f"class names are {str(names):.40}; allowed is a list of names, one a class")
 
 
 def of_two(logit: Tensor) -> Tensor:
-    """(..., 2) class logits of a single logit (..., 1): of the first class, and of the second."""
+    """(..., 2): the logits of the first and the second class, from a single logit (..., 1)."""
     return torch.cat([-logit, logit], -1)
 
 
 def shown(probability: float) -> str:
-    """A probability for a person: three digits, four near 1, and never the "1" or "0" that no sigmoid is."""
+    """A probability in text: three digits, four near 1, and never "1" or "0", which no sigmoid reaches."""
     if probability < LEAST:
         return f"<{LEAST:.4f}"
     if probability > 1 - LEAST:
@@ -130,9 +130,9 @@ def shown(probability: float) -> str:
 
 
 def linear_form(output: str, outputs: Outputs | None) -> Callable[[Tensor], Tensor]:
-    """What makes of class logits (N, C) the outputs of a name, as linear as `bcos_zoo.explain` wants them.
+    """The function from class logits (N, C) to the named output, linear as `bcos_zoo.explain` needs it.
 
-    Raises InputError for a name that is none, or has no meaning for these outputs.
+    Raises InputError for an unknown name, and for one that has no meaning for these outputs.
     """
     if output == "probability":
         if outputs is None:
@@ -158,18 +158,21 @@ def _relative(logits: Tensor) -> Tensor:
 def _sigmoid(logits: Tensor) -> Tensor:
     def factor() -> Tensor:
         slope = (logits.sigmoid() - 0.5) / torch.where(logits == 0, 1, logits)
-        return torch.where(logits == 0, 0.25, slope)  # its limit
+        return torch.where(logits == 0, 0.25, slope)  # the limit at 0
 
     return add_constant(logits * hold(factor), 0.5)
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    """The sigmoids of z_c - logsumexp of the others: their mean by shares, which are held, and an entropy."""
+    """The sigmoid of z_c - logsumexp(others), where logsumexp(others) = sum_j p_j z_j + entropy(p).
+
+    p is the softmax over the other classes, which is held, like its entropy.
+    """
     classes = logits.shape[1]
     if classes == 1:
         raise InputError("output='softmax' of a single logit, whose softmax is always 1; take 'sigmoid'")
 
-    def shares() -> Tensor:  # (N, C, C): of the other classes, in a row for each one
+    def shares() -> Tensor:  # (N, C, C): row c is the softmax over all classes but c
         own = torch.eye(classes, dtype=torch.bool, device=logits.device)
         return logits[:, None].masked_fill(own, -torch.inf).softmax(-1)
 

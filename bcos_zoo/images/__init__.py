@@ -1,4 +1,4 @@
-"""From a file or a PIL image to plain RGB. Only opens and lists: the card's transform resizes and crops."""
+"""From a file or a PIL image to plain RGB. Only opens and lists; the card's transform resizes and crops."""
 
 from .folders import Passed, find_images, gather, is_own_result, own_info
 from .formats import NOT_PIXELS, image_suffixes

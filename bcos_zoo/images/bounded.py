@@ -1,4 +1,4 @@
-"""The card's own transform, with a bound on what its resize makes of very long pictures."""
+"""The card's own transform, with a bound on the memory that its resize needs for very long pictures."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from timm.data import create_transform
 from timm.data.transforms import ResizeKeepRatio, interp_mode_to_str
 from torchvision import transforms
 
-LONGEST = 32  # of the longer side, in shorter ones
+LONGEST = 32  # most that the longer side may be, in units of the shorter one
 
 
 class Bound(transforms.CenterCrop):  # type: ignore[misc]
-    """The middle of a picture that is longer than 32 times its shorter side; any other as it is.
+    """The middle of a picture whose longer side exceeds 32 times its shorter one; any other is unchanged.
 
     The resize that follows makes the shorter side as long as the network needs, and the longer one in
-    proportion: of 1 x 20000 pixels it would make gigabytes, of which the centre crop keeps one square. That
-    square is the same after this.
+    proportion: from 1 x 20000 pixels it would make gigabytes, of which the centre crop keeps one square.
+    This does not change that square.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Bound(transforms.CenterCrop):  # type: ignore[misc]
 
     def forward(self, image: Image.Image) -> Image.Image:
         size, least = image.size, min(image.size)
-        # an even number is cut away, as the crop afterwards does, or the middle would move by half a pixel
+        # cut away an even number, as the later crop does: otherwise the middle would move by half a pixel
         width, height = (min(side, LONGEST * least + (side - LONGEST * least) % 2) for side in size)
         if (width, height) == size:
             return image
@@ -37,7 +37,7 @@ class Bound(transforms.CenterCrop):  # type: ignore[misc]
 
 
 class Fit(ResizeKeepRatio):  # type: ignore[misc]
-    """timm's resize, but for a side that it would round to 0, as of 3000 x 40 pixels within 32: it is 1."""
+    """timm's resize, with sides of at least 1 where it would round to 0, such as 3000 x 40 pixels within 32."""
 
     @staticmethod
     def get_params(*arguments: Any, **more: Any) -> list[int]:
@@ -45,7 +45,7 @@ class Fit(ResizeKeepRatio):  # type: ignore[misc]
 
 
 def card_transform(config: dict[str, Any]) -> transforms.Compose:
-    """timm's evaluation transform of a card, by which a picture of any proportions fits into memory.
+    """timm's evaluation transform of a card, changed so that pictures of any proportions fit into memory.
 
     config: as `timm.data.resolve_model_data_config` gives it.
     """

@@ -1,4 +1,4 @@
-"""Stored values to the colours that a viewer shows: 8-bit sRGB on a white page."""
+"""From stored values to the colours that a viewer shows: 8-bit sRGB on a white page."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import Image, ImageChops, ImageCms
 WIDE_GREY = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 GREY = frozenset({"1", "L", "LA", "La"}) | WIDE_GREY
 CAN_BE_TRANSPARENT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa"})
-PIECE = 1 << 22  # pixels that are converted at a time: whole copies of a large picture would add up
-LEVEL = 1  # of 255: a profile that changes no colour by more is sRGB, rounded otherwise
+PIECE = 1 << 22  # pixels converted at a time, as several copies of a whole large picture would add up
+LEVEL = 1  # of 255: a profile that changes no colour by more is sRGB with other rounding
 SRGB_WHITE_AND_PRIMARIES = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
-SRGB_GAMMA = 1 / 2.2  # as PNG files have it
+SRGB_GAMMA = 1 / 2.2  # as PNG files state it
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB image in sRGB, transparency put on white; `image` is loaded, and left as it was."""
+    """A new RGB image in sRGB, with transparency on white; `image` is loaded and otherwise unchanged."""
     width, height = image.size
     rows = max(1, PIECE // width)
     if rows >= height:
@@ -42,12 +42,12 @@ def _convert(image: Image.Image) -> Image.Image:
         if image.mode == "CMYK":
             return _managed(image, image.info)
         return _managed(image.convert("L" if image.mode in GREY else "RGB"), image.info)
-    # A viewer shows a transparent picture on its white page. The colours stored under the transparent pixels
-    # are leftovers, mostly black, that nobody has seen: the network must not see them either.
+    # A viewer shows a transparent picture on a white page. The colours stored in transparent pixels are
+    # leftovers, mostly black, that nobody has seen: the network must not see them either.
     info = dict(image.info)
-    image = image.copy()  # convert() writes the alpha of a palette into its source
+    image = image.copy()  # convert() writes a palette's alpha into its source
     if isinstance(key, tuple) and max(key) > 255:
-        image.info["transparency"] = tuple(value >> 8 for value in key)  # of 16 bits Pillow keeps the upper 8
+        image.info["transparency"] = tuple(value >> 8 for value in key)  # Pillow keeps the upper 8 bits of 16
     rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     opaque = Image.merge("RGB", rgba.split()[:3])
     colours = _managed(opaque.getchannel("R") if image.mode in GREY else opaque, info)
@@ -56,9 +56,9 @@ def _convert(image: Image.Image) -> Image.Image:
 
 
 def _managed(image: Image.Image, info: dict[Any, Any]) -> Image.Image:
-    """L, RGB or CMYK values to sRGB, by the profile that came with them, or by PNG's gamma and primaries.
+    """L, RGB or CMYK values to sRGB, by the profile that came with them or by PNG's gamma and primaries.
 
-    A profile that cannot be read, or is of other channels, is passed over, as viewers do.
+    A profile that cannot be read, or is for other channels, is ignored, as in viewers.
     """
     profile = info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
@@ -67,7 +67,7 @@ def _managed(image: Image.Image, info: dict[Any, Any]) -> Image.Image:
             image = image.convert("RGB")
         if (transform := _to_srgb(profile, image.mode, space)) is not None:
             managed = ImageCms.applyTransform(image, transform)
-            assert managed is not None  # it is None where a picture is changed in place
+            assert managed is not None  # it is None only for changes in place
             return managed
     elif "gamma" in info and "srgb" not in info and image.mode in ("L", "RGB"):
         return _by_gamma(image.convert("RGB"), info["gamma"], info.get("chromaticity"))
@@ -76,7 +76,7 @@ def _managed(image: Image.Image, info: dict[Any, Any]) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _space(profile: bytes) -> str:
-    """The channels that a profile is of: RGB, GRAY, CMYK; empty if it cannot be read."""
+    """The channels that a profile is for: RGB, GRAY, CMYK; empty if it cannot be read."""
     try:
         return ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
@@ -85,7 +85,7 @@ def _space(profile: bytes) -> str:
 
 @lru_cache(maxsize=16)
 def _to_srgb(profile: bytes, mode: str, space: str) -> ImageCms.ImageCmsTransform | None:
-    """The transform of images of that mode, or None if the profile is not of them, or changes nothing."""
+    """The transform for images of that mode; None if the profile is not for them, or changes nothing."""
     if space != {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}.get(mode):
         return None
     try:
@@ -104,7 +104,7 @@ def _to_srgb(profile: bytes, mode: str, space: str) -> ImageCms.ImageCmsTransfor
 
 @cache
 def _probe(mode: str) -> Image.Image | None:
-    """All colours in steps, to see what a profile does to them."""
+    """A grid of colours, to see what a profile does to them; None for CMYK."""
     levels = np.arange(0, 256, dtype=np.uint8)
     if mode == "L":
         return Image.fromarray(levels[None])
@@ -115,7 +115,7 @@ def _probe(mode: str) -> Image.Image | None:
 
 
 def _by_gamma(image: Image.Image, gamma: float, chromaticities: Any) -> Image.Image:
-    """RGB to sRGB, of a PNG with gAMA and perhaps cHRM chunks (PNG specification, third edition, 11.3.2)."""
+    """RGB to sRGB, for a PNG with gAMA and perhaps cHRM chunks (PNG specification, third edition, 11.3.2)."""
     primaries = _primaries(chromaticities)
     same = np.abs(np.subtract(primaries, SRGB_WHITE_AND_PRIMARIES)).max() < 0.01
     if not 0.01 < gamma < 100 or (same and abs(gamma / SRGB_GAMMA - 1) < 0.05):
@@ -130,7 +130,7 @@ def _by_gamma(image: Image.Image, gamma: float, chromaticities: Any) -> Image.Im
 
 
 def _primaries(said: Any) -> tuple[float, ...]:
-    """White, red, green, blue, each x and y, as the file has them; those of sRGB if they make no sense."""
+    """White, red, green, blue, each x and y, from the file; those of sRGB if they make no sense."""
     try:
         found = tuple(float(value) for value in said)
         _to_xyz(found)
@@ -140,7 +140,7 @@ def _primaries(said: Any) -> tuple[float, ...]:
 
 
 def _to_xyz(chromaticities: tuple[float, ...]) -> np.ndarray:
-    """(3, 3): linear RGB to XYZ whose white has Y = 1."""
+    """(3, 3): the matrix from linear RGB to XYZ, in which white has Y = 1."""
     points = np.reshape(chromaticities, (4, 2))
     xyz = np.array([[x / y, 1.0, (1 - x - y) / y] for x, y in points.tolist()])
     corners = xyz[1:].T

@@ -1,4 +1,4 @@
-"""The pictures that paths and folders name, and what of a folder is passed over, and why."""
+"""The pictures that paths and folders name, and which files of a folder are passed over, and why."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .opening import as_path, status_of, unreadable
 
 OWN = "own results"
 MARK = b"Software\0" + SOFTWARE.encode()  # in the PNG files that we write
-OWN_NAME = re.compile(r"\.explained\.[a-z0-9.]+$", re.IGNORECASE)  # beside pictures
-# What else we write, which only its mark tells from others': sheet.png, confusion.png, epoch-0001.png,
-# localisation.curves.png, layer3.1.conv2.39.png. Of the names that data sets have, few are so.
+OWN_NAME = re.compile(r"\.explained\.[a-z0-9.]+$", re.IGNORECASE)  # our results beside pictures
+# Other names that we write; as others may use them too, only the mark decides: sheet.png, confusion.png,
+# epoch-0001.png, localisation.curves.png, layer3.1.conv2.39.png. Few names in data sets look like these.
 MARKED_NAME = re.compile(r"^([a-z-]+(-\d+)?(\.curves)?|.*\.\d+)\.png$")
 _log = logging.getLogger("bcos_zoo.images")
 
 
 class Passed:
-    """The files of folders that are no pictures here: how many of which kind."""
+    """How many files of folders were passed over, by kind, because they are no pictures here."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
 
     def __str__(self) -> str:
-        """'3 passed over: 2 .heic (advice), 1 without suffix'; empty if nothing was."""
+        """'3 passed over: 2 .heic (advice), 1 without suffix'; empty if there were none."""
         if not self.kinds:
             return ""
         parts = [f"{count} {kind}{_advice(kind)}" for kind, count in sorted(self.kinds.items())]
@@ -42,7 +42,7 @@ class Passed:
         return f"{self.kinds.total()} passed over: {', '.join(shown)}{also}"
 
     def tell(self, where: object) -> None:
-        """One line for people, as a warning of the logger `bcos_zoo.images`."""
+        """Say so in one line, as a warning of the logger `bcos_zoo.images`."""
         if self.kinds:
             _log.warning("%s: %s", where, self)
 
@@ -52,10 +52,10 @@ def find_images(
 ) -> list[Path]:
     """The image files that `paths` name, in the order given.
 
-    A file is kept as it is, whatever its suffix: opening it decides. A folder stands for the files below it
-    whose suffix is that of a format decoded here, in sorted order; links are followed, hidden files and
-    folders skipped, and so are our own results. What else is passed over is told in one line a folder, or
-    added to `passed`. empty: whether a folder may hold none.
+    A file is kept whatever its suffix: whether it is an image shows when it is opened. A folder stands for
+    all files below it whose suffix is that of a format decoded here, in sorted order; links are followed;
+    hidden files and folders are skipped. Our own results and files of other kinds are passed over, which is reported
+    in one line per folder, or added to `passed`. empty: whether a folder may hold no image.
     Raises InputError for a path that does not exist and for a folder that cannot be listed or holds no image.
     """
     if isinstance(paths, (str, os.PathLike)):
@@ -82,7 +82,7 @@ def find_images(
 
 
 def gather(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[InputError]]:
-    """As `find_images`, of paths of which some may be wrong: what is found, and errors for the wrong ones."""
+    """As `find_images`, but some paths may be wrong: returns what was found, and an error for each of them."""
     found: list[Path] = []
     errors: list[InputError] = []
     for path in paths:
@@ -94,7 +94,7 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[In
 
 
 def is_own_result(path: Path) -> bool:
-    """Whether a file is one that we wrote: by its name `NAME.explained.*`, or by the mark in a PNG."""
+    """Whether we wrote a file, judged by its name `NAME.explained.*` or by the mark in a PNG."""
     if OWN_NAME.search(path.name):
         return True
     if not MARKED_NAME.search(path.name):
@@ -102,12 +102,12 @@ def is_own_result(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return MARK in file.read(256)
-    except OSError:  # whoever reads it will say why
+    except OSError:  # reading it as an image will report the reason
         return False
 
 
 def own_info() -> PngInfo:
-    """What every PNG of ours says, so that it is not taken for a photograph later."""
+    """The mark in every PNG of ours, so that it is not taken for a photograph later."""
     info = PngInfo()
     info.add_text("Software", SOFTWARE)
     return info

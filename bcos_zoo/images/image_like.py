@@ -1,10 +1,10 @@
-"""What counts as one image and what as several: one rule for all that takes images from a person.
+"""What counts as one image and what as several: one rule wherever a person passes images.
 
 One image is a path, a PIL image, an array (H, W), (H, W, 3) or (H, W, 4), or a tensor (K, H, W). Several are
 an array or a tensor with one axis more in front, and any other iterable of images: lists, tuples, generators.
 
-Paths, PIL images and arrays are photographs: they are resized and cropped as the network wants it. A tensor
-is what `Classifier.preprocess` gives, in [0, 1], and goes to the network as it is.
+Paths, PIL images and arrays are photographs: they are resized and cropped as the network needs. A tensor must
+be as `Classifier.preprocess` gives it, in [0, 1], and goes to the network unchanged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def is_several(source: ImagesLike) -> bool:
-    """Whether these are several images. Raises InputError for what is neither one nor several."""
+    """Whether these are several images. Raises InputError for anything but one or several."""
     if isinstance(source, (str, os.PathLike, Image.Image)):
         return False
     if isinstance(source, (np.ndarray, Tensor)):
@@ -45,7 +45,7 @@ def is_several(source: ImagesLike) -> bool:
 
 
 def each(source: ImagesLike) -> Iterator[ImageLike]:
-    """The images, one by one. Raises InputError where there is none, or several stand in the place of one."""
+    """The images, one by one. Raises InputError if there are none, or if one of them is several images."""
     if not is_several(source):
         yield source  # type: ignore[misc]  # it is one
         return
@@ -62,7 +62,7 @@ def each(source: ImagesLike) -> Iterator[ImageLike]:
 
 
 def photograph(source: ImageLike) -> Image.Image:
-    """RGB, 8 bits, of one image. Raises InputError for an unreadable one, and for values of no picture."""
+    """One image as 8-bit RGB. Raises InputError if it cannot be read, or holds values of no picture."""
     if isinstance(source, np.ndarray):
         return images.load_rgb(_of_array(source))
     if isinstance(source, Tensor):
@@ -75,7 +75,7 @@ def photograph(source: ImageLike) -> Image.Image:
 
 
 def checked(x: Tensor) -> Tensor:
-    """Images (..., K, H, W) as they came. Raises InputError unless they hold floats in [0, 1]."""
+    """Images (..., K, H, W), unchanged. Raises InputError unless they hold floats in [0, 1]."""
     if not x.is_floating_point():
         raise InputError(
             f"a tensor of {x.dtype} came; allowed are floats in [0, 1]: divide 8-bit values by 255"
@@ -95,7 +95,7 @@ def checked(x: Tensor) -> Tensor:
 
 
 def stacked(pixels: Sequence[Tensor]) -> Tensor:
-    """(N, K, H, W) of N images (K, H, W). Raises InputError if their shapes differ."""
+    """N images (K, H, W) as one tensor (N, K, H, W). Raises InputError if their shapes differ."""
     shapes = sorted({tuple(one.shape) for one in pixels})
     if len(shapes) > 1:
         raise InputError(
@@ -107,7 +107,7 @@ def stacked(pixels: Sequence[Tensor]) -> Tensor:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last of what is left. Raises InputError for a size below 1."""
+    """Lists of `size` items; the last may be shorter. Raises InputError for a size below 1."""
     if size < 1:
         raise InputError(f"batch_size={size}: allowed are 1 and more")
     rest = iter(items)
@@ -116,7 +116,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _of_array(array: np.ndarray) -> Image.Image:
-    """A PIL image of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): 8 bits, or floats in [0, 1]."""
+    """A PIL image from (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), of 8 bits or of floats in [0, 1]."""
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
         hint = ": transpose(1, 2, 0) makes it of (3, H, W)" if array.shape[0] in (1, 3, 4) else ""
         raise InputError(f"an array of shape {array.shape} came; allowed is (H, W, 3){hint}")

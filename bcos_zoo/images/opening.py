@@ -1,4 +1,4 @@
-"""One file, or PIL image, to plain RGB."""
+"""From one file, or PIL image, to plain RGB."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from . import tiff
 from .colours import to_rgb
 from .formats import HEIF_ADVICE, NOT_PIXELS, register_heif
 
-UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright; any other value leaves them alone
+UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright; other values change nothing
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -30,10 +30,10 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright; any oth
     8: Image.Transpose.ROTATE_90,
 }
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path has one / of the two
-# Their decoders keep the picture several times over: of all that Pillow allows they would take above 2 GB.
+ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a Path keeps only one of the two slashes
+# Their decoders hold several copies of the picture: at Pillow's limit they would take more than 2 GB.
 SEVERAL_COPIES = frozenset({"AVIF", "WEBP"})
-STEPS = {"L;2": 85, "L;4": 17}  # of grey values of 2 and 4 bits in a PNG, once they are 8
+STEPS = {"L;2": 85, "L;4": 17}  # between grey values of 2 and 4 bits in a PNG, once widened to 8
 ADVICE = "give a whole picture, such as a JPEG or PNG"
 _warning_filters = threading.Lock()
 
@@ -41,15 +41,15 @@ _warning_filters = threading.Lock()
 def load_rgb(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
     """The picture as a viewer shows it: a new 8-bit RGB image, upright, first frame, without metadata.
 
-    source: path of a file, or a PIL image, which is left as it was (if animated: its current frame).
+    source: path of a file, or a PIL image, which is not changed (if animated, its current frame counts).
     EXIF orientation is applied; colours are converted to sRGB by the picture's ICC profile or, in a PNG, by
-    its gamma and primaries (a profile that is broken, or of other channels, is passed over, as viewers do);
-    transparency is put on white; 16-bit grey is scaled to 8 bits. None of these is kept, so loading the
-    result once more changes nothing.
-    Raises InputError for what cannot be opened or decoded, for values whose white is not known (32 bits,
-    signed, floating-point), for a TIFF that Pillow would misread, for an address, and for more than
-    PIL.Image.MAX_IMAGE_PIXELS pixels (two thirds of them in WebP and AVIF, whose decoders take more memory;
-    None: no limit), of which none is decoded.
+    its gamma and primaries (a profile that is broken, or for other channels, is ignored, as in viewers);
+    transparency is put on white; 16-bit grey is scaled to 8 bits. The result carries none of this, so loading
+    it again changes nothing.
+    Raises InputError for anything that cannot be opened or decoded, for values whose white is not known (32
+    bits, signed, floating-point), for a TIFF that Pillow would misread, for an address, and, before decoding,
+    for more than PIL.Image.MAX_IMAGE_PIXELS pixels (two thirds of that in WebP and AVIF, whose decoders take
+    more memory; no limit if it is None).
     """
     if isinstance(source, Image.Image):
         filename = getattr(source, "filename", "")
@@ -72,7 +72,7 @@ def load_rgb(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
 
 
 def decode_rgb(data: bytes, name: str) -> Image.Image:
-    """As `load_rgb`, of an image file's content. name: what to call it in errors. Raises InputError."""
+    """As `load_rgb`, for the content of an image file. name: for messages. Raises InputError."""
     name = repr(name)
     if not data:
         raise InputError(f"{name} is empty (0 bytes); {ADVICE}: copy or download it again")
@@ -113,7 +113,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # Python keeps one list of warning filters for all threads: two at once could leave it changed for good.
+    # Python has one list of warning filters for all threads: two at once could leave it changed.
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -121,7 +121,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _refusing(name: str, fault: str) -> Iterator[None]:
-    """Turn what Pillow raises on damaged data, which may be nearly anything, into an InputError."""
+    """Turn whatever Pillow raises on damaged data, which may be nearly any error, into an InputError."""
     try:
         yield
     except MemoryError:  # not the picture's fault
@@ -135,7 +135,7 @@ def _refusing(name: str, fault: str) -> Iterator[None]:
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
-    # Pillow only warns between one and two times its pixel limit: silenced, for _check_size refuses those.
+    # Between one and two times its pixel limit, Pillow only warns: silenced, as _check_size refuses those.
     start = file.read(12)
     file.seek(0)
     if start[4:8] == b"ftyp" and start[8:] in HEIF_BRANDS and not register_heif():
@@ -150,7 +150,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(image, name)
     step = _step(image)
-    # Only of a TIFF does loading warn, and the lock is for all threads.
+    # Only a TIFF may warn while it loads; other formats need not wait for the lock of all threads.
     quiet = _quiet() if image.format == "TIFF" else nullcontext()
     with _refusing(name, "is cut off or damaged"), tiff.listening() as wrong, quiet:
         image.load()
@@ -172,9 +172,9 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _step(image: Image.Image) -> int:
-    """What one level of a PNG's transparent grey is of 255: Pillow widens the values, and not this one.
+    """The factor on a PNG's transparent grey: Pillow widens grey values to 8 bits, but not this one.
 
-    Once the picture is loaded, nothing tells how many bits it had.
+    To be called before the picture is loaded: after that, its number of bits is lost.
     """
     packed = [tile[3] for tile in getattr(image, "tile", ())] if image.format == "PNG" else []
     return STEPS.get(packed[0], 1) if packed and isinstance(image.info.get("transparency"), int) else 1
@@ -213,5 +213,5 @@ def _orientation(image: Image.Image) -> int:
     try:
         with _quiet():
             return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # viewers show a picture with damaged EXIF data as it is stored
+    except Exception:  # viewers show a picture with damaged EXIF data in its stored orientation
         return 1

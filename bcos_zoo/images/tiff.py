@@ -1,7 +1,7 @@
-"""What a TIFF may hold that Pillow reads without a word as something else.
+"""TIFF files whose content Pillow silently misreads.
 
 Found by comparing Pillow with tifffile over bits, planes, photometric interpretations, extra samples, tiles,
-byte orders and compressions: `tests/images/test_images_tiff.py` does so again.
+byte orders and compressions; `tests/images/test_images_tiff.py` repeats that.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ BITS, COMPRESSION, PHOTOMETRIC, PLANES, COLOURS, SUBSAMPLING, INKS, SIGN = (
     *(320, 530, 332, 339),
 )
 WHITE_IS_ZERO, PALETTE, YCBCR, CMYK = 0, 3, 6, 5
-JPEG = (6, 7)  # compressions, which know of subsampling themselves
+JPEG = (6, 7)  # compressions that handle subsampling themselves
 
 
 def misread(image: Image.Image) -> str | None:
-    """What makes Pillow misread this TIFF, in words, or None if nothing does."""
+    """What makes Pillow misread this TIFF, in words; None if nothing does."""
     tags = getattr(image, "tag_v2", None)
     if tags is None:
         return None
@@ -55,10 +55,11 @@ def _numbers(value: object) -> tuple[int, ...]:
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
-    """What libtiff finds wrong while a picture is decoded in this thread.
+    """Collect the errors that libtiff reports while this thread decodes a picture.
 
-    It would print that on the standard error stream and, of fax data, go on with a guess that Pillow takes
-    for the picture. Pillow gives no way to ask; its C library is asked. Where that is not found, it prints.
+    libtiff itself would print them on stderr and, for fax data, continue with a guess that Pillow takes for
+    the picture. Pillow offers no access to them, so a handler is set in its C library. If the library lacks
+    that function, libtiff prints as usual.
     """
     _listen()
     messages: list[str] = []
