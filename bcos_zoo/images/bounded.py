@@ -37,7 +37,7 @@ class Bound(transforms.CenterCrop):  # type: ignore[misc]
 
 
 class Fit(ResizeKeepRatio):  # type: ignore[misc]
-    """timm's resize, with sides of at least 1 where it would round to 0, such as 3000 x 40 pixels within 32."""
+    """timm's resize, with a side of 1 where it would round to 0, as for 3000 x 40 pixels within 32."""
 
     @staticmethod
     def get_params(*arguments: Any, **more: Any) -> list[int]:

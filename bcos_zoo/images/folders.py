@@ -54,8 +54,8 @@ def find_images(
 
     A file is kept whatever its suffix: whether it is an image shows when it is opened. A folder stands for
     all files below it whose suffix is that of a format decoded here, in sorted order; links are followed;
-    hidden files and folders are skipped. Our own results and files of other kinds are passed over, which is reported
-    in one line per folder, or added to `passed`. empty: whether a folder may hold no image.
+    hidden files and folders are skipped. Our own results and files of other kinds are passed over, which is
+    reported in one line per folder, or added to `passed`. empty: whether a folder may hold no image.
     Raises InputError for a path that does not exist and for a folder that cannot be listed or holds no image.
     """
     if isinstance(paths, (str, os.PathLike)):
@@ -82,7 +82,7 @@ def find_images(
 
 
 def gather(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[InputError]]:
-    """As `find_images`, but some paths may be wrong: returns what was found, and an error for each of them."""
+    """As `find_images`, but some paths may be wrong: returns what was found, and their errors."""
     found: list[Path] = []
     errors: list[InputError] = []
     for path in paths:

@@ -7,8 +7,8 @@ from functools import cache
 
 from PIL import Image
 
-# Pillow recognises these, but has no decoder for them or would start another program (Ghostscript for EPS); or
-# they hold measurements, whose sign, scale or white Pillow ignores.
+# Pillow recognises these, but has no decoder for them or would start another program (Ghostscript for EPS),
+# or they hold measurements, whose sign, scale or white Pillow ignores.
 NOT_PIXELS = frozenset({"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MCIDAS", "MPEG", "SPIDER", "WMF"})
 HEIF = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 HEIF_ADVICE = "`pip install pillow-heif` brings its decoder"
