@@ -90,7 +90,7 @@ class Outputs:
         return wide.softmax(-1) if self.kind == "softmax" else wide.sigmoid()
 
     def log_odds(self, logits: Tensor) -> Tensor:
-        """(..., C): log(p / (1 - p)) of probabilities p, in float64: their order, without ties by rounding."""
+        """(..., C): log(p / (1 - p)) of probabilities p, in float64: their order, without rounding."""
         wide = self.class_logits(logits).double()
         if self.kind == "sigmoid":
             return wide
