@@ -64,7 +64,8 @@ def train_loader(
 ) -> Iterable[Batch]:
     """Batches of one epoch at a time, from where `order` stands: set its position before each iteration.
 
-    cache: decode every image now, and keep it in memory. Raises InputError if a stream is to be cached.
+    cache: decode every image now, and keep it in memory.
+    Raises InputError if a stream is to be cached.
     """
     if isinstance(samples, Stream):
         if cache:

@@ -57,8 +57,8 @@ def from_csv(
     ;, or one column of 0 and 1 for each class; and optionally `split`, of train, val and test. A first column
     without a name that counts the rows, as pandas writes it, is skipped; so are empty lines.
     group: a column, or a pattern for the paths.
-    Lines that name the same image, however they write it, count once if they agree. Raises InputError with
-    the line if they do not, and for any other fault.
+    Lines that name the same image, however they write it, count once if they agree.
+    Raises InputError with the line if they do not agree, and for any other fault.
     """
     table = _read(path)
     key = table.column(*PATHS)

@@ -144,8 +144,9 @@ def open_task(
     torchvision (kept in `root`, and fetched with `download`), wds/FOLDER of webdataset, hfids/NAME or
     wds/ADDRESS as a stream. A test part is set aside, as `Task.test`, unless it is the only one besides
     training: then it validates.
-    train_split, val_split, image_key, label_key: names of splits and columns. val_share: how much of each
-    class to hold out, by `seed`, where there is no split; folds, fold: hold out one of equal parts instead.
+    train_split, val_split, image_key, label_key: names of splits and columns.
+    val_share: how much of each class to hold out, by `seed`, if there is no split.
+    folds, fold: hold out one of so many equal parts instead; fold says which, from 0.
     group: what tells groups apart, each of which stays on one side: a column of a .csv or of a Hugging Face
     set, or a pattern for paths below the root (see `groups.by_pattern`).
     check: decode every image once, in threads (one per core unless given), and hash its bytes.

@@ -20,8 +20,8 @@ class Settings:
 
     stride: explain a grid through windows of the network's size at this distance, in pixels; for networks
     that take no other size or, like ViTs, have learnt positions for one size only.
-    boxes, masks: where the objects for "energy" are, as `read_boxes` and `read_masks` take them; one of the
-    two. Raises InputError for unknown values, and for values that do not go together.
+    boxes, masks: where the objects for "energy" are, for `read_boxes` and `read_masks`; one of the two.
+    Raises InputError for unknown values, and for values that do not go together.
     """
 
     explainers: tuple[str, ...] = EXPLAINERS

@@ -114,7 +114,8 @@ def box_plot(
 def curve_plot(rows: list[ScoreRow], path: str | Path, *, metric: str = "deletion") -> Path:
     """The target's probability as pixels are removed or added, along one of CURVES: each explainer's mean.
 
-    path: .png, .svg or .pdf. Raises InputError if matplotlib, of the extra `plots`, is not installed.
+    path: .png, .svg or .pdf.
+    Raises InputError if matplotlib, of the extra `plots`, is not installed.
     """
     figure = plots.figure(5.2, 3.6)
     axes = figure.add_subplot()

@@ -37,7 +37,8 @@ def export(
 
     source: a Classifier, also of a network of your own, or a name that `bcos_zoo.load` takes; an embedding is
     given by name. The source is not changed.
-    folder: created with its parents. force: write into it even if it is not empty, and keep its other files.
+    folder: created with its parents.
+    force: write into the folder even if it is not empty; files of other names are kept.
     sample: the photograph to explain in the card; by default, for the folder of a run, the validation image
     in the run's own card, otherwise a cat.
 

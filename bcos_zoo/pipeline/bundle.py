@@ -240,10 +240,11 @@ def verify(
     """Recompute a bundle from the image and the network, and say line by line whether it holds.
 
     model: what to recompute it with; by default the checkpoint of the manifest that the bundle names.
-    tolerance: how much an array may differ, relative to its largest absolute value. device: where to
-    recompute. Raises InputError for a file that is not a bundle or not an image, and for a bundle that names
-    a network from elsewhere, which is only fetched if `model` asks for it; UnknownModelError and WeightsError
-    as `load` does.
+    tolerance: how much an array may differ, relative to its largest absolute value.
+    device: where to recompute.
+    Raises InputError for a file that is not a bundle or not an image, and for a bundle that names a network
+    from elsewhere, which is only fetched if `model` asks for it; UnknownModelError and WeightsError as `load`
+    does.
     """
     if not 0 <= tolerance < math.inf:
         raise InputError(f"tolerance={tolerance}: allowed are finite numbers from 0 on")

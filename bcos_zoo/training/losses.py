@@ -113,7 +113,8 @@ class LabelLoss(nn.Module):
 
     This smooths labels, so mixup must not do it again: give it label_smoothing=0.
 
-    weights: (C,) or none. Raises InputError for logits or targets of other shapes.
+    weights: (C,) or None.
+    Raises InputError for logits or targets of other shapes.
     """
 
     weights: Tensor | None
