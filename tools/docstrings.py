@@ -1,4 +1,4 @@
-"""Sets our docstrings for the site: an argument a list item, what is returned and raised a paragraph each.
+"""Formats our docstrings for the site: each argument as a list item, returns and raises as paragraphs.
 
 An extension of griffe, which mkdocs.yml names. In the code, a docstring's line that begins with an argument's
 name and a colon describes it; Markdown alone would run all of them together.

@@ -1,4 +1,4 @@
-"""The pages of docs/ that are made from the code: the keys of a recipe, and the floors of the package."""
+"""Pages of docs/ that are made from the code: the keys of a recipe, and the floors of the package."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def recipe_page() -> str:
 
 
 def _keys(table: Any) -> list[tuple[str, str, str]]:
-    """Key, default and meaning of each field. Raises KeyError for one that is not described."""
+    """Key, default and meaning of each field. Raises KeyError for a field that is not described."""
     meaning = _from_docstring(table) | _from_comments(table)
     return [(f"`{one.name}`", _default(one), meaning[one.name]) for one in dataclasses.fields(table)]
 
@@ -70,7 +70,7 @@ def _from_docstring(table: Any) -> dict[str, str]:
 
 
 def _from_comments(table: Any) -> dict[str, str]:
-    """The comments behind fields, of a table that has its keys described there."""
+    """The comments behind fields, for a table that describes its keys there."""
     lines = inspect.getsource(table).splitlines()
     tree = ast.parse(inspect.cleandoc("\n".join(lines)))
     fields = [one for one in tree.body[0].body if isinstance(one, ast.AnnAssign)]  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def architecture() -> ModuleType:
 
 
 def architecture_page() -> str:
-    """docs/architecture.md with the table between its marks made anew."""
+    """docs/architecture.md with the table between its marks rewritten."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     before, rest = text.split(TREE_BEGIN)
     return f"{before}{TREE_BEGIN}\n{_floors()}\n{TREE_END}{rest.split(TREE_END)[1]}"
