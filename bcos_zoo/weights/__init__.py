@@ -1,4 +1,4 @@
-"""Checkpoints: their records in the manifest, and their files, fetched, checked and read."""
+"""Checkpoints: their records in the manifest; fetching, checking and reading their files."""
 
 from .fetching import MIRROR, Verdict, cached, fetch, filename, location, verify
 

@@ -1,8 +1,8 @@
-"""sha256 of files, and stamps that spare hashing a file again that has not changed since.
+"""sha256 of files, and stamps that save hashing an unchanged file again.
 
-A stamp says of a file what its sha256 was, and its size, times and inode then. As long as these are the
-same, so is the file: whoever swaps its bytes changes the time of its inode, which no program can set. That
-time has a grain, so a file gets its stamp only when it is older than that.
+A stamp records a file's sha256 along with its size, times and inode. As long as these are the same, so is the
+file: changing its bytes changes the time of its inode, which no program can set. That time advances in small
+steps, so a stamp is written only once the last change is more than a step ago.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import WeightsError, reason
 from ..files import replacing
 
 CHUNK = 1 << 18  # bytes
-GRAIN = 0.02  # seconds; the kernel's clock of files ticks every 1 to 10 ms
+GRAIN = 0.02  # seconds; the kernel's clock for file times ticks every 1 to 10 ms
 State = list[int]  # size, time of the bytes, inode, device, time of the inode
 
 
@@ -37,7 +37,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def stamped_sha256(path: Path) -> str:
-    """`sha256(path)`, from the file's stamp if the file has not changed since; leaves a stamp if it had none.
+    """`sha256(path)`, from the file's stamp if the file has not changed since; otherwise writes a stamp.
 
     Raises WeightsError if the file cannot be read.
     """
@@ -54,34 +54,34 @@ def stamped_sha256(path: Path) -> str:
 
 
 def stamp(path: Path, digest: str, hashed: State) -> None:
-    """Leave a stamp on a file that was hashed under another name, when `hashed` was its `state`."""
+    """Write a stamp for a file that was hashed under another name, when `hashed` was its `state`."""
     now = state(path)
-    if now[:-1] == hashed[:-1]:  # the last one, a new name changes too
+    if now[:-1] == hashed[:-1]:  # not the last one, which renaming changes too
         _let_settle(now)
         _write(path, digest, now, fetched=_which(now))
 
 
 def was_fetched(path: Path) -> bool:
-    """Whether `stamp` was left on this very file: then bcos_zoo made it, whatever became of its bytes."""
+    """Whether `stamp` was called for this very file: then bcos_zoo made it, whatever its bytes are now."""
     try:
         return (_read(_stamp_of(path)) or {}).get("fetched") == _which(state(path))
     except OSError:
-        return False  # there is none any more
+        return False  # the file is gone
 
 
 def _which(now: State) -> State:
-    """Inode and device: who puts another file in its place changes them."""
+    """Inode and device, which change if another file takes its place."""
     return now[2:4]
 
 
 def state(path: Path) -> State:
-    """What changes with the bytes of a file. Raises OSError if there is none."""
+    """The metadata that change with the bytes of a file. Raises OSError if there is no file."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev, status.st_ctime_ns]
 
 
 def _let_settle(now: State) -> None:
-    """Wait until whatever changes the file gives its inode another time."""
+    """Wait until any further change to the file would give its inode another time."""
     if time.time() - now[-1] / 1e9 < GRAIN:
         time.sleep(GRAIN)
 
@@ -90,11 +90,11 @@ def _write(path: Path, digest: str, now: State, fetched: State | None = None) ->
     said: dict[str, object] = {"path": str(path), "sha256": digest, "state": now}
     said["fetched"] = fetched or (_read(_stamp_of(path)) or {}).get("fetched")  # hashing does not change it
     try:
-        if state(path) == now:  # else somebody writes it at this moment
+        if state(path) == now:  # else somebody is writing it right now
             with replacing(_stamp_of(path)) as temporary:
                 temporary.write_text(json.dumps(said))
     except OSError:
-        return  # a cache that cannot be written: the next load hashes again
+        return  # the cache cannot be written: the next load hashes again
 
 
 def _stamp_of(path: Path) -> Path:
@@ -106,6 +106,6 @@ def _read(stamp: Path) -> dict[str, object] | None:
     try:
         content = json.loads(stamp.read_text())
     except (OSError, ValueError):
-        return None  # none yet, or not ours: then the file is hashed
+        return None  # there is none, or it is not ours: the file is hashed
     whole = isinstance(content, dict) and isinstance(content.get("sha256"), str) and "state" in content
     return content if whole else None

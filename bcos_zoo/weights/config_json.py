@@ -1,6 +1,6 @@
-"""config.json of a folder or a Hugging Face repository: timm's form, with an object of ours beside its card.
+"""config.json of a folder or a Hugging Face repository: timm's format, with our own object beside its card.
 
-Ours is called "bcos_zoo" and says what timm's card has no place for; a config.json without it is read too.
+Ours is called "bcos_zoo" and holds what timm's card has no place for; a config.json without it is read too.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from timm.models import PretrainedCfg
 from ..errors import WeightsError, reason, redact
 from ..outputs import KINDS, Outputs
 
-ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own schemes: what follows is no name of ours
+ELSEWHERE = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own schemes, not followed by a name of ours
 OURS = "bcos_zoo"
 NAME = "config.json"
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a network got its weights, as far as that is known: what its card says of it."""
+    """How a network got its weights, as far as that is known; shown on its model card."""
 
-    base: str | None = None  # what it began as, as `bcos_zoo.load` takes it
-    data: str | None = None  # the images, such as the name of their folder; hfds/NAME of a Hugging Face set
+    base: str | None = None  # the network it started from, as a name for `bcos_zoo.load`
+    data: str | None = None  # the training images: name of their folder, or hfds/NAME for a Hugging Face set
     recipe: str | None = None
-    epoch: int | None = None  # of how many the weights are
+    epoch: int | None = None  # the number of epochs behind the weights
     multilabel: bool = False  # whether an image may show several classes
     scores: Mapping[str, float] = field(default_factory=dict)  # percent, on the validation images
-    test: Mapping[str, float] = field(default_factory=dict)  # percent, on test images, which chose nothing
+    test: Mapping[str, float] = field(default_factory=dict)  # percent, on test images; no choice used them
 
 
 @dataclass(frozen=True)
 class ConfigJson:
-    """Where a network is to be had, and what its config.json says."""
+    """Where a network can be loaded from, and what its config.json says."""
 
-    name: str  # as timm takes it; of a repository at the commit that was read, though a branch was asked for
+    name: str  # as timm takes it; for a repository with the commit that was read, even if a branch was named
     architecture: str
-    class_names: tuple[str, ...] | None  # None if it has none
-    embedding: bool  # the outputs are no classes
+    class_names: tuple[str, ...] | None  # None if the file has none
+    embedding: bool  # whether the outputs are an embedding, not classes
     explanation: Mapping[str, Any]  # "smooth" and "percentile", as Classifier takes them; maybe empty
     training: Training | None  # None if no run of ours wrote it
-    kind: str = "sigmoid"  # what makes a logit a probability, as in `Outputs`
+    kind: str = "sigmoid"  # what turns logits into probabilities, as in `Outputs`
     multilabel: bool = False
 
     def outputs(self, logits: int) -> Outputs:
-        """What the outputs mean of a network that gives so many; without names they are called by number."""
+        """The meaning of the outputs for this number of logits; classes without names are numbered."""
         names = self.class_names or tuple(str(i) for i in range(logits))
         return Outputs(names, self.kind, self.multilabel)
 
@@ -60,8 +60,8 @@ class ConfigJson:
 def read(name: str, cache_dir: Any = None) -> ConfigJson:
     """The config.json of `hf-hub:org/name@revision` or `local-dir:PATH`.
 
-    cache_dir: of huggingface_hub, unless its own.
-    Raises WeightsError if it cannot be had, is damaged, or is not of timm's form.
+    cache_dir: for huggingface_hub; by default its own.
+    Raises WeightsError if the file cannot be loaded, is damaged, or is not in timm's format.
     """
     scheme, _, place = name.partition(":")
     try:
@@ -73,20 +73,20 @@ def read(name: str, cache_dir: Any = None) -> ConfigJson:
             if re.fullmatch("[0-9a-f]{40}", path.parent.name):  # weights and explanations of one commit
                 name = f"{scheme}:{repo}@{path.parent.name}"
         config = json.loads(path.read_text(encoding="utf-8"))
-    except Exception as error:  # those of the hub's client and of what is beneath it have no common base
-        raise unloadable(name, error) from None  # its own traceback could show what ours hides
+    except Exception as error:  # errors of the hub's client and of its layers have no common base
+        raise unloadable(name, error) from None  # its traceback could show the secrets that ours hides
     return _checked(name, config)
 
 
 def unloadable(name: str, error: BaseException) -> WeightsError:
-    """The error of a folder or repository that gives no network, in one line without secrets."""
+    """The error for a folder or repository that yields no network, in one line without secrets."""
     return WeightsError(
         f"cannot load {name} ({why(error)}); give a repository or folder that holds config.json and weights"
     )
 
 
 def why(error: BaseException, *secrets: str | bool | None) -> str:
-    """What an error of the hub's client means, in one line; secrets: what must not show in it."""
+    """What an error of the hub's client means, in one line. secrets: texts that it must not show."""
     if isinstance(error, hub.GatedRepoError):
         return "its owner grants access: ask for it on its page, then set HF_TOKEN or `hf auth login`"
     if isinstance(error, hub.RepositoryNotFoundError):
@@ -104,7 +104,7 @@ def why(error: BaseException, *secrets: str | bool | None) -> str:
 
 
 def _checked(name: str, config: Any) -> ConfigJson:
-    """Raises WeightsError where the config.json is not of timm's form, or our part of it is damaged."""
+    """The checked config. Raises WeightsError if it is not in timm's format, or our part of it is damaged."""
 
     def refuse(fault: str) -> WeightsError:
         return WeightsError(f"the config.json of {name} {fault}; give one that bcos_zoo or timm wrote")
@@ -138,7 +138,7 @@ def _checked(name: str, config: Any) -> ConfigJson:
     kind, multilabel = "sigmoid", training is not None and training.multilabel
     if isinstance(said, dict):
         kind, multilabel = str(said.get("kind")), said.get("multilabel", False)
-        names = said.get("class_names") or names  # of two that share a logit, timm's form knows the second
+        names = said.get("class_names") or names  # timm's format names only one class per logit
         fits = kind in KINDS and isinstance(multilabel, bool) and not (multilabel and kind == "softmax")
         if not fits or not (names is None or _are_texts(names)):
             raise refuse(f"has outputs={said!r:.80}: kind is {' or '.join(KINDS)}, class_names are texts")
@@ -155,10 +155,10 @@ def _checked(name: str, config: Any) -> ConfigJson:
 
 
 def described(outputs: Outputs, logits: int) -> dict[str, Any]:
-    """What a config.json says of the outputs of a network that gives so many logits, beside our own part.
+    """What a config.json says about the outputs of a network with this number of logits, in both parts.
 
-    timm and transformers know a name for each logit, so of two classes that share one the second. By
-    problem_type transformers tells whether probabilities are sigmoids or a softmax.
+    timm and transformers have one name per logit; if two classes share a logit, it is that of the second.
+    From problem_type, transformers knows whether probabilities are sigmoids or a softmax.
     """
     said: dict[str, Any] = {"kind": outputs.kind, "multilabel": outputs.multilabel}
     names = outputs.class_names

@@ -1,4 +1,4 @@
-"""One file from a url: resumed where it broke off, tried again, and named only when its hash is right."""
+"""One file from a url: resumed where it broke off, tried again, and renamed once its hash is right."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-# Not torch.hub's: it cannot resume, tries once, and waits for ever for a server that stalls.
+# Not torch.hub's function, which cannot resume, tries once, and waits forever for a stalled server.
 from huggingface_hub.file_download import http_get
 
 from ..errors import WeightsError, reason, redact
 from ..files import move_into_place
 from .checksums import sha256, stamp, state
 
-BUSY = (500, 502, 503, 504)  # of a server; 429 says itself how long to wait, and the client does so
+BUSY = (500, 502, 503, 504)  # HTTP statuses; 429 itself says how long to wait, and the client does so
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try
-ANEW = 3  # times that a file may begin anew, at a server that breaks off and cannot continue
+ANEW = 3  # times that a file may start anew, from a server that breaks off and cannot continue
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Result = TypeVar("Result")
 
 
 def download(url: str, target: Path, digest: str, size: int | None = None) -> None:
-    """Write what `url` gives to `target`, once it has the sha256 that begins with `digest`; stamped.
+    """Download `url` to `target`, with a stamp, if its sha256 begins with `digest`.
 
     The caller holds `files.locked(target)`. size: of the file, in bytes, if known.
-    What an earlier try left is continued, and what this one leaves stands beside the target under a name of
-    its own. A bar on stderr shows the progress, if that is a terminal. Raises WeightsError.
+    A partial file from an earlier try is continued; one that this try leaves stands beside the target under a
+    name of its own. If stderr is a terminal, a bar shows the progress. Raises WeightsError.
     """
     partial = target.with_name(f".{target.name}.{digest[:16]}.partial")
     resumed = partial.exists() and partial.stat().st_size > 0
@@ -45,8 +45,8 @@ def download(url: str, target: Path, digest: str, size: int | None = None) -> No
         fault = None
     except _TooLongError as error:
         fault = str(error)
-    except Exception as error:  # those of the client, and of the one beneath it, have no common base
-        if _status(error) != 416 or not partial.stat().st_size:  # else the server has no more than is here
+    except Exception as error:  # errors of the client and of its layers have no common base
+        if _status(error) != 416 or not partial.stat().st_size:  # 416: the server has no more bytes
             _clean_up(partial, error)
             raise WeightsError(
                 f"cannot download {target.name} from {shown(url)} ({reason(error)}); {hint}"
@@ -59,7 +59,7 @@ def download(url: str, target: Path, digest: str, size: int | None = None) -> No
             return stamp(target, got, hashed)
         fault = f"sha256 expected {digest}, got {got}"
     partial.unlink()
-    if resumed:  # perhaps the start was of another file
+    if resumed:  # perhaps the earlier part was from another file
         return download(url, target, digest, size)
     raise WeightsError(
         f"{target.name} from {shown(url)} is not the file expected: {fault}; nothing was kept, {hint}"
@@ -67,7 +67,7 @@ def download(url: str, target: Path, digest: str, size: int | None = None) -> No
 
 
 def patiently(call: Callable[[], Result]) -> Result:
-    """What `call` gives; called anew, after a while, if a server is busy or a connection is reset."""
+    """The result of `call`, which is repeated after a while if a server is busy or a connection is reset."""
     for wait in WAITS:
         try:
             return call()
@@ -84,7 +84,7 @@ def offline() -> bool:
 
 
 def shown(url: str) -> str:
-    """A url for people: without user, password and query."""
+    """A url to show to people: without user, password and query."""
     return redact(_split(url)[0])
 
 
@@ -96,7 +96,7 @@ def _get(url: str, partial: Path, name: str, size: int | None) -> None:
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:
-    """The url without user and password, which the client would write to its log, and headers with them."""
+    """The url without user and password, which the client would log, and headers that hold them instead."""
     headers = {"Accept-Encoding": "identity"}
     parts = urlsplit(url)
     credentials, at, host = parts.netloc.rpartition("@")
@@ -108,11 +108,11 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
 
 
 class _TooLongError(Exception):
-    """A server sends more than the whole file."""
+    """A server sends more bytes than the file has."""
 
 
 class _Partial(io.BufferedWriter):
-    """The file that http_get appends to. It does not outgrow `size`, nor begin anew for ever."""
+    """The file that http_get appends to. It never outgrows `size`, and starts anew only a few times."""
 
     def __init__(self, path: Path, size: int | None) -> None:
         super().__init__(io.FileIO(path, "ab"))
@@ -139,15 +139,15 @@ def _check_room(folder: Path, partial: Path, size: int | None) -> None:
 
 
 def _passing(error: BaseException) -> bool:
-    """Whether a fault may be over in a few seconds, and the client has not tried again by itself."""
+    """Whether a fault may pass in a few seconds, and the client has not already retried."""
     if isinstance(error, LocalEntryNotFoundError):
-        return False  # it asked six times whether the file is there
+        return False  # it has already asked six times for the file
     reset = any(isinstance(e, (ConnectionResetError, ConnectionAbortedError)) for e in _causes(error))
     return reset or _status(error) in BUSY
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status behind an error, if it was one."""
+    """The HTTP status behind an error, or None."""
     responses = (getattr(e, "response", None) for e in _causes(error))
     return next((int(response.status_code) for response in responses if response is not None), None)
 
@@ -159,9 +159,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _clean_up(partial: Path, error: BaseException) -> None:
-    """Keep what can be continued; on a full disk, and of nothing, keep nothing."""
+    """Delete a partial file if the disk is full or the file is empty; keep it otherwise, to continue it."""
     try:
         if getattr(error, "errno", None) in FULL or not partial.stat().st_size:
             partial.unlink()
     except OSError:
-        return  # it is not there, or its folder cannot be written: then there is nothing of ours
+        return  # there is no such file, or its folder cannot be written: nothing of ours is left

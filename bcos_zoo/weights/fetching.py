@@ -1,6 +1,6 @@
-"""The file of a checkpoint: fetched through whatever door leads to it, and verified.
+"""The file of a checkpoint: fetched from wherever it is available, and verified.
 
-Nothing is given out before its hash was checked; nothing stands under its final name before it is complete.
+No file is returned before its hash has been checked, and none gets its final name before it is complete.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from .download import download, offline, patiently, shown
 from .manifest import Checkpoint, HubFile, LocalFile, Packaged, Place, Url
 
 MIRROR = "BCOS_ZOO_MIRROR"
-LONGEST = 100  # characters of a name, ahead of the sha256
+LONGEST = 100  # characters of a name, before the sha256
 CacheDir = str | os.PathLike[str] | None
 _log = logging.getLogger(__name__)
 _REMEDY = {Packaged: "reinstall bcos-zoo", LocalFile: "put the right file there, or correct the manifest"}
 
 
 class _Known(NamedTuple):
-    """A `WeightsFile` with a hash. One without a place is found in a mirror or in the cache alone."""
+    """A `WeightsFile` with a hash. Without a place, only a mirror or the cache can have it."""
 
     where: Place | None
     digest: str
@@ -46,20 +46,20 @@ class _Known(NamedTuple):
 
 
 def fetch(checkpoint: str | Checkpoint, cache_dir: CacheDir = None) -> Path:
-    """A local file with the weights of a checkpoint, its hash verified; downloaded unless it is there.
+    """A local file with the weights of a checkpoint, with a verified hash; downloaded if necessary.
 
     checkpoint: a full name, `architecture.tag`, or a record of the manifest.
-    cache_dir: where downloads go. Unless given, `torch.hub.get_dir()/checkpoints` for urls (TORCH_HOME moves
-    it) and the cache of huggingface_hub (HF_HOME moves it) for its repositories.
+    cache_dir: where downloads go. By default, `torch.hub.get_dir()/checkpoints` for urls (TORCH_HOME moves
+    it) and the cache of huggingface_hub for its repositories (HF_HOME moves it).
 
-    A file that was verified before and has not changed since is not hashed again. One that `fetch` brought
-    and that was damaged since gets another name, ending in ".damaged", and is downloaded anew if a place is
-    known. What others put into a cache is used if it is right, and never renamed or deleted.
-    BCOS_ZOO_MIRROR, a folder or a base url, stands for all places on the network; its files are called as
-    `filename` says. With HF_HUB_OFFLINE nothing is downloaded.
+    A file that was verified and has not changed since is not hashed again. A file that `fetch` downloaded and
+    that was damaged since is renamed to end in ".damaged", and downloaded again if a place is known. Files
+    that others put into a cache are used if their hash is right, and never renamed or deleted.
+    BCOS_ZOO_MIRROR, a folder or a base url, replaces all places on the network; `filename` gives the names of
+    its files. With HF_HUB_OFFLINE, nothing is downloaded.
 
     Raises UnknownModelError for a name not in the manifest; WeightsError if the record has no hash, if it has
-    no place and no mirror or cache has the file, if the download fails, or if its hash is another.
+    no place and neither mirror nor cache has the file, if the download fails, or if the hash is wrong.
     """
     record = manifest.get(checkpoint) if isinstance(checkpoint, str) else checkpoint
     file = _file(record)
@@ -81,7 +81,7 @@ def fetch(checkpoint: str | Checkpoint, cache_dir: CacheDir = None) -> Path:
 
 
 def location(checkpoint: str | Checkpoint, cache_dir: CacheDir = None) -> Path:
-    """Where `fetch` has the file of a checkpoint, or would put it. No network is asked.
+    """Where `fetch` has, or would put, the file of a checkpoint. Does not use the network.
 
     Raises UnknownModelError, and WeightsError if the record has no hash.
     """
@@ -98,10 +98,10 @@ def location(checkpoint: str | Checkpoint, cache_dir: CacheDir = None) -> Path:
 
 
 def filename(checkpoint: Checkpoint) -> str:
-    """What the file of a checkpoint is called in the cache and in a mirror: no two of other bytes alike.
+    """The name of a checkpoint's file in the cache and in a mirror; files with different bytes differ in it.
 
-    The last part of its url, if that is the name of a file of weights, else the name of the checkpoint; and
-    the beginning of its sha256, unless it stands in the name already, as torch.hub wants it.
+    It is the last part of the url if that names a file of weights, else the name of the checkpoint; then the
+    beginning of the sha256, unless the name already ends with it, as torch.hub expects.
     """
     digest = _file(checkpoint).digest
     plain = PurePosixPath(_plain(checkpoint))
@@ -112,7 +112,7 @@ def filename(checkpoint: Checkpoint) -> str:
 
 
 def _plain(checkpoint: Checkpoint) -> str:
-    """The name without the sha256, which others may have given the file."""
+    """The name without the sha256, under which others may have stored the file."""
     file = _file(checkpoint)
     if isinstance(file.where, Url):
         name = PurePosixPath(urlsplit(file.where.url).path).name
@@ -123,7 +123,7 @@ def _plain(checkpoint: Checkpoint) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify` found of one checkpoint."""
+    """What `verify` found for one checkpoint."""
 
     name: str
     path: Path | None
@@ -134,7 +134,7 @@ class Verdict:
 
 
 def verify(checkpoints: Iterable[Checkpoint], cache_dir: CacheDir = None) -> Iterator[Verdict]:
-    """Hash the cached file of each checkpoint, from its first byte to its last. No network is asked."""
+    """Hash the whole cached file of each checkpoint. Does not use the network."""
     for record in checkpoints:
         if (file := record.file) is None or file.digest is None:
             yield Verdict(record.name, None, "unverifiable", None, None, None)
@@ -149,13 +149,13 @@ def verify(checkpoints: Iterable[Checkpoint], cache_dir: CacheDir = None) -> Ite
 
 
 def cached(cache_dir: CacheDir = None) -> list[Checkpoint]:
-    """The checkpoints whose files are here: in the package or in a cache."""
+    """The checkpoints whose files are on this machine: in the package or in a cache."""
     known = [record for record in manifest.checkpoints() if record.file and record.file.digest]
     return [record for record in known if location(record, cache_dir).exists()]
 
 
 def _file(record: Checkpoint) -> _Known:
-    """The file of a checkpoint that is used. Raises WeightsError if it has no hash."""
+    """The file to use for a checkpoint. Raises WeightsError if it has no hash."""
     file = record.file
     if file is None:
         raise WeightsError(
@@ -171,7 +171,7 @@ def _file(record: Checkpoint) -> _Known:
 
 
 def _by_hand(record: Checkpoint, url: str | None) -> str:
-    """What to do where a file cannot be fetched."""
+    """What to do if a file cannot be fetched."""
     return (
         f"get the file of {record.origin.project} from {url or 'its authors'}, then "
         f"`bcos-zoo weights convert FILE --to {record.name}` and pass "
@@ -180,12 +180,12 @@ def _by_hand(record: Checkpoint, url: str | None) -> str:
 
 
 def _names(folder: Path, record: Checkpoint) -> list[Path]:
-    """Where the file of a checkpoint may be in a folder: under the name that `fetch` gives it, or others."""
+    """Where a checkpoint's file may be in a folder: under the name from `fetch`, or under that of others."""
     return list(dict.fromkeys([folder / filename(record), folder / _plain(record)]))
 
 
 def _of_others(path: Path, record: Checkpoint) -> bool:
-    """Whether somebody else left the right file there. It may be none, or not for us to read."""
+    """Whether somebody else put the right file there; false if there is no file, or we may not read it."""
     return path.is_file() and os.access(path, os.R_OK) and _holds(path, _file(record).digest)
 
 
@@ -194,7 +194,7 @@ def _url_cache(cache_dir: CacheDir) -> Path:
 
 
 def _from_folder(folder: Path, record: Checkpoint, cached: Path, digest: str) -> Path:
-    """The file of a mirror that is a folder, or the cached one."""
+    """The cached file, or the one in a mirror that is a folder."""
     if _holds(cached, digest):
         return cached
     own, *others = _names(folder, record)
@@ -225,7 +225,7 @@ def _from_cache(path: Path, record: Checkpoint, digest: str) -> Path:
 
 
 def _from_url(url: str, folder: Path, record: Checkpoint, file: _Known) -> Path:
-    """The file of that url in a cache, downloaded if it is not there."""
+    """The file of a url in the cache, downloaded if it is not there."""
     (target, *others), digest, size = _names(folder, record), file.digest, file.bytes
     if _holds(target, digest):
         return target
@@ -251,7 +251,7 @@ def _from_url(url: str, folder: Path, record: Checkpoint, file: _Known) -> Path:
 
 
 def _make_room(path: Path, digest: str) -> None:
-    """Take the name from a damaged file that `fetch` brought. Raises WeightsError if others put it there."""
+    """Rename a damaged file that `fetch` downloaded. Raises WeightsError if others put it there."""
     if not was_fetched(path):
         raise WeightsError(
             f"{path} does not have the sha256 {digest}, and was not put there by bcos_zoo, which leaves it "
@@ -264,7 +264,7 @@ def _make_room(path: Path, digest: str) -> None:
 
 
 def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: CacheDir) -> Path:
-    """The file of that repository in the cache of huggingface_hub, downloaded if it is not there."""
+    """The file of a repository in the cache of huggingface_hub, downloaded if it is not there."""
     target = location(record, cache_dir)
     if _holds(target, digest):
         return target
@@ -273,13 +273,13 @@ def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: CacheD
         _check_online(target, source)
     elif _is_whole(target):
         raise _another(where, source, digest, stamped_sha256(target), "it stays in the cache of the Hub")
-    folder = target.parents[where.filename.count("/") + 3]  # below it: repository, "snapshots", revision
+    folder = target.parents[where.filename.count("/") + 3]  # it holds repository/snapshots/revision
     lock = folder / ".locks" / target.relative_to(folder).parts[0] / f"{where.revision}.{target.name}"
     ask = partial(hf_hub_download, where.repo, where.filename, revision=where.revision, cache_dir=folder)
     try:
         with locked(lock):
             for again in (False, True):
-                if _holds(target, digest):  # another process was faster, or the first try did it
+                if _holds(target, digest):  # another process was faster, or the first try succeeded
                     return target
                 _remove(target, folder)
                 _check_online(target, source)
@@ -290,7 +290,7 @@ def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: CacheD
             _remove(target, folder)
     except WeightsError:
         raise
-    except Exception as error:  # those of the client, and of the one beneath it, have no common base
+    except Exception as error:  # errors of the client and of its layers have no common base
         cause = error.__cause__ if isinstance(error, (LocalEntryNotFoundError, ValueError)) else None
         raise WeightsError(
             f"cannot download {where.filename} from {source} ({reason(cause or error)}); try again, "
@@ -307,7 +307,7 @@ def _another(where: HubFile, source: str, digest: str, got: str, kept: str) -> W
 
 
 def _is_whole(link: Path) -> bool:
-    """Whether the Hub's client has the bytes it wanted: it calls them by their sha256, or by git's sha1."""
+    """Whether the Hub's client has the bytes it wanted: it names files by their sha256, or by git's sha1."""
     blob = link.resolve()
     if len(blob.name) == 64:
         return stamped_sha256(blob) == blob.name
@@ -321,7 +321,7 @@ def _is_whole(link: Path) -> bool:
 
 
 def _remove(link: Path, folder: Path) -> None:
-    """Delete a link and the file behind it, which would bring the same bytes back; in the cache only."""
+    """Delete a link and the file it points to, which would return the same bytes; only within the cache."""
     for path in (link.resolve(), link):
         if folder.resolve() in path.parent.resolve().parents:
             path.unlink(missing_ok=True)
@@ -336,13 +336,13 @@ def _check_online(target: Path, source: str) -> None:
 
 
 def _holds(path: Path, digest: str) -> bool:
-    """Whether the file is there and has that sha256. Raises WeightsError if it cannot be read."""
+    """Whether the file exists and has that sha256. Raises WeightsError if it cannot be read."""
     try:
         return path.exists() and stamped_sha256(path).startswith(digest)
     except WeightsError:
         if path.exists():
             raise
-        return False  # another process took it away at this moment
+        return False  # another process has just removed it
     except OSError as error:
         raise WeightsError(f"cannot read {path} ({reason(error)}); give a folder that can be read") from error
 

@@ -1,6 +1,6 @@
 """weights_manifest.json as records: each checkpoint's files, preprocessing, classes, scores, licence, origin.
 
-Nothing else reads the manifest; timm's cards, the downloads and the tables are made from these records. The
+Only this file reads the manifest; timm's cards, the downloads and the tables are made from its records. The
 schema beside this file says what a record may hold. An unknown fact is None.
 """
 
@@ -26,7 +26,7 @@ PACKAGE = HERE.parent
 FILENAME = "weights_manifest.json"
 SCHEMA = "schema.json"
 MORE = "BCOS_ZOO_MANIFEST"
-CROSS_ENTROPY = "CrossEntropy"  # the loss in the recipes of networks whose outputs are a softmax
+CROSS_ENTROPY = "CrossEntropy"  # how recipes call the loss of networks whose outputs are a softmax
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class HubFile:
     """A file of a Hugging Face repository at one commit."""
 
     repo: str  # organisation/name
-    revision: str  # the full commit hash: a branch could change under its checksum
+    revision: str  # the full commit hash, as a branch could change
     filename: str
 
 
@@ -60,7 +60,7 @@ class Packaged:
 class LocalFile:
     """A file on this machine."""
 
-    path: Path  # relative to the manifest, where it is not absolute
+    path: Path  # absolute, or relative to the manifest
 
 
 Place = Url | HubFile | Packaged | LocalFile
@@ -79,13 +79,13 @@ class WeightsFile:
 
     @property
     def digest(self) -> str | None:
-        """What the file's sha256 must start with: all of it, or the published prefix, or None if unknown."""
+        """What the file's sha256 must start with: the whole, or the published prefix; None if unknown."""
         return self.sha256 or self.sha256_prefix
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an RGB image to the network's input, values in [0, 1]; sizes in pixels."""
+    """From an RGB image to the network's input in [0, 1]; sizes in pixels."""
 
     input_size: tuple[int, int, int]  # (3, H, W)
     resize: int  # shorter side before the crop
@@ -96,10 +96,10 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Classes:
-    """What the outputs stand for, in their order."""
+    """What the outputs stand for, in order."""
 
     count: int
-    labels: str | tuple[str, ...] | None  # a named list as "imagenet-1k", or the names; None of an embedding
+    labels: str | tuple[str, ...] | None  # a list such as "imagenet-1k", or the names; None: embedding
 
 
 @dataclass(frozen=True)
@@ -110,15 +110,15 @@ class Metric:
     value: float  # percent
     dataset: str
     kind: str  # "published" or "measured"
-    command: str | None  # what measured it
+    command: str | None  # the command that measured it
 
 
 @dataclass(frozen=True)
 class ExplanationDefaults:
-    """How a picture of this network's explanation looks best."""
+    """The settings with which pictures of this network's explanations look best."""
 
     smooth: int  # window, pixels
-    percentile: float  # of the opacity, in (0, 100], from where on it saturates
+    percentile: float  # in (0, 100], of the lengths: where opacity saturates
 
 
 @dataclass(frozen=True)
@@ -145,13 +145,13 @@ class Checkpoint:
 
     name: str  # architecture.tag
     architecture: str
-    arguments: Mapping[str, Any] = field(hash=False)  # of the architecture, if not its own defaults
-    files: tuple[WeightsFile, ...]  # the same weights, in several places
+    arguments: Mapping[str, Any] = field(hash=False)  # where they differ from the architecture's defaults
+    files: tuple[WeightsFile, ...]  # all with the same weights, in different places
     preprocessing: Preprocessing
     classes: Classes
     params: int | None
     metrics: tuple[Metric, ...]
-    explanation: ExplanationDefaults | None  # None of a conventional network: it has no exact one
+    explanation: ExplanationDefaults | None  # None for conventional networks, which have no exact one
     licence: Licence
     origin: Origin
     recipe: Mapping[str, Any] | str | None = field(hash=False)  # published facts, or the path of our config
@@ -162,16 +162,16 @@ class Checkpoint:
 
     @property
     def outputs(self) -> str:
-        """What makes a logit a probability, "sigmoid" or "softmax": what the loss taught it to be.
+        """What turns logits into probabilities, "sigmoid" or "softmax", according to the loss in training.
 
-        Our own recipes, and those that are not known, are taken for binary cross-entropy's.
+        Our own recipes and unknown ones are assumed to use binary cross-entropy.
         """
         loss = self.recipe.get("loss") if isinstance(self.recipe, Mapping) else None
         return "softmax" if loss == CROSS_ENTROPY else "sigmoid"
 
     @property
     def file(self) -> WeightsFile | None:
-        """The one that is used: the first that has a place, else the first that has a hash."""
+        """The file to use: the first that has a place, else the first that has a hash."""
         placed = (file for file in self.files if file.where is not None)
         return next(placed, None) or next((file for file in self.files if file.digest), None)
 
@@ -179,10 +179,10 @@ class Checkpoint:
 def load(path: str | os.PathLike[str] | None = None) -> Mapping[str, Checkpoint]:
     """All records by name, in the order of the file, which is read once.
 
-    path: another manifest than the one that comes with bcos_zoo. Unless given, the records of the file that
-    BCOS_ZOO_MANIFEST names stand beside bcos_zoo's own, and in the place of those of the same name; so do
-    those of the file that it named when the networks were registered, whatever it names since.
-    Raises InputError if the file is no manifest that fits the schema, WeightsError if bcos_zoo's own is
+    path: a manifest to read instead of bcos_zoo's own. By default, the records of the file that
+    BCOS_ZOO_MANIFEST names are added to bcos_zoo's own, and replace those of the same name. So do the records
+    of the file that it named when the networks were registered, even if it names another one now.
+    Raises InputError if a file is no manifest or does not fit the schema, WeightsError if bcos_zoo's own is
     missing.
     """
     if path is not None:
@@ -193,9 +193,9 @@ def load(path: str | os.PathLike[str] | None = None) -> Mapping[str, Checkpoint]
 
 
 def registered() -> Mapping[str, Checkpoint]:
-    """`load()`, or bcos_zoo's own records alone if what BCOS_ZOO_MANIFEST names is no manifest.
+    """`load()`, or only bcos_zoo's own records if the file that BCOS_ZOO_MANIFEST names is no manifest.
 
-    For the import of bcos_zoo, where an error would be a traceback; whoever asks for a checkpoint gets it.
+    For the import of bcos_zoo, where an error would be a traceback; asking for a checkpoint raises it later.
     """
     named = [name for name in (_startup.MANIFEST, os.environ.get(MORE)) if name]
     try:
@@ -212,15 +212,15 @@ def checkpoints(architecture: str | None = None) -> tuple[Checkpoint, ...]:
 
 
 def default(architecture: str) -> Checkpoint | None:
-    """The checkpoint that the bare name of an architecture stands for: the first that takes no arguments.
+    """The checkpoint that the bare name of an architecture stands for: the first without arguments.
 
-    One with arguments is another network than the architecture's own, and only its full name means it.
+    With arguments, it would be a different network from the architecture's own; only a full name means that.
     """
     return next((c for c in checkpoints(architecture) if not c.arguments), None)
 
 
 def get(name: str) -> Checkpoint:
-    """The checkpoint of that full name, `architecture.tag`. Raises UnknownModelError, naming the closest."""
+    """The checkpoint with the full name `architecture.tag`. Raises UnknownModelError, naming similar ones."""
     known = load()
     if name not in known:
         own = [c for c in known if c.startswith(f"{name}.")]
@@ -234,8 +234,8 @@ def get(name: str) -> Checkpoint:
 def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Names of the classes, in the order of the logits.
 
-    For ImageNet-1k the first synonym of each synset; "crane" and a few others then name two classes.
-    Raises InputError if the outputs are no classes.
+    For ImageNet-1k, the first synonym of each synset; "crane" and a few others therefore name two classes.
+    Raises InputError if the outputs are not classes.
     """
     labels = checkpoint.classes.labels
     if labels is None:
@@ -249,8 +249,8 @@ def class_names(checkpoint: Checkpoint) -> tuple[str, ...]:
 def timm_card(checkpoint: Checkpoint) -> dict[str, Any]:
     """timm's `PretrainedCfg` of a checkpoint, as a dict.
 
-    Mean 0 and std 1: the network wants values in [0, 1] and encodes them itself. `classifier` and
-    `first_conv` are the family file's to give.
+    Mean is 0 and std 1, as the network takes values in [0, 1] and encodes them itself. `classifier` and
+    `first_conv` come from the family's file.
     """
     pre, labels = checkpoint.preprocessing, checkpoint.classes.labels
     licence, paper = checkpoint.licence.weights, checkpoint.origin.paper
@@ -279,14 +279,16 @@ def timm_card(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _crop_pct(side: int, resize: int) -> float:
-    """A float for which timm's floor(side / crop_pct) is exactly `resize`.
+    """A short number p for which timm's floor(side / p) is exactly `resize`.
 
-    Rounded down, so that the quotient errs upwards, where floor forgives; in few digits, for people read it.
+    That holds for resize <= side / p < resize + 1, so for side / (resize + 1) < p <= side / resize. The
+    largest p of d digits up to side / resize is less than 10^-d below it. So it lies in the interval if 10^-d
+    is at most the interval's width, side / (resize (resize + 1)): 0.0034 for 224 / 256.
     """
     for digits in range(4, 16):
         unit: int = 10**digits
         below = side * unit // resize
-        for steps in (below, below - 1):  # the float of an exact decimal may lie above it
+        for steps in (below, below - 1):  # the float nearest to `below` may be too large
             pct = steps / unit
             if pct > 0 and math.floor(side / pct) == resize:
                 return pct
@@ -294,17 +296,17 @@ def _crop_pct(side: int, resize: int) -> float:
 
 
 def _own_path() -> Path:
-    for folder in (PACKAGE, PACKAGE.parent):  # an installed package; a checkout
+    for folder in (PACKAGE, PACKAGE.parent):  # installed package; checkout
         if (folder / FILENAME).is_file():
             return folder / FILENAME
     raise WeightsError(f"no {FILENAME} in {PACKAGE} or above it; reinstall bcos-zoo")
 
 
-_registered: list[Path] = []  # what BCOS_ZOO_MANIFEST named when timm was told of the networks
+_registered: list[Path] = []  # what BCOS_ZOO_MANIFEST named when the networks were registered
 
 
 def _absolute(named: str) -> Path:
-    """The folder that a process works in may change; what it was told once stays."""
+    """The path made absolute, as the working directory of the process may change."""
     return Path(named).expanduser().absolute()
 
 
@@ -321,7 +323,7 @@ def _read(path: Path) -> Mapping[str, Checkpoint]:
         raise InputError(
             f"{path} is not a manifest ({reason(error)}); give JSON that fits {HERE / SCHEMA}"
         ) from error
-    if path != _own_path():  # ours is checked by the tests
+    if path != _own_path():  # our own is checked by the tests
         _check(document, path)
     records = document["checkpoints"].items()
     return MappingProxyType({name: _checkpoint(name, record, path) for name, record in records})
@@ -329,7 +331,7 @@ def _read(path: Path) -> Mapping[str, Checkpoint]:
 
 def _check(document: Any, path: Path) -> None:
     """Raise InputError unless a manifest from elsewhere fits the schema."""
-    import jsonschema  # here, for few ever need it
+    import jsonschema  # here, as it is rarely needed
 
     schema = json.loads((HERE / SCHEMA).read_text(encoding="utf-8"))
     fault = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(document))
@@ -364,7 +366,7 @@ def _checkpoint(name: str, record: dict[str, Any], path: Path) -> Checkpoint:
 
 
 def as_tuple(value: Any) -> Any:
-    """A tuple, which JSON can only say as a list; anything else itself."""
+    """A list, as JSON writes a tuple, becomes a tuple; anything else is unchanged."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -380,7 +382,7 @@ def _where(raw: dict[str, str] | None, manifest: Path) -> Place | None:
 
 @functools.cache
 def class_list(name: str) -> tuple[str, ...]:
-    """The names of a list of classes, the first of each one's synonyms. Raises InputError for others."""
+    """The names in a list of classes, the first synonym of each. Raises InputError for an unknown list."""
     if name != "imagenet-1k":
         raise InputError(f"no list of classes named {name!r}; allowed: imagenet-1k, or the names themselves")
     return tuple(description.split(", ")[0] for description in ImageNetInfo(name).label_descriptions())
@@ -388,5 +390,5 @@ def class_list(name: str) -> tuple[str, ...]:
 
 @functools.cache
 def wordnet_numbers() -> tuple[str, ...]:
-    """What the folders of ImageNet-1k are called, such as n01440764, in the order of its classes."""
+    """The names of ImageNet-1k's folders, such as n01440764, in the order of its classes."""
     return tuple(ImageNetInfo("imagenet-1k").label_names())

@@ -1,6 +1,6 @@
-"""State dicts as files: read whatever the published files hold, check that it fits, write our own.
+"""State dicts as files: read whatever published files hold, check that it fits, and write our own.
 
-A file that is read cannot run code: pickles are read with `weights_only=True`. Written is safetensors only.
+No file can run code when it is read: pickles are read with `weights_only=True`. Only safetensors are written.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from torch import Tensor
 from ..errors import InputError, WeightsError, reason
 from ..files import replacing
 
-AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")  # of weights over the steps
+AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")  # of weights over training
 SETS = ("state_dict", "model_state_dict", "model", "module", "net", "network")
-AVERAGED = ("model_ema.", "ema_model.", "ema.")  # the same in the names of a Lightning module
-COUNTS = frozenset({"n_averaged"})  # what torch's AveragedModel keeps beside the weights
+AVERAGED = ("model_ema.", "ema_model.", "ema.")  # the same, as prefixes in Lightning modules
+COUNTS = frozenset({"n_averaged"})  # stored by torch's AveragedModel beside the weights
 HOLDERS = (*AVERAGED, "model.", "net.", "network.", "backbone.")
 _log = logging.getLogger(__name__)
 
 
 def read(path: str | os.PathLike[str], take: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or, with any other ending, one of `torch.save`; on the CPU.
+    """The tensors of a .safetensors file or, with any other suffix, of a `torch.save` file; on the CPU.
 
-    A training checkpoint may hold several sets, such as "state_dict" and "state_dict_ema", one inside the
-    other too ("ema.module"). Of two, the moving average is taken, as timm does; the log says which it was.
-    take: the name of another one. A pickle is read with `weights_only=True`: it cannot run code.
-    Raises WeightsError if the file is missing, is damaged, holds anything else, has no set of that name, or
+    A training checkpoint may hold several sets, such as "state_dict" and "state_dict_ema", or nested ones
+    ("ema.module"). A moving average is preferred, as in timm; the log says which set was read.
+    take: the name of the set to read instead. A pickle is read with `weights_only=True`: it cannot run code.
+    Raises WeightsError if the file is missing or damaged, holds anything else, has no set of that name, or
     has several of which none is preferred.
     """
     path = Path(path)
@@ -46,12 +46,12 @@ def read(path: str | os.PathLike[str], take: str | None = None) -> dict[str, Ten
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own text is a page and advises to trust the file
+    except pickle.UnpicklingError as error:  # torch's own message is a page, and advises to trust the file
         raise WeightsError(
             f"{path} is damaged, or holds objects that could run code and were not loaded; "
             "give a file of tensors only"
         ) from error
-    except Exception as error:  # the readers raise anything from EOFError to KeyError, as the damage has it
+    except Exception as error:  # depending on the damage, anything from EOFError to KeyError
         raise WeightsError(
             f"{path} is damaged or of another format ({reason(error)}); get it anew"
         ) from error
@@ -62,7 +62,7 @@ def read(path: str | os.PathLike[str], take: str | None = None) -> dict[str, Ten
 
 
 def _sets(content: object, name: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """The flat dicts of tensors in a checkpoint, by the keys that lead to them, joined with dots."""
+    """The flat dicts of tensors in a checkpoint, each with the keys that lead to it, joined by dots."""
     if not isinstance(content, Mapping):
         return
     if not _not_flat(content):
@@ -75,7 +75,7 @@ def _sets(content: object, name: str = "") -> Iterator[tuple[str, dict[str, Tens
 def _chosen(
     found: dict[str, dict[str, Tensor]], path: Path, take: str | None, content: object
 ) -> tuple[str, dict[str, Tensor]]:
-    """The set of a checkpoint that is read, and its name. Raises WeightsError, as `read` says."""
+    """The set of a checkpoint to read, and its name. Raises WeightsError as `read` does."""
     names = ", ".join(found) or "none"
     if take is not None:
         if take not in found:
@@ -96,7 +96,7 @@ def _chosen(
 
 
 def sha256(state_dict: Mapping[str, Tensor]) -> str:
-    """The sha256 of tensors: of each name, in alphabetical order, its type, its shape and its bytes.
+    """The sha256 of tensors: over name, dtype, shape and bytes of each, in alphabetical order of names.
 
     The same numbers give the same sha256, whichever file, device or memory layout they came from.
     """
@@ -110,13 +110,13 @@ def sha256(state_dict: Mapping[str, Tensor]) -> str:
 
 
 def unwrap(state_dict: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """The tensors of a published file under the names of its network, whatever the file wraps them in.
+    """The tensors of a published file under the network's own names, whatever wrappers the file names.
 
-    names: the network's own keys. What torch.compile, DDP and FSDP put into the names is taken off. As long
-    as the file has none of the network's names, so is what holds a network: "model." and the like (a
-    Lightning module, and the wrapper of the B-cosified networks inside it), then "0." (v1 networks and the v2
-    ViTs were the first element of a Sequential); where moving averages stand beside it, these are taken.
-    "clip_model.", the teacher of the B-cosified CLIP, is left out.
+    names: the network's own keys. What torch.compile, DDP and FSDP put into names is removed. As long as no
+    key is one of the network's, the prefix of a holder is removed too: "model." and the like (a Lightning
+    module, and in it the wrapper of the B-cosified networks), then "0." (v1 networks and the v2 ViTs were the
+    first element of a Sequential). Moving averages are preferred to the weights beside them. "clip_model.",
+    the teacher of the B-cosified CLIP, is left out.
     """
     state_dict = {key: value for key, value in state_dict.items() if key not in COUNTS - set(names)}
     flat = {_bare(key): value for key, value in state_dict.items()}
@@ -140,7 +140,7 @@ def unwrap(state_dict: Mapping[str, Tensor], names: Collection[str]) -> dict[str
 
 
 def _own_name(key: str, names: Collection[str], beside: Collection[str]) -> str:
-    """The network's own name, of a key that is still held where others are not."""
+    """The network's own name for a key that still has a holder's prefix, though others have none."""
     bare = key
     while bare not in names:
         prefix = next((one for one in HOLDERS if bare.startswith(one)), None)
@@ -151,7 +151,7 @@ def _own_name(key: str, names: Collection[str], beside: Collection[str]) -> str:
 
 
 def _bare(key: str) -> str:
-    """A key without what wrappers put before and into it."""
+    """A key without what wrappers put in front of it and into it."""
     key = re.sub(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.", "", key)
     while key.startswith("module."):
         key = key.removeprefix("module.")
@@ -166,10 +166,10 @@ def check_fit(
     spare: Collection[str] = (),
     most: int | None = 10,
 ) -> None:
-    """Raise WeightsError unless the tensors are those of a network, by name, shape and kind of number.
+    """Raise WeightsError unless the tensors fit a network, by name, shape and kind of number.
 
-    own: the network's state dict. name: what the error calls the network.
-    spare: names that may be missing, and of any shape. most: how many names of each fault it lists, or all.
+    own: the network's state dict. name: of the network, for the error.
+    spare: names that may be missing or have any shape. most: how many names to list per fault; None for all.
     """
     missing = sorted(own.keys() - state_dict.keys() - set(spare))
     surplus = sorted(state_dict.keys() - own.keys() - set(spare))
@@ -195,7 +195,7 @@ def check_fit(
 
 
 def _other_kind(given: Tensor, own: Tensor) -> bool:
-    """Whether torch would take the real part, or whole numbers for weights. Counts may be of any kind."""
+    """Whether loading would drop imaginary parts, or put integers into weights. Counts may be of any kind."""
     return given.is_complex() or (own.is_floating_point() and not given.is_floating_point())
 
 
@@ -208,10 +208,11 @@ def save(
 ) -> None:
     """Write tensors to a .safetensors file, which gets its name only when complete and replaces an older one.
 
-    Tensors are written contiguous and each by itself, those that share memory too.
+    Tensors are written contiguously and separately, even if they share memory.
     metadata: texts for the file's header.
 
-    Raises InputError for another ending or no flat dict of tensors, WeightsError if it cannot be written.
+    Raises InputError for another suffix or anything but a flat dict of tensors, WeightsError if the file
+    cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -228,7 +229,7 @@ def save(
 
 
 def _not_flat(content: object) -> str | None:
-    """What is wrong with something that should be a flat dict of tensors; None if nothing is."""
+    """What is wrong with an object that should be a flat dict of tensors; None if nothing is."""
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
     if not content:
