@@ -11,7 +11,7 @@ PACKAGE = Path(bcos_zoo.__file__).parent
 # Each floor imports only from those above it here, and, in a folder, from its own files. DESIGN and the
 # documentation's drawing follow this list, which stands nowhere else.
 ORDER = [
-    {"errors", "_version", "_startup"},
+    {"_compat", "errors", "_version", "_startup"},
     {"files", "extras", "devices"},
     {"images", "metrics"},
     {"layers", "data"},

@@ -10,14 +10,12 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from PIL import Image
-from timm.data import Mixup
+from timm.data import Mixup, RandomResizedCropAndInterpolation, str_to_interp_mode
 from timm.data import auto_augment as timm_auto
-from timm.data.mixup import mixup_target
-from timm.data.random_erasing import RandomErasing
-from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_interp_mode
 from torch import Tensor
 from torchvision import transforms
 
+from .._compat import RandomErasing, mixup_target
 from ..errors import InputError
 from ..images.bounded import Bound
 

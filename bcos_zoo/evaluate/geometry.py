@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import torch
 from PIL import Image
-from timm.data.transforms import CenterCropOrPad, MaybePILToTensor, MaybeToTensor, ResizeKeepRatio
+from timm.data import CenterCropOrPad, MaybePILToTensor, MaybeToTensor, ResizeKeepRatio
 from torch import Tensor
 from torchvision import transforms
 

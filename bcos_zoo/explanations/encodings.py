@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .._compat import version
 from ..errors import InputError
 from ..layers import linear_mode
 from ..layers.linear_mode import Encoding, Tape
@@ -57,7 +58,7 @@ def check_model(model: nn.Module, image: Tensor) -> bool:
     base = image.detach().requires_grad_()
     with linear_mode(freeze_parameters=True) as tape:
         given = base.clone()  # as in `explain`: the network may write to it
-        tape.given = given, given._version
+        tape.given = given, version(given)
         model(given)
     check(model, tape, base)
     return all(encoding.of_the_image for encoding in tape.encodings)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._compat import is_compiled, version
 from ..devices import place_of
 from ..errors import InputError
 from ..layers import encode, linear_mode, recording
@@ -161,7 +162,7 @@ def _explain_batch(
             recorded = forward(model, base.clone())
     with linear_mode(freeze_parameters=not create_graph, factors=factors) as tape:
         given = base.clone()  # the network may write to it
-        tape.given = given, given._version
+        tape.given = given, version(given)
         logits = forward(model, given)
     if factors is not None:
         _check_same(recorded, logits, len(factors))
@@ -213,10 +214,7 @@ def _check_same(recorded: Tensor, logits: Tensor, left: int) -> None:
 
 
 def _has_compiled_parts(model: nn.Module) -> bool:
-    return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
+    return any(is_compiled(module) for module in model.modules())
 
 
 def _gradients(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._compat import compiled_from
 from ..errors import InputError
 
 
@@ -22,7 +23,7 @@ def unwrapped(model: object) -> nn.Module:
     if isinstance(model, parallel):
         return unwrapped(model.module)
     if isinstance(model, nn.Module):
-        inner = getattr(model, "_orig_mod", None)
+        inner: Any = compiled_from(model)
         if inner is None and getattr(model, "is_explanation_head", False):
             inner = model.model
         return model if inner is None else unwrapped(inner)

@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from timm.data import resolve_model_data_config
 from timm.models import get_model_args
-from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
 from .. import zoo
+from .._compat import save_config_for_hf
 from .._version import __version__
 from ..classifier import Classifier, load, of_source
 from ..errors import InputError, WeightsError

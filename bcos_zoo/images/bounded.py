@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from PIL import Image
-from timm.data import create_transform
-from timm.data.transforms import ResizeKeepRatio, interp_mode_to_str
+from timm.data import ResizeKeepRatio, create_transform, interp_mode_to_str
 from torchvision import transforms
 
 LONGEST = 32  # most that the longer side may be, in units of the shorter one

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from PIL import Image, _imaging
+from PIL import Image
+
+from .._compat import imaging
 
 BITS, COMPRESSION, PHOTOMETRIC, PLANES, COLOURS, SUBSAMPLING, INKS, SIGN = (
     *(258, 259, 262, 284),
@@ -72,7 +74,7 @@ def listening() -> Iterator[list[str]]:
 
 @cache
 def _listen() -> None:
-    library = ctypes.CDLL(_imaging.__file__)
+    library = ctypes.CDLL(imaging.__file__)
     if handler := getattr(library, "TIFFSetErrorHandler", None):  # Pillow may be built without libtiff
         handler.argtypes, handler.restype = [_HANDLER], ctypes.c_void_p
         handler(_hear)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from .._compat import convolve
 from . import functional as BF
 from ._switch import bare, free, on, switched_off, transformed, untouched
 from .linear_mode import hold, is_linear, parameter
@@ -186,13 +187,13 @@ def _convolve(conv: nn.Conv2d, positions: int, x: Tensor, weight: Tensor) -> Ten
     """The convolution `conv` with another weight. positions: roughly how many values each row gives."""
     dense, few = torch.channels_last, FEW * positions < weight.numel() // len(weight)
     if not few or x.ndim != 4 or x.device.type != "cpu" or not on("few"):
-        return conv._conv_forward(x, weight, None)
+        return convolve(conv, x, weight)
     if not x.is_contiguous(memory_format=dense):
-        return conv._conv_forward(x, weight, None)
+        return convolve(conv, x, weight)
     # In channels last, the convolution would first reorder its weights, which here is most of the work.
     if weight.shape[2:] == conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1:
         return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
-    return conv._conv_forward(x.contiguous(), weight, None).contiguous(memory_format=dense)
+    return convolve(conv, x.contiguous(), weight).contiguous(memory_format=dense)
 
 
 def _divide(y: Tensor, scale: float) -> Tensor:

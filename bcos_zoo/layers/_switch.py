@@ -16,10 +16,17 @@ import torch
 import torch.fx
 from timm.layers import DropPath, register_notrace_module
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd import forward_ad
-from torch.nn.modules.module import _has_any_global_hook
 
+from .._compat import (
+    FakeTensor,
+    any_global_hook,
+    dispatch_modes,
+    forward_level,
+    function_modes,
+    function_transform,
+    is_tracing,
+    watched,
+)
 from ..errors import InputError
 
 # The share of a pass that each saves, measured by benchmarks/fast_ways.py with AVX-512, one thread and one to
@@ -122,7 +129,7 @@ def transformed() -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    return function_transform() is not None or forward_level() >= 0
 
 
 def free(x: Tensor) -> bool:
@@ -131,10 +138,10 @@ def free(x: Tensor) -> bool:
         bool(_ways)
         and not torch.compiler.is_compiling()
         and type(x) in _PLAIN
-        and not torch._C._is_tracing()
+        and not is_tracing()
         and not transformed()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._len_torch_function_stack() == 0
+        and dispatch_modes() == 0
+        and function_modes() == 0
     )
 
 
@@ -142,13 +149,9 @@ def untouched(module: nn.Module) -> bool:
     """Whether nobody could tell if `module` itself was called: its class is known and it has no hooks."""
     return (
         _KNOWN.get(type(module)) is type(module).forward
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        and not module._backward_hooks
-        and not module._backward_pre_hooks
-        and module._compiled_call_impl is None
+        and not watched(module)
         and "forward" not in module.__dict__
-        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+        and not any_global_hook()
     )
 
 

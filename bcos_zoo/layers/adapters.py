@@ -5,13 +5,13 @@ A B-cos layer divides by the row norms of its linear map, however that map is ma
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from .._compat import padding_of, unwatched
 from ..devices import place_of
 from ..errors import InputError
 from .functional import full_precision, unit_factors
@@ -45,7 +45,7 @@ def row_factors(module: nn.Module, x: Tensor, conv: nn.Conv2d | None = None) -> 
     if type(module).forward in (nn.Conv2d.forward, nn.Linear.forward) and "forward" not in vars(module):
         plain: Any = module
         return unit_factors(parameter(plain.weight)).to(x.dtype)
-    plain = _unwatched(module)
+    plain = unwatched(module)  # dropout is off, and whoever looks at the adapter sees no unit patches
     with full_precision(x):
         rows = []
         for patches in _unit_patches(module, x, conv):
@@ -55,24 +55,9 @@ def row_factors(module: nn.Module, x: Tensor, conv: nn.Conv2d | None = None) -> 
     return parameter(factors).to(x.dtype)
 
 
-def _unwatched(module: nn.Module) -> Any:
-    """A copy of the module, in eval mode and without hooks, that shares its parameters.
-
-    So dropout is off, and hooks on the adapter see images only, never unit patches.
-    """
-    copied = module.__new__(type(module))
-    copied.__dict__.update(module.__dict__, training=False)
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-        copied.__dict__[hooks] = OrderedDict()
-    copied.__dict__["_modules"] = {
-        name: None if inner is None else _unwatched(inner) for name, inner in module._modules.items()
-    }
-    return copied
-
-
 def _corner(conv: nn.Conv2d) -> tuple[int, int]:
     """The first output position whose window holds no padding."""
-    rows, columns = conv._reversed_padding_repeated_twice[2], conv._reversed_padding_repeated_twice[0]
+    columns, _, rows, _ = padding_of(conv)
     return -(-rows // conv.stride[0]), -(-columns // conv.stride[1])
 
 
@@ -83,7 +68,7 @@ def _unit_patches(module: nn.Module, x: Tensor, conv: nn.Conv2d | None) -> Itera
     if conv is None:
         yield from torch.split(torch.eye(x.shape[-1], **options), PATCHES)
         return
-    sides, taps, pads = [], [], conv._reversed_padding_repeated_twice
+    sides, taps, pads = [], [], padding_of(conv)
     for i, first in enumerate(_corner(conv)):
         before = pads[2 - 2 * i]
         taps.append(first * conv.stride[i] - before + conv.dilation[i] * torch.arange(conv.kernel_size[i]))

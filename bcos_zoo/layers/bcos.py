@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._compat import convolve, padding_of
 from ..errors import InputError
 from . import _fast, adapters
 from . import functional as BF
@@ -112,7 +113,7 @@ class BcosConv2d(nn.Module):
         inner: Any = self.linear
         if _fast.skipped(inner, x):
             weight = parameter(inner.weight)
-            return inner._conv_forward(x, BF.unit_rows(weight) if self.normalize else weight, None)
+            return convolve(inner, x, BF.unit_rows(weight) if self.normalize else weight)
         y: Tensor = inner(x)
         return y * adapters.row_factors(inner, x, self.geometry)[:, None, None] if self.normalize else y
 
@@ -143,7 +144,7 @@ class BcosConv2d(nn.Module):
         if conv.padding_mode != "zeros" or isinstance(padding, str):
             # Padding copies or zeroes whole pixels, so it commutes with the sum over channels.
             mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-            energy, padding = F.pad(energy, conv._reversed_padding_repeated_twice, mode=mode), (0, 0)
+            energy, padding = F.pad(energy, padding_of(conv), mode=mode), (0, 0)
         summed = sum_of(energy, conv.kernel_size, conv.stride, padding, conv.dilation)
         return (summed + BF.PATCH_EPS).sqrt()
 

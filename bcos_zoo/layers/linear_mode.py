@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from .._compat import version
 from ..errors import InputError
 from ._switch import transformed
 
@@ -154,6 +155,6 @@ def record_encoded(encoded: Tensor, image: Tensor, by: nn.Module) -> Tensor:
         return encoded
     if not (encoded.requires_grad or transformed()):
         encoded = encoded.requires_grad_()
-    itself = tape.given is not None and image is tape.given[0] and image._version == tape.given[1]
+    itself = tape.given is not None and image is tape.given[0] and version(image) == tape.given[1]
     tape.encodings.append(Encoding(encoded, by, itself))
     return encoded

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._compat import AnyBatchNorm, backward_task
 from ..errors import InputError
 from ._switch import layer
 from .functional import at_least_float32
@@ -84,7 +85,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         super().__init__(size, eps, momentum, affine=False, device=device, dtype=dtype)  # no bias
         self.centered, self.joint, self.affine = centered, joint, True
         self.weight = nn.Parameter(torch.ones(size, device=device, dtype=dtype))
-        del self._parameters["bias"]
+        del self.bias
 
     def __getattr__(self, name: str) -> Any:
         if name == "bias":
@@ -151,7 +152,7 @@ def _one_value(x: Tensor, norm: str, hint: str) -> InputError:
 
 def _recomputing() -> bool:
     """Whether a backward pass is running: whatever a forward computes now was tracked the first time."""
-    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1  # as checkpoint asks
+    return not torch.compiler.is_compiling() and backward_task() != -1  # as checkpoint asks
 
 
 def freeze_norms(model: nn.Module, on: bool = True) -> None:
@@ -174,7 +175,7 @@ def synchronise_norms(model: nn.Module, on: bool = True) -> list[str]:
     for name, module in model.named_modules():
         if isinstance(module, BatchNorm2d):
             module.synchronised = on
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        elif isinstance(module, AnyBatchNorm):
             others.append(name)
     return others
 

@@ -18,10 +18,10 @@ from timm.models import (
     generate_default_cfgs,
     resolve_pretrained_cfg,
 )
-from timm.models._input import update_model_args
 from torch import Tensor, nn
 
 from .. import weights
+from .._compat import update_model_args
 from ..errors import InputError, WeightsError
 from ..layers import LayerSpec
 from ..weights import manifest, state_dicts

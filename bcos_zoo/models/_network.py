@@ -13,9 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
 from timm.models import checkpoint, checkpoint_seq
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from .._compat import check_indices
 from ..errors import InputError
 from ..layers import Head, LayerSpec, chain, is_linear
 from ..layers._fast import as_given
@@ -217,7 +217,7 @@ class ConvNetwork(Network):
         """
         if output_fmt != "NCHW":
             raise InputError(f"output_fmt={output_fmt!r}: this network gives 'NCHW' only")
-        take, last = feature_take_indices(len(self._levels), indices)
+        take, last = check_indices(len(self._levels), indices)
         x, taken = self._features(x, take, last if stop_early else len(self._levels) - 1)
         return taken if intermediates_only else (x, taken)
 
@@ -226,7 +226,7 @@ class ConvNetwork(Network):
     ) -> list[int]:
         """Drop the levels that the wanted intermediates do not need; returns the indices kept, as in timm."""
         take: list[int]
-        take, last = feature_take_indices(len(self._levels), indices)
+        take, last = check_indices(len(self._levels), indices)
         pruned = last < len(self._levels) - 1
         kept = {name for names in self._levels[: last + 1] for name in names}
         dropped = [name for names in self._levels[last + 1 :] for name in names if name not in kept]

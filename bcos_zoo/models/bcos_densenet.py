@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.models import checkpoint
-from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 
+from .._compat import with_group_before
 from ..errors import InputError
 from ..layers import V2, LayerSpec, chain, conv_norm, is_linear
 from ..layers._fast import dense_features
@@ -179,7 +179,7 @@ class BcosDenseNet(ConvNetwork):
         """Parameter groups by depth, for layer-wise learning rates; a transition joins the block before."""
         fine = [
             (r"^features\.denseblock(\d+)\.denselayer(\d+)", None),
-            (r"^features\.transition(\d+)", MATCH_PREV_GROUP),
+            (r"^features\.transition(\d+)", with_group_before),
         ]
         blocks = r"^features\.(?:denseblock|transition)(\d+)" if coarse else fine
         return dict(stem=r"^features\.conv0|features\.norm0", blocks=blocks)

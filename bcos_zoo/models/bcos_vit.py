@@ -15,9 +15,9 @@ from typing import Any
 
 import torch.nn.functional as F
 from timm.models import checkpoint
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from .._compat import check_indices
 from ..errors import InputError
 from ..layers import V2, ConventionalSpec, Encoder, Head, LayerSpec, PatchEmbed, is_linear
 from ._build import build, cards, register_model
@@ -149,7 +149,7 @@ class BcosSimpleViT(Network):
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"output_fmt={output_fmt!r}: allowed are 'NCHW', 'NLC'")
-        take, last = feature_take_indices(len(self.transformer), indices)
+        take, last = check_indices(len(self.transformer), indices)
         x = self.to_patch_embedding(self.encode(x))
         grid = x.shape[1:3]
         x, taken = x.flatten(1, 2), []
@@ -165,7 +165,7 @@ class BcosSimpleViT(Network):
     ) -> list[int]:
         """Drop the encoders that the wanted intermediates do not need; returns the indices kept."""
         take: list[int]
-        take, last = feature_take_indices(len(self.transformer), indices)
+        take, last = check_indices(len(self.transformer), indices)
         self.transformer = self.transformer[: last + 1]
         if prune_norm:
             self.linear_head.norm = nn.Identity()

@@ -6,7 +6,6 @@ docs/neighbours.md shows them in use. None of these libraries is needed to impor
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .._compat import wrapped_for_captum
 from ..errors import InputError
 from ..explanations.engine import explain_output
 from ..explanations.inputs import class_logits, unwrapped
@@ -30,16 +30,6 @@ from ..layers.linear_mode import record_encoded
 BEYOND = 1.0  # how far a library's noise may leave [0, 1]; values beyond suggest mean/std normalisation
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def _wrapped(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function with a `__wrapped__`, which captum calls to bypass its logging."""
-
-    @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        return function(*args, **kwargs)
-
-    return wrapper
 
 
 class BcosAttribution:
@@ -67,7 +57,7 @@ class BcosAttribution:
         """True: see `compute_convergence_delta`."""
         return True
 
-    @_wrapped
+    @wrapped_for_captum
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor],

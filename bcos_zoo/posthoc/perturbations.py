@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import _compat
 from ..errors import InputError
 from ..extras import required
 from ..layers import encode
@@ -74,7 +75,7 @@ def lime(
     smaller one, or there will be only one or two superpixels. output: "sigmoid" or "softmax".
     """
     check_positive(samples=samples, kernel=kernel, features=1 if features is None else features)
-    ridge = required("captum._utils.models.linear_model", "captum").SkLearnRidge
+    lime = captum().Lime
     required("sklearn", "scikit-learn")
     quickshift = required("skimage.segmentation", "scikit-image").quickshift
     probabilities = _probabilities(output)
@@ -96,7 +97,7 @@ def lime(
         found = quickshift(pixels, kernel_size=kernel, max_dist=200, ratio=0.2, rng=inputs.seed)
         labels = torch.as_tensor(found, dtype=torch.long, device=image.device)
         said = _Remembered(ask)
-        method = captum().Lime(said, ridge(alpha=1.0), similarity)
+        method = lime(said, _compat.SkLearnRidge(alpha=1.0), similarity)
         for target in targets:
             inputs.reseed()
             said.rewind()

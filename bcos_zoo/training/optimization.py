@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, muon
+from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
+from .._compat import muon_in_float32
 from ..errors import InputError
 from . import parameters
 from .recipe import Optimizer
@@ -26,7 +25,7 @@ def make_optimizer(model: nn.Module, part: Optimizer) -> torch.optim.Optimizer:
         layer_decay=part.layer_decay,
     )
     if "muon" in part.name and next(model.parameters()).device.type == "cpu" and not _has_bfloat16():
-        _orthogonalise_in_float32()
+        muon_in_float32()
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, opt=part.name, lr=part.lr, **part.args)
     except (ValueError, TypeError, AssertionError) as error:
@@ -76,10 +75,3 @@ def _has_bfloat16() -> bool:
     """Whether the processor is known to multiply in bfloat16 natively."""
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _orthogonalise_in_float32() -> None:
-    """Make timm's Muon iterate in float32 rather than in bfloat16, which many processors only emulate."""
-    if not isinstance(muon.zeropower_via_newtonschulz, partial):
-        made: Any = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
-        muon.zeropower_via_newtonschulz = made

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
-from timm.utils.agc import adaptive_clip_grad
+from timm.utils import adaptive_clip_grad
 from torch import nn
 
 from ..errors import InputError

@@ -10,9 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from timm.optim import muon
 
-from .. import devices
+from .. import _compat, devices
 from ..data import Task, seeds
 from ..errors import InputError
 from ..extras import required
@@ -40,7 +39,7 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
         )
     accelerate = required("accelerate", "accelerate", "train")
     # accelerate would keep the precision of a process's first run for all later ones.
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=False)
+    _compat.forget_precision()
     try:
         made = accelerate.Accelerator(
             cpu=device.type == "cpu",  # otherwise processes without a GPU would not be connected
@@ -75,10 +74,9 @@ def leaving_no_trace() -> Iterator[None]:
     These are the random generators, the environment, warning filters, what accelerate keeps for all
     Accelerators of a process, and the function of timm's that `make_optimizer` replaces.
     """
-    state = required("accelerate.state", "accelerate", "train")
-    shared = (state.PartialState, state.AcceleratorState, state.GradientState)
-    theirs = [(one, dict(one._shared_state)) for one in shared]
-    environment, orthogonalise = dict(os.environ), muon.zeropower_via_newtonschulz
+    required("accelerate", "accelerate", "train")
+    theirs = [(state, dict(state)) for state in _compat.accelerate_states()]
+    environment, iteration = dict(os.environ), _compat.muon_iteration()
     kind = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     others = range(torch.accelerator.device_count()) if kind else ()
     of = kind.type if kind else "cuda"
@@ -86,10 +84,10 @@ def leaving_no_trace() -> Iterator[None]:
         with seeds.kept(), torch.random.fork_rng(others, device_type=of), warnings.catch_warnings():
             yield
     finally:
-        muon.zeropower_via_newtonschulz = orthogonalise
-        for one, before in theirs:
-            one._shared_state.clear()
-            one._shared_state.update(before)
+        _compat.set_muon_iteration(iteration)
+        for state, before in theirs:
+            state.clear()
+            state.update(before)
         for key in environment.keys() | os.environ.keys():  # one by one: other threads may read it meanwhile
             if key not in environment:
                 del os.environ[key]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from timm.utils import dispatch_clip_grad
-from timm.utils.agc import adaptive_clip_grad
+from timm.utils import adaptive_clip_grad, dispatch_clip_grad
 from torch import Tensor, nn
 
 from ..errors import InputError

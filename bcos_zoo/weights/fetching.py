@@ -20,8 +20,8 @@ from urllib.parse import quote, urlsplit
 import torch
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
-from huggingface_hub.file_download import repo_folder_name
 
+from .._compat import repo_folder_name
 from ..errors import WeightsError, reason
 from ..files import locked
 from . import manifest
