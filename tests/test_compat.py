@@ -213,8 +213,7 @@ def test_a_name_that_is_gone_says_what_to_do(monkeypatch):
 
 
 @pytest.mark.parametrize("library", _compat.SEEN)
-def test_the_versions_seen_include_the_installed_one_or_older_ones(library):
-    """What is installed is no older than the oldest version that the names were seen in."""
+def test_the_names_were_seen_in_no_newer_version_than_is_installed(library):
     pytest.importorskip(library, reason=f"{library} is in an extra")
 
     def numbers(one):
