@@ -15,9 +15,8 @@ from urllib.parse import unquote, urlsplit
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-# Not torch.hub's function, which cannot resume, tries once, and waits forever for a stalled server.
-from huggingface_hub.file_download import http_get
-
+# http_get and not torch.hub's: that cannot resume, tries only once, and waits forever for a stalled server.
+from .._compat import http_get
 from ..errors import WeightsError, reason, redact
 from ..files import move_into_place
 from .checksums import sha256, stamp, state
