@@ -112,7 +112,7 @@ class Outputs:
 def check_names(names: object) -> None:
     """Raise InputError unless class names are a sequence of texts; one text is a sequence of letters."""
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise InputError(f"class names are {str(names):.40}; allowed is a list of names, one a class")
+        raise InputError(f"class names are {str(names):.40}; allowed is a list of names, one per class")
 
 
 def of_two(logit: Tensor) -> Tensor:

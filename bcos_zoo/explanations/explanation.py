@@ -27,7 +27,7 @@ from .targets import Target, labelled
 DEFAULT_SMOOTH = 15  # pixels; the published pictures, made at 224 px
 DEFAULT_PERCENTILE = 99.5
 TINY = 1e-12
-SHOWN = 6  # at most so many images, and targets of each, in a notebook
+SHOWN = 6  # the most images, and targets of each, that a notebook shows
 TILE = 160  # pixels: about the size of each of them
 
 

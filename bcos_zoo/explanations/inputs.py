@@ -151,7 +151,7 @@ def check_images(x: Tensor) -> None:
     if not (low >= -1e-4 and high <= 1 + 1e-4):  # written so that NaN fails too
         if low != low or high != high:
             raise InputError(
-                "the images hold NaN; allowed are finite values in [0, 1]: look for what divided by zero"
+                "the images hold NaN; allowed are finite values in [0, 1]: look for a division by zero"
             )
         eight_bit = low >= 0 and 2 < high <= 255
         hint = "divide 8-bit values by 255" if eight_bit else "leave out mean/std normalisation"

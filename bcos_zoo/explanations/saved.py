@@ -99,7 +99,7 @@ def _check(
     if not settings_fit(settings):
         wrong.append("settings")
     if wrong:
-        raise InputError(f"has {', '.join(dict.fromkeys(wrong))} that do not fit the rest; save it anew")
+        raise InputError(f"has {', '.join(dict.fromkeys(wrong))} that do not fit the rest; save it again")
 
 
 def settings_fit(settings: object) -> bool:
@@ -115,7 +115,7 @@ def settings_fit(settings: object) -> bool:
 
 def _text(archive: zipfile.ZipFile, member: str) -> bytes:
     if archive.getinfo(member).file_size > MOST_TEXT:
-        raise InputError(f"has {member} of more than {MOST_TEXT} bytes; save it anew")
+        raise InputError(f"has {member} of more than {MOST_TEXT} bytes; save it again")
     return archive.read(member)
 
 
@@ -124,7 +124,7 @@ def _small(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...] | None) -
     with archive.open(f"{name}.npy") as file:
         found, dtype = _header(archive, file, name)
         if dtype.kind != "U" or (shape is not None and found != shape) or len(found) > 2:
-            raise InputError(f"has {name} of {dtype}, {found}; allowed are texts: save it anew")
+            raise InputError(f"has {name} of {dtype}, {found}; allowed are texts: save it again")
     return _values(archive, name)
 
 
@@ -150,9 +150,9 @@ def _values(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 def _header(archive: zipfile.ZipFile, file: Any, name: str) -> tuple[tuple[int, ...], Any]:
     """Shape and dtype of a member, checked against its size: a false header could demand any memory."""
     if np.lib.format.read_magic(file) != (1, 0):
-        raise InputError(f"has {name}.npy of another version; save it anew")
+        raise InputError(f"has {name}.npy of another version; save it again")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     size = archive.getinfo(f"{name}.npy").file_size
     if dtype.hasobject or file.tell() + math.prod(shape) * dtype.itemsize != size:
-        raise InputError(f"says {name} is {dtype} of {shape}, which is not its size; save it anew")
+        raise InputError(f"says {name} is {dtype} of {shape}, which is not its size; save it again")
     return shape, dtype

@@ -27,7 +27,7 @@ _log = logging.getLogger("bcos_zoo.images")
 
 
 class Passed:
-    """How many files of folders were passed over, by kind, because they are no pictures here."""
+    """Counts of the files in folders that were passed over as no pictures, by kind."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()

@@ -34,4 +34,4 @@ def make_activation(name: str | None) -> nn.Module:
         return nn.ReLU()
     if name == "gelu":
         return GatedGELU()
-    raise InputError(f"no activation named {name!r}; known: 'relu', 'gelu', or None for none")
+    raise InputError(f"no activation named {name!r}; known: 'relu', 'gelu', or None for no activation")

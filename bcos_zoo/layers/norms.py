@@ -45,7 +45,7 @@ def _per_channel(weight: Tensor) -> Tensor:
 
 @layer
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm without bias, uncentred unless told otherwise. (N, K, H, W) -> the same.
+    """Batch norm without bias, uncentred by default. (N, K, H, W) -> the same.
 
     centered: subtract the mean too (then it is torch's BatchNorm2d without its bias).
     joint: one statistic for all channels together ("all norm"); weight and buffers then have one element.
@@ -116,7 +116,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.synchronised and not is_linear() and several_processes():
             var, mean, count = moments_of_all(var, mean, values)
         elif values == 1:
-            raise _one_value(x, "batch norm in training", "a channel; use a larger batch, or call eval()")
+            raise _one_value(x, "batch norm in training", "per channel; use a larger batch, or call eval()")
         y = _scale(wide, var, mean if self.centered else None, _per_channel(self.weight), self.eps)
         if tracks and self.training and self.track_running_stats and not _recomputing():
             self._track(var.flatten(), mean.flatten(), count)
@@ -212,7 +212,7 @@ class GroupNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.num_groups == len(self.weight) and x.shape[-2] * x.shape[-1] == 1:
-            raise _one_value(x, "instance norm", "a channel; use a larger image, or another norm")
+            raise _one_value(x, "instance norm", "per channel; use a larger image, or another norm")
         if self.centered and not is_linear():
             # Fewer passes. F.group_norm would check the number of values over all images together.
             return torch.group_norm(x, self.num_groups, self.weight, None, self.eps).to(x.dtype)

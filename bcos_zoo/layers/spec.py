@@ -25,7 +25,7 @@ class LayerSpec:
     scale: every layer's output is divided by it (the v1 CIFAR-10 networks).
     scale_factor: instead, divide a convolution's output by its `functional.v1_scale` (v1 ImageNet networks).
     norm: a name that `make_norm2d` knows, "none" for no norm. norm_eps: added to the variance.
-    act: "relu" or "gelu" where a conventional network has one (B-cosified networks), None for none.
+    act: "relu" or "gelu" where conventional networks have an activation (B-cosified networks), else None.
     mean, std: of each input channel; the encoded image is normalised with them (B-cosified networks).
     logit_bias: -log(num_classes - 1) unless given. logit_temperature: a divisor of the logits.
     """

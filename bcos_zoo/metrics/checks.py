@@ -34,9 +34,7 @@ def check_values(name: str, values: Tensor, axes: str) -> None:
     if not values.is_floating_point():
         raise InputError(f"{name} of type {values.dtype}; allowed are floats: convert with .float()")
     if not values.isfinite().all():
-        raise InputError(
-            f"NaN or infinity in {name}; allowed are finite values: look for what divided by zero"
-        )
+        raise InputError(f"NaN or infinity in {name}; allowed are finite values: look for a division by zero")
 
 
 def maps(name: str, values: Tensor) -> Tensor:

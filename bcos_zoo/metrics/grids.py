@@ -81,7 +81,7 @@ def make_grids(
     if not grids or len(grids) < (count or 0):
         raise InputError(
             f"{int(usable.sum())} images of {len(left)} classes are right with confidence above {threshold}: "
-            f"enough for {len(grids)} grids of {cells} classes, not {count or 1}; add images or ask for less"
+            f"enough for {len(grids)} grids of {cells} classes, not {count or 1}; add images or lower count"
         )
     return torch.tensor(grids, device=labels.device)
 

@@ -159,8 +159,7 @@ def _file(record: Checkpoint) -> _Known:
     file = record.file
     if file is None:
         raise WeightsError(
-            f"no place is known that holds the weights of {record.name}; "
-            + _by_hand(record, record.origin.url)
+            f"no place is known for the weights of {record.name}; " + _by_hand(record, record.origin.url)
         )
     if file.digest is None:
         raise WeightsError(
@@ -219,7 +218,7 @@ def _from_cache(path: Path, record: Checkpoint, digest: str) -> Path:
                 f"{path} does not have the sha256 {digest} and cannot be renamed ({reason(error)}); remove it"
             ) from error
     raise WeightsError(
-        f"no place is known that holds the weights of {record.name} ({record.origin.project}); "
+        f"no place is known for the weights of {record.name} ({record.origin.project}); "
         f"put {path.name}, of sha256 {digest}, into a folder and name the folder in {MIRROR}"
     )
 

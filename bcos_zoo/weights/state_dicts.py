@@ -53,7 +53,7 @@ def read(path: str | os.PathLike[str], take: str | None = None) -> dict[str, Ten
         ) from error
     except Exception as error:  # depending on the damage, anything from EOFError to KeyError
         raise WeightsError(
-            f"{path} is damaged or of another format ({reason(error)}); get it anew"
+            f"{path} is damaged or of another format ({reason(error)}); get it again"
         ) from error
     name, found = _chosen(dict(_sets(content)), path, take, content)
     if name:
@@ -151,7 +151,7 @@ def _own_name(key: str, names: Collection[str], beside: Collection[str]) -> str:
 
 
 def _bare(key: str) -> str:
-    """A key without what wrappers put in front of it and into it."""
+    """A key without the parts that wrappers add to it."""
     key = re.sub(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.", "", key)
     while key.startswith("module."):
         key = key.removeprefix("module.")
@@ -189,7 +189,7 @@ def check_fit(
     if shapes:
         faults += [_count(shapes, "of another shape", most)]
     if kinds:
-        faults += [_count(kinds, "of other numbers", most)]
+        faults += [_count(kinds, "of another kind of number", most)]
     if faults:
         raise WeightsError(f"the file is not of {name}: {', '.join(faults)}; give a file of this network")
 
