@@ -59,8 +59,8 @@ def explain(
     output: what is explained, and what `logits` then holds: "logit"; "relative", the logit minus the mean of
     all logits; "sigmoid" or "softmax", the probability of the class, written as 1/2 + factor * log-odds with
     the factor held; or "probability", the one of these two that the network was trained for, according to
-    class_names. For a softmax, the log-odds are the logit minus a mean of the other
-    logits, weighted with their own softmax (held too), minus the entropy of that softmax.
+    class_names. For a softmax, the log-odds are the logit minus a mean of the other logits, weighted with
+    their own softmax (held too), minus the entropy of that softmax.
     class_names: what labels refer to, one for each class; by default those of the model's card, if any. Or
     `Outputs`, which also say how logits become probabilities, and may name both classes of a single logit.
     dtype: of the computation; by default the model's own, but at least float32, regardless of autocast: half

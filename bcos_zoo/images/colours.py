@@ -36,7 +36,7 @@ def _convert(image: Image.Image) -> Image.Image:
     if image.mode in WIDE_GREY:
         table = [round(value / 257) for value in range(65536)]  # 65535 / 257 = 255
         if isinstance(key, int):
-            table[key] = 255  # the transparent grey: white, as below
+            table[key] = 255  # the transparent grey becomes white, as below
         return _managed(image.convert("I").point(table, "L"), image.info)
     if image.mode not in CAN_BE_TRANSPARENT or not image.has_transparency_data:
         if image.mode == "CMYK":

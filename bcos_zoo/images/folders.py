@@ -120,7 +120,7 @@ def _walk(folder: Path, passed: Passed) -> Iterator[Path]:
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(here)
-        if real in seen:  # a link to a folder above would never end
+        if real in seen:  # without this, a link to a parent folder would never end
             folders.clear()
             continue
         seen.add(real)

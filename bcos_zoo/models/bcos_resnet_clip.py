@@ -1,7 +1,7 @@
 """The B-cosified visual encoder of CLIP's ResNet-50 (Radford et al. 2021; Arya et al. 2024).
 
-A ResNet with a stem of three convolutions, average pooling in place of every stride, and attention in place
-of the global pooling. It gives an embedding, not logits. Names in the state dict are CLIP's, as in the
+A ResNet with a stem of three convolutions, average pooling in place of every later stride, and attention in
+place of the global pooling. It gives an embedding, not logits. Names in the state dict are CLIP's, as in the
 published B-cosified files.
 """
 

@@ -49,7 +49,7 @@ class HubFile:
 class Packaged:
     """A file that comes with bcos_zoo."""
 
-    packaged: str  # relative to the package
+    packaged: str  # path relative to bcos_zoo/weights
 
     @property
     def path(self) -> Path:
@@ -282,13 +282,13 @@ def _crop_pct(side: int, resize: int) -> float:
     """A short number p for which timm's floor(side / p) is exactly `resize`.
 
     That holds for resize <= side / p < resize + 1, so for side / (resize + 1) < p <= side / resize. The
-    largest p of d digits up to side / resize is less than 10^-d below it. So it lies in the interval if 10^-d
+    largest p of d decimals up to side / resize is less than 10^-d below it. So it lies in the interval if 10^-d
     is at most the interval's width, side / (resize (resize + 1)): 0.0034 for 224 / 256.
     """
     for digits in range(4, 16):
         unit: int = 10**digits
         below = side * unit // resize
-        for steps in (below, below - 1):  # the float nearest to `below` may be too large
+        for steps in (below, below - 1):  # the float nearest to the decimal may be too large
             pct = steps / unit
             if pct > 0 and math.floor(side / pct) == resize:
                 return pct
