@@ -282,8 +282,8 @@ def _crop_pct(side: int, resize: int) -> float:
     """A short number p for which timm's floor(side / p) is exactly `resize`.
 
     That holds for resize <= side / p < resize + 1, so for side / (resize + 1) < p <= side / resize. The
-    largest p of d decimals up to side / resize is less than 10^-d below it. So it lies in the interval if 10^-d
-    is at most the interval's width, side / (resize (resize + 1)): 0.0034 for 224 / 256.
+    largest p of d decimals up to side / resize is less than 10^-d below it. So it lies in the interval if
+    10^-d is at most the interval's width, side / (resize (resize + 1)): 0.0034 for 224 / 256.
     """
     for digits in range(4, 16):
         unit: int = 10**digits
