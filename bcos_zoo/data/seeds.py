@@ -15,8 +15,8 @@ _WORD = 2**64 - 1
 def mix(*numbers: int) -> int:
     """63 bits that depend on each of the numbers and on their order (splitmix64).
 
-    Not numpy's SeedSequence, which would do as well: the split and the order of every run, and so the scores in
-    README and the runs that may be resumed, follow from these bits.
+    Not numpy's SeedSequence, which would do as well: the split and the order of every run, and so the scores
+    in README and the runs that may be resumed, follow from these bits.
     """
     state = 0
     for number in numbers:
