@@ -14,5 +14,6 @@ def required(module: str, package: str, extra: str = "eval") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise InputError(
-            f"{package} cannot be imported ({error}); `pip install 'bcos-zoo[{extra}]'` brings it"
+            f"{package} cannot be imported ({error}); install it with `pip install {package}`, or, in a "
+            f"checkout of bcos_zoo, with all else that goes with it: `pip install '.[{extra}]'`"
         ) from error

@@ -7,6 +7,7 @@ seconds. A fence without a language holds no code: output, or a drawing.
 
 from __future__ import annotations
 
+import functools
 import re
 import runpy
 import shlex
@@ -34,7 +35,7 @@ LANGUAGES = ("python", "sh")
 DATA = ("toml", "json", "yaml", "text", "bibtex", "mermaid")
 MARKS = ("", "notest", "slow")
 FENCE = RawFencedCodeBlockLexer(re.compile(r"[ \t]*(?P<language>[^\s`]*)[ \t]*(?P<mark>[^\n`]*)\n"))
-REASON = re.compile(r"\bnot run\b(\W+\w+){3,}", re.IGNORECASE)
+REASON = re.compile(r"\bnot\s+run\b(\W+\w+){3,}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,9 @@ def links(path: Path) -> list[str]:
     return [str(link) for link in found if link is not None]
 
 
+@functools.cache
 def anchors(path: Path) -> set[str]:
-    """What a link may name behind its #: headings, as GitHub and mkdocs call them, and names given by hand."""
+    """What a link may name behind its #: headings, as GitHub and mkdocs call them, and names of one's own."""
     found = re.findall(r'(?:\bid="|\{\s*#)([\w-]+)', path.read_text(encoding="utf-8"))
     seen: Counter[str] = Counter()
     page = tokens(path)

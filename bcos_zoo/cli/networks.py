@@ -85,8 +85,10 @@ def _page(document: dict[str, Any]) -> Iterator[str]:
             facts["file"] = (
                 f"{place or 'no address is known'}, sha256 {file['sha256'] or file['sha256_prefix']}"
             )
-        for part in ("weights", "code", "data"):
+        for part in ("weights", "code"):
             facts[f"licence of the {part}"] = one["licence"][part] or "unknown"
+        facts["trained on"] = one["training_images"]["name"] or "unknown images"
+        facts["terms of the images"] = one["training_images"]["terms"] or "unknown"
         origin = one["origin"]
         facts["made by"] = ", ".join(filter(None, (origin["project"], origin["url"])))
         facts["paper"] = origin["paper"] and f"arXiv:{origin['paper']}"

@@ -114,15 +114,13 @@ def _licence_entries(facts: Facts) -> dict[str, Any]:
 
 def _datasets(facts: Facts) -> list[str]:
     """The Hub's names for the data sets that the weights were trained on."""
-    record = facts.record or facts.base
-    named = {metric.dataset for metric in record.metrics} if record else set()
-    if record and record.classes.labels == "imagenet-1k":
-        named.add("ImageNet-1k")
     if facts.training and (facts.training.data or "").startswith(HUB_DATA):
         return [(facts.training.data or "").removeprefix(HUB_DATA)]
     if facts.training:  # trained on data of the user's, which the Hub has no name for
         return []
-    return sorted({hub for one in named for ours, hub in DATASETS.items() if one.startswith(ours)})
+    record = facts.record or facts.base
+    name = record and record.training_images.name
+    return [DATASETS[name]] if name in DATASETS else []
 
 
 def _result(metric: Metric, record: Checkpoint | None) -> EvalResult:
@@ -315,5 +313,6 @@ def _licences(facts: Facts) -> Iterator[str]:
     yield f"- Weights: {licence(facts) or unknown}" + (
         "" if facts.record else " (of those it began with)" if licence(facts) else ""
     )
-    data = record.licence.data if record and not facts.training else None
-    yield f"- Data: {data or unknown}\n"
+    images = record.training_images if record and not facts.training else None
+    yield f"- Images it was trained on: {images and images.name or unknown}"
+    yield f"- Terms of these images: {images and images.terms or unknown}\n"

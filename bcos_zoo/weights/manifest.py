@@ -123,11 +123,18 @@ class ExplanationDefaults:
 
 @dataclass(frozen=True)
 class Licence:
-    """SPDX identifiers of code and weights, and what the training data asks of users."""
+    """Of the code that made the weights, and of the weights: SPDX identifiers, or the terms in words."""
 
     code: str | None
     weights: str | None
-    data: str | None
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images that the weights learnt from, whose terms no licence of the weights can widen."""
+
+    name: str | None
+    terms: str | None  # what they ask of users
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,7 @@ class Checkpoint:
     metrics: tuple[Metric, ...]
     explanation: ExplanationDefaults | None  # None for conventional networks, which have no exact one
     licence: Licence
+    training_images: TrainingImages
     origin: Origin
     recipe: Mapping[str, Any] | str | None = field(hash=False)  # published facts, or the path of our config
 
@@ -360,6 +368,7 @@ def _checkpoint(name: str, record: dict[str, Any], path: Path) -> Checkpoint:
         metrics=tuple(Metric(**metric) for metric in record["metrics"]),
         explanation=None if explanation is None else ExplanationDefaults(**explanation),
         licence=Licence(**record["licence"]),
+        training_images=TrainingImages(**record["training_images"]),
         origin=Origin(**record["origin"]),
     )
     return Checkpoint(**{"name": name} | record | parsed)

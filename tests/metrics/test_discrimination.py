@@ -87,7 +87,7 @@ def test_scores_and_truth_must_fit(monkeypatch):
         sensitivity_at_specificity(scores, truth, 95)
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.classification", None)
     monkeypatch.setitem(sys.modules, "torchmetrics", None)
-    with pytest.raises(InputError, match=r"torchmetrics cannot be imported .*pip install 'bcos-zoo\[eval\]'"):
+    with pytest.raises(InputError, match=r"torchmetrics cannot be imported .*pip install '\.\[eval\]'"):
         auroc(scores, truth)
 
 

@@ -247,7 +247,7 @@ def test_a_vector_figure_keeps_its_text_and_is_the_same_every_time(format_):
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"matplotlib cannot be imported .*pip install 'bcos-zoo\[plots\]'"):
+    with pytest.raises(InputError, match=r"matplotlib cannot be imported .*pip install '\.\[plots\]'"):
         figures.draw([[panels.Panel(Image.new("RGB", (2, 2)))]], "svg")
 
 

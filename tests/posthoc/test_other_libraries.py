@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,6 @@ from bcos_zoo.posthoc.adapters import (
 )
 
 TARGETS = torch.tensor([3, 7])
-DOCS = Path(__file__).parents[2] / "docs" / "neighbours.md"
 # The other libraries warn, while they are imported or used, of their own affairs.
 theirs = pytest.mark.filterwarnings("ignore")
 
@@ -249,15 +246,3 @@ def test_none_of_the_libraries_is_needed_to_import_the_interfaces():
     code = f"import sys, bcos_zoo.posthoc.adapters; print([n for n in {names} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@theirs
-def test_the_page_in_the_docs_runs():
-    for module in ("captum", "quantus", "pytorch_grad_cam"):
-        pytest.importorskip(module, reason=f"{module} is not installed")
-    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) >= 7
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, str(DOCS), "exec"), names)
-    assert names["heat"].shape == names["maps"].shape == (2, 32, 32)

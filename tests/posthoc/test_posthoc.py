@@ -377,6 +377,6 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     shared, monkeypatch, module, method, package, x
 ):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=rf"{package} cannot be imported .*pip install 'bcos-zoo\[eval\]'"):
+    with pytest.raises(InputError, match=rf"{package} cannot be imported .*pip install '\.\[eval\]'"):
         attribute(shared, x, 3, method)
     assert attribute(shared, x, 3, "inherent").isfinite().all()

@@ -127,7 +127,7 @@ def test_the_card_names_base_data_recipe_and_scores(tmp_path):
         "| top-1 accuracy | 87.5 | validation images of my_photos | measured | its training run |",
         "| balanced accuracy | 81.25 |",
         "Weights: Apache-2.0 (of those it began with)",
-        "Data: unknown to bcos_zoo",
+        "Images it was trained on: unknown to bcos_zoo",
     ):
         assert text in card.text
     assert "loss" not in card.text

@@ -300,7 +300,7 @@ def test_a_missing_file_is_refused(tmp_path):
     [
         lambda record: record.update(surprise=1),
         lambda record: record.pop("files"),
-        lambda record: record["licence"].pop("data"),
+        lambda record: record["training_images"].pop("terms"),
         lambda record: record["files"][0].update(where={"ftp": "x"}),
         lambda record: record.update(preprocessing=None),
     ],

@@ -70,7 +70,7 @@ def explain_clip(
     Raises InputError for a source that is not a clip, is damaged anywhere or has no frames, for several
     targets, for a path that cannot be written, and if PyAV is missing.
     """
-    av = required("av", "PyAV", "video")
+    av = required("av", "av", "video")
     source, path = Path(source), Path(path)
     if path.suffix.lower() != ".mp4":
         raise InputError(f"{path}: clips are written as .mp4; give a name that ends so")
