@@ -1,4 +1,4 @@
-"""README is short and asks for nothing that does not exist; commands name classes that their network knows."""
+"""README is short and asks for nothing that does not exist; commands name classes of their network."""
 
 import importlib.metadata
 import re
