@@ -13,7 +13,7 @@ from .. import data, metrics
 from ..classifier import Classifier
 from ..errors import InputError
 from ..outputs import Outputs
-from ..weights import manifest
+from ..weights import class_lists
 
 BATCH_SIZE = 250  # images at once, unless told otherwise
 
@@ -61,7 +61,7 @@ def class_index(class_names: tuple[str, ...], folder: str, root: str | Path) -> 
         )
     if called:
         return called[0]
-    numbers, imagenet = manifest.wordnet_numbers(), manifest.class_list("imagenet-1k")
+    numbers, imagenet = class_lists.wordnet_numbers(), class_lists.class_list("imagenet-1k")
     if folder in numbers:
         number = numbers.index(folder)
         if class_names == imagenet:  # there, two classes may share a name: "crane" is a bird and a machine

@@ -16,10 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from timm.data import ImageNetInfo
-
 from .. import _startup
 from ..errors import InputError, UnknownModelError, WeightsError, closest, reason
+from .class_lists import class_list
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent
@@ -387,17 +386,3 @@ def _where(raw: dict[str, str] | None, manifest: Path) -> Place | None:
     if "path" in raw:
         return LocalFile(manifest.parent / Path(raw["path"]).expanduser())
     return Packaged(**raw) if "packaged" in raw else HubFile(**raw)
-
-
-@functools.cache
-def class_list(name: str) -> tuple[str, ...]:
-    """The names in a list of classes, the first synonym of each. Raises InputError for an unknown list."""
-    if name != "imagenet-1k":
-        raise InputError(f"no list of classes named {name!r}; allowed: imagenet-1k, or the names themselves")
-    return tuple(description.split(", ")[0] for description in ImageNetInfo(name).label_descriptions())
-
-
-@functools.cache
-def wordnet_numbers() -> tuple[str, ...]:
-    """The names of ImageNet-1k's folders, such as n01440764, in the order of its classes."""
-    return tuple(ImageNetInfo("imagenet-1k").label_names())

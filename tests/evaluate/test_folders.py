@@ -8,7 +8,7 @@ from PIL import Image
 import bcos_zoo
 from bcos_zoo import Classifier, InputError
 from bcos_zoo.evaluate.accuracy import evaluate, labelled_files
-from bcos_zoo.weights.manifest import class_list
+from bcos_zoo.weights.class_lists import class_list
 
 
 def fill(root, *names):
