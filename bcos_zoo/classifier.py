@@ -227,6 +227,14 @@ def load(name: str | os.PathLike[str]) -> Classifier:
     config.json (a run of `bcos-zoo finetune` or `train`, or what `bcos_zoo.export` wrote), or timm's
     `hf-hub:org/name@revision` and `local-dir:PATH`.
     Raises UnknownModelError or WeightsError; InputError for an embedding, whose outputs are not classes.
+
+    ```python
+    import bcos_zoo
+
+    clf = bcos_zoo.load("bcos_resnet20.cifar10")
+    best = clf.predict("bcos_zoo/samples/chelsea.jpg")[0]
+    print(best.label, best.probability)
+    ```
     """
     name = zoo.resolve(name)
     if name.startswith(config_json.ELSEWHERE):

@@ -30,6 +30,13 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
 
     pattern: shell wildcards, as in timm: without a dot it is matched against the architecture alone. A
     pattern that matches nothing that way is matched against full names of checkpoints, with their tags.
+
+    ```python
+    import bcos_zoo
+
+    assert "bcos_resnet50" in bcos_zoo.list_models("bcos_res*")
+    assert "bcos_resnet20.cifar10" in bcos_zoo.list_models(pretrained=True)
+    ```
     """
     if not isinstance(pattern, (str, list, tuple)):
         raise InputError(f"the pattern is a {type(pattern).__name__}; allowed are texts such as 'bcos_res*'")
@@ -212,6 +219,13 @@ def create_model(name: str | os.PathLike[str], *, pretrained: bool = False, **kw
     name: `architecture`, `architecture.tag`, timm's `hf-hub:org/name` and `local-dir:PATH`, or just PATH.
     kwargs: whatever timm.create_model and the network take (num_classes, in_chans, drop_path_rate, ...).
     Raises UnknownModelError, and WeightsError if the checkpoint cannot be had or does not fit.
+
+    ```python
+    import bcos_zoo
+
+    model = bcos_zoo.create_model("bcos_resnet20.cifar10", pretrained=True)
+    assert not model.training and model.num_classes == 10
+    ```
     """
     name = resolve(name)
     if name.startswith(config_json.ELSEWHERE):

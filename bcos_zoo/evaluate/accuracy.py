@@ -105,6 +105,20 @@ def evaluate(
     """Accuracy and calibration over `root/<class>/<image>`, through the card's own transform.
 
     Raises InputError if a sub-folder is not named after a class of the network, or an image cannot be read.
+
+    ```python
+    from pathlib import Path
+
+    from PIL import Image
+
+    import bcos_zoo
+    from bcos_zoo.evaluate import evaluate
+
+    Path("out/val/cat").mkdir(parents=True, exist_ok=True)
+    Image.open("bcos_zoo/samples/chelsea.jpg").save("out/val/cat/1.png")
+    found = evaluate(bcos_zoo.load("bcos_resnet20.cifar10"), "out/val")
+    assert found.images == 1
+    ```
     """
     paths, labels = labelled_files(classifier, root)
     logits, truth = logits_of(classifier, paths, labels, batch_size=batch_size, workers=workers)
@@ -112,7 +126,19 @@ def evaluate(
 
 
 def accuracy_of(outputs: Outputs, logits: Tensor, truth: Tensor) -> Accuracy:
-    """Accuracy and calibration of answers. logits: (M, C). truth: (M,) class indices."""
+    """Accuracy and calibration of answers. logits: (M, C). truth: (M,) class indices.
+
+    ```python
+    import torch
+
+    import bcos_zoo
+    from bcos_zoo.evaluate import accuracy_of
+
+    clf = bcos_zoo.load("bcos_resnet20.cifar10")
+    found = accuracy_of(clf.outputs, 9 * torch.eye(10), torch.arange(10))
+    assert found.top1 == 100
+    ```
+    """
     hits = logits.topk(min(5, logits.shape[1])).indices == truth[:, None]
     per_class = {
         _name(outputs.class_names, label): 100 * float(hits[truth == label, 0].double().mean())

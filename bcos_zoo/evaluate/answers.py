@@ -81,7 +81,22 @@ def measure(
     batch_size: int = BATCH_SIZE,
     workers: int = 0,
 ) -> Measured:
-    """Run a network on labelled images and measure what is asked for. Runs and raises as `answer` does."""
+    """Run a network on labelled images and measure what is asked for. Runs and raises as `answer` does.
+
+    ```python
+    from pathlib import Path
+
+    from PIL import Image
+
+    import bcos_zoo
+    from bcos_zoo.evaluate import Asked, measure
+
+    Path("out/val/cat").mkdir(parents=True, exist_ok=True)
+    Image.open("bcos_zoo/samples/chelsea.jpg").save("out/val/cat/1.png")
+    found = measure(bcos_zoo.load("bcos_resnet20.cifar10"), "out/val", Asked(("accuracy",)))
+    print(found.document())
+    ```
+    """
     found = answer(classifier, source, group=group, batch_size=batch_size, workers=workers)
     outputs, several = found.outputs, found.truth.ndim == 2
     accuracy = None
@@ -114,6 +129,20 @@ def answer(
     below the root (see `bcos_zoo.data.groups.by_pattern`).
     Raises InputError for classes that the network does not have, for several labels if the network gives one
     per image, and for an image that cannot be read.
+
+    ```python
+    from pathlib import Path
+
+    from PIL import Image
+
+    import bcos_zoo
+    from bcos_zoo.evaluate import answer
+
+    Path("out/val/cat").mkdir(parents=True, exist_ok=True)
+    Image.open("bcos_zoo/samples/chelsea.jpg").save("out/val/cat/1.png")
+    found = answer(bcos_zoo.load("bcos_resnet20.cifar10"), "out/val")
+    assert found.logits.shape == (1, 10)
+    ```
     """
     source = Path(source)
     samples, part = _of_table(classifier, source, group) if source.is_file() else (None, None)

@@ -49,6 +49,21 @@ def compare(
     progress: called after each sample with "METRIC EXPLAINER", how many samples are done, and of how many.
     Raises InputError if too few images are classified well enough, for a network that does not take a grid,
     and for a folder with rows of another grid, smoothing or seed, or of other data or weights.
+
+    ```python
+    from pathlib import Path
+
+    from PIL import Image
+
+    import bcos_zoo
+    from bcos_zoo.evaluate import Settings, compare, rows
+
+    Path("out/val/cat").mkdir(parents=True, exist_ok=True)
+    Image.open("bcos_zoo/samples/chelsea.jpg").save("out/val/cat/1.png")
+    settings = Settings(("inherent", "ixg"), ("sparseness",), samples=1)
+    found = compare(bcos_zoo.load("bcos_resnet20.cifar10"), "out/val", "out/compared", settings)
+    assert len(found) == len(list(rows(Path("out/compared")))) == 2
+    ```
     """
     folder, objects = Path(folder), _objects(settings, root)
     scorer = Scorer(classifier, settings, objects, batch_size)
@@ -76,7 +91,23 @@ def compare(
 
 
 def rows(folder: Path) -> Iterator[ScoreRow]:
-    """The rows in a folder, without the unfinished sample that a killed run may have left."""
+    """The rows in a folder, without the unfinished sample that a killed run may have left.
+
+    ```python
+    from pathlib import Path
+
+    from PIL import Image
+
+    import bcos_zoo
+    from bcos_zoo.evaluate import Settings, compare, rows
+
+    Path("out/val/cat").mkdir(parents=True, exist_ok=True)
+    Image.open("bcos_zoo/samples/chelsea.jpg").save("out/val/cat/1.png")
+    settings = Settings(("inherent",), ("sparseness",), samples=1)
+    made = compare(bcos_zoo.load("bcos_resnet20.cifar10"), "out/val", "out/rows", settings)
+    assert [row["score"] for row in rows(Path("out/rows"))] == [row["score"] for row in made]
+    ```
+    """
     complete: dict[tuple[str, str, int], list[ScoreRow]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text().splitlines():

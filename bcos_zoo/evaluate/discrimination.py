@@ -75,6 +75,17 @@ def discriminate(
     1. groups: (M,) the group of each image, for the intervals; by default each image is its own group.
     A class is told from all others by its probability. Classes that no image shows, or that every image
     shows, have no such score and are left out of the mean; the scores say so.
+
+    ```python
+    import torch
+
+    import bcos_zoo
+    from bcos_zoo.evaluate import Asked, discriminate
+
+    clf = bcos_zoo.load("bcos_resnet20.cifar10")
+    scores = discriminate(clf.outputs, 9 * torch.eye(10), torch.arange(10), Asked(("auroc",)))
+    assert scores[0].label is None and scores[0].value == 1  # of all classes together
+    ```
     """
     odds = outputs.log_odds(logits).cpu()
     shown = _shown(truth, odds.shape[1]).cpu()

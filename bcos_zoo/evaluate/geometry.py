@@ -30,6 +30,14 @@ def centres(
     transform: the card's, made of resizes and centre crops. size: (width, height) of the picture. mode: as in
     Pillow, what the transform takes.
     Raises InputError for a transform with other steps.
+
+    ```python
+    import bcos_zoo
+    from bcos_zoo.evaluate import centres
+
+    columns, lines = centres(bcos_zoo.load("bcos_resnet20.cifar10").transform, (451, 300))
+    assert len(columns) == len(lines) == 32
+    ```
     """
     picture = Image.new(mode, size)
     scale, start = [Fraction(1), Fraction(1)], [Fraction(0), Fraction(0)]

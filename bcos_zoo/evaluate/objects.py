@@ -143,6 +143,16 @@ def read_boxes(file: str | os.PathLike[str], root: str | os.PathLike[str]) -> Bo
     The names of images are relative to `root` or to the folder of the file. Edges are in pixels of the
     upright image: (0, 0, 2, 1) covers its first two.
     Raises InputError as `read_annotations` does, and if none of the images is below `root`.
+
+    ```python
+    from pathlib import Path
+
+    from bcos_zoo.evaluate import read_boxes
+
+    Path("out").mkdir(exist_ok=True)
+    Path("out/boxes.csv").write_text("image,x0,y0,x1,y1,label\\nchelsea.jpg,10,10,200,200,cat\\n")
+    assert read_boxes("out/boxes.csv", "bcos_zoo/samples").labelled
+    ```
     """
     file, root = Path(file), Path(root)
     annotations = read_annotations(file)
@@ -166,6 +176,19 @@ def read_masks(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> 
     """The masks of the images below `root`: `folder/cat/1.png` belongs to `root/cat/1.jpg`.
 
     Raises InputError if there is no such folder.
+
+    ```python
+    from pathlib import Path
+
+    from PIL import Image
+
+    from bcos_zoo.evaluate import read_masks
+
+    Path("out/masks").mkdir(parents=True, exist_ok=True)
+    Image.new("L", (451, 300), 255).save("out/masks/chelsea.png")
+    root = Path("bcos_zoo/samples").resolve()
+    assert read_masks("out/masks", root).has(root / "chelsea.jpg")
+    ```
     """
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: no such folder; give one with a PNG for each image, under its name")

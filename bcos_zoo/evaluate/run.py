@@ -34,6 +34,24 @@ def run(
 
     Under `accelerate launch` or torchrun the processes share the samples, and the first one writes the
     tables when all are done; it must be able to see the others' files. Raises InputError as `compare` does.
+
+    ```python
+    from pathlib import Path
+
+    from PIL import Image
+
+    from rich.progress import Progress
+
+    import bcos_zoo
+    from bcos_zoo.evaluate import Settings, run
+
+    Path("out/val/cat").mkdir(parents=True, exist_ok=True)
+    Image.open("bcos_zoo/samples/chelsea.jpg").save("out/val/cat/1.png")
+    clf = bcos_zoo.load("bcos_resnet20.cifar10")
+    settings = Settings(("inherent",), ("sparseness",), samples=1)
+    summary = run(clf, "out/val", "out/run", settings, progress=Progress(disable=True))
+    assert summary[0]["explainer"] == "inherent"
+    ```
     """
     folder, share = Path(folder), (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     tasks: dict[str, TaskID] = {}

@@ -78,7 +78,14 @@ class Settings:
 
 
 def parse_counts(texts: Iterable[str]) -> dict[str, int]:
-    """Numbers of samples from texts such as "rise=5". Raises InputError for any other text."""
+    """Numbers of samples from texts such as "rise=5". Raises InputError for any other text.
+
+    ```python
+    from bcos_zoo.evaluate import parse_counts
+
+    assert parse_counts(["rise=5", "lime=2"]) == {"rise": 5, "lime": 2}
+    ```
+    """
     counts = {}
     for text in texts:
         name, _, number = text.partition("=")

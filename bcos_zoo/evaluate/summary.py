@@ -24,6 +24,14 @@ def summarise(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
     """For each metric and explainer: samples, maps, mean and percentiles of the scores; best median first.
 
     "chance" is the mean score of an uninformative map, if the rows have one.
+
+    ```python
+    from bcos_zoo.evaluate import summarise
+
+    row = {"explainer": "ixg", "metric": "sparseness", "sample": 0, "map": 0}
+    (line,) = summarise([row | {"score": 0.5}, row | {"map": 1, "score": 0.7}])
+    assert line["maps"] == 2 and abs(line["mean"] - 0.6) < 1e-9
+    ```
     """
     groups: dict[tuple[str, str], list[ScoreRow]] = {}
     for row in rows:
@@ -53,7 +61,14 @@ def _percentiles(scores: list[float]) -> np.ndarray:
 
 
 def for_json(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A summary with null for infinite values, which JSON cannot write."""
+    """A summary with null for infinite values, which JSON cannot write.
+
+    ```python
+    from bcos_zoo.evaluate import for_json
+
+    assert for_json([{"mean": float("inf")}]) == [{"mean": None}]
+    ```
+    """
     return [
         {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         for line in summary
@@ -64,6 +79,13 @@ def write_tables(rows: list[ScoreRow], folder: str | Path) -> tuple[Path, Path]:
     """`summary.json` and `rows.parquet` in a folder; returns their paths.
 
     Raises InputError if pandas or pyarrow, of the extra `eval`, is not installed.
+
+    ```python
+    from bcos_zoo.evaluate import write_tables
+
+    row = {"explainer": "ixg", "metric": "sparseness", "sample": 0, "map": 0, "score": 0.5}
+    summary, table = write_tables([row], "out/tables")
+    ```
     """
     folder, pandas = Path(folder), required("pandas", "pandas")
     with replacing(folder / "summary.json") as temporary:
@@ -80,6 +102,13 @@ def box_plot(
 
     chance: the score of an uninformative map, drawn as a line. path: .png, .svg or .pdf.
     Raises InputError if matplotlib, of the extra `plots`, is not installed.
+
+    ```python
+    from bcos_zoo.evaluate import box_plot
+
+    row = {"explainer": "ixg", "metric": "localisation", "sample": 0, "map": 0, "score": 0.5}
+    box_plot([row], "out/boxes.png", chance=1 / 9)
+    ```
     """
     lines = [line for line in summarise(rows) if line["metric"] == metric]
     names = [line["explainer"] for line in lines]
@@ -116,6 +145,13 @@ def curve_plot(rows: list[ScoreRow], path: str | Path, *, metric: str = "deletio
 
     path: .png, .svg or .pdf.
     Raises InputError if matplotlib, of the extra `plots`, is not installed.
+
+    ```python
+    from bcos_zoo.evaluate import curve_plot
+
+    row = {"explainer": "ixg", "metric": "deletion", "sample": 0, "map": 0, "score": 0.4}
+    curve_plot([row | {"curve": [0.9, 0.3, 0.1]}], "out/curve.png")
+    ```
     """
     figure = plots.figure(5.2, 3.6)
     axes = figure.add_subplot()

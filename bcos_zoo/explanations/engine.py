@@ -73,6 +73,18 @@ def explain(
     a linear map of the image, and for images, targets or options that do not fit. Warns if part of a logit
     remains unexplained because the model has parts that are not linear.
     Source: Boehle et al. 2022, section 3.3.
+
+    ```python
+    import torch
+
+    import bcos_zoo
+
+    model = bcos_zoo.load("bcos_resnet20.cifar10").model
+    x = torch.rand(2, 3, 32, 32)
+    e = bcos_zoo.explain(model, x, targets=[3, 5])  # two classes of both images
+    assert e.contributions.shape == (2, 2, 32, 32)
+    assert e.completeness().abs().max() < 1e-3
+    ```
     """
     known = names_of(model) if class_names is None else class_names
     if known is not None and not isinstance(known, Outputs):

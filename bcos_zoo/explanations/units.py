@@ -39,6 +39,17 @@ def explain_unit(
     mean over all. call: which call, from 0 on, if the network calls the layer several times in a pass.
     Returns an `Explanation` with one target, whose `logits` are the activations (N, 1).
     Everything else is as in `explain`. Raises InputError for a layer, unit or position that does not exist.
+
+    ```python
+    import torch
+
+    import bcos_zoo
+
+    model = bcos_zoo.load("bcos_resnet20.cifar10").model
+    x = torch.rand(2, 3, 32, 32)
+    e = bcos_zoo.explain_unit(model, x, "layer3.1.conv2", 39)
+    assert e.logits.shape == (2, 1) and e.output == "activation"
+    ```
     """
     x = checked_images(x)
     check_layer(unwrapped(model), layer)

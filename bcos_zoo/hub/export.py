@@ -47,6 +47,13 @@ def export(
     Raises InputError for a network that such a folder cannot hold, for an unreadable sample and for a folder
     that is not empty or cannot be written; WeightsError if what was written does not give the same network,
     bit for bit, and as `bcos_zoo.load` does. Nothing is left behind then.
+
+    ```python
+    import bcos_zoo
+
+    folder = bcos_zoo.export("bcos_resnet20.cifar10", "out/resnet20", force=True)
+    clf = bcos_zoo.load(folder)
+    ```
     """
     target = Path(folder)
     if target.exists() and not target.is_dir():
@@ -80,6 +87,14 @@ def push_to_hub(
     `bcos_zoo.load("hf-hub:organisation/name@revision")` load it.
     Raises InputError and WeightsError as `export` does; WeightsError if the Hub refuses, and if a repository
     is public that should be private. No token shows in what is raised.
+
+    The example is not run by the tests, for it uploads.
+
+    ```python notest
+    import bcos_zoo
+
+    bcos_zoo.push_to_hub("runs/mine", "your-name/my-network", private=True)
+    ```
     """
     try:
         validate_repo_id(repo_id)

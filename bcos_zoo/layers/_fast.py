@@ -287,6 +287,14 @@ def conv_norm(
 
     Uncentred batch norm in eval mode is such a norm. A B-cos convolution with b = 1 or 2 takes the factors
     into its weights, exactly (`functional.row_factors`). A norm that needs a gradient is called as usual.
+
+    ```python
+    import torch
+    from bcos_zoo.layers import BatchNorm2d, BcosConv2d, conv_norm
+
+    conv, norm, x = BcosConv2d(6, 8, 3).eval(), BatchNorm2d(8).eval(), torch.rand(1, 6, 9, 9)
+    assert torch.allclose(conv_norm(conv, norm, x), norm(conv(x)), atol=1e-5)
+    ```
     """
     gain = _gain(norm) if (folds := _folds(conv, x)) else None
     if gain is not None or (folds and _absent(norm)):

@@ -27,6 +27,14 @@ def make_activation(name: str | None) -> nn.Module:
     """The activation of that name; `None` is the identity. ReLU's gate is piecewise constant anyway.
 
     Raises InputError for any name but "relu" and "gelu".
+
+    ```python
+    import torch
+
+    from bcos_zoo.layers import make_activation
+
+    assert make_activation("relu")(torch.tensor(-1.0)) == 0
+    ```
     """
     if name is None:
         return nn.Identity()

@@ -14,7 +14,17 @@ from .linear_mode import hold, is_linear
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v, with the softmax held in linear mode. All (N, heads, L, D)."""
+    """softmax(q k^T / sqrt(D)) v, with the softmax held in linear mode. All (N, heads, L, D).
+
+    ```python
+    import torch
+
+    from bcos_zoo.layers import attend
+
+    q, k, v = torch.rand(3, 2, 4, 9, 8)
+    assert attend(q, k, v).shape == (2, 4, 9, 8)
+    ```
+    """
     if not is_linear() and _fast.attends():
         return F.scaled_dot_product_attention(q, k, v)
     return hold(lambda: torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1)) @ v

@@ -29,6 +29,15 @@ def encode(images: Tensor) -> Tensor:
 
     images: (..., K, H, W), values in [0, 1], not normalised.
     Returns (..., 2K, H, W), for RGB [r, g, b, 1-r, 1-g, 1-b]. Source: Boehle et al. 2022.
+
+    ```python
+    import torch
+
+    from bcos_zoo.layers import encode
+
+    black = encode(torch.zeros(1, 3, 8, 8))
+    assert black.shape == (1, 6, 8, 8) and black[:, 3:].eq(1).all()
+    ```
     """
     return torch.cat([images, 1 - images], dim=-3)
 
@@ -140,11 +149,26 @@ def v1_scale(kernel_size: int | tuple[int, int], in_channels: int, scale_factor:
     """What the v1 ImageNet networks divide a layer's output by: kernel * sqrt(in_channels) / scale_factor.
 
     scale_factor: 100 for ResNet and DenseNet, 200 for Inception, 1000 for VGG.
+
+    ```python
+    from bcos_zoo.layers import v1_scale
+
+    assert v1_scale(3, 64) == 3 * 8 / 100
+    ```
     """
     kernel = kernel_size if isinstance(kernel_size, int) else math.sqrt(math.prod(kernel_size))
     return kernel * math.sqrt(in_channels) / scale_factor
 
 
 def default_logit_bias(num_classes: int) -> float:
-    """-log(C-1): a network that knows nothing then gives each of C classes probability 1/C. 0 for C <= 2."""
+    """-log(C-1): a network that knows nothing then gives each of C classes probability 1/C. 0 for C <= 2.
+
+    ```python
+    import torch
+
+    from bcos_zoo.layers import default_logit_bias
+
+    assert abs(torch.tensor(default_logit_bias(10)).sigmoid() - 0.1) < 1e-6
+    ```
+    """
     return -math.log(num_classes - 1) if num_classes > 2 else 0.0

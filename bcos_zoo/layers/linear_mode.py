@@ -77,6 +77,18 @@ def linear_mode(*, freeze_parameters: bool = False, factors: deque[Tensor] | Non
     freeze_parameters: also cut the weights out of the graph. It makes the backward pass leaner; leave it off
     where a gradient with respect to the weights is wanted.
     factors: those of a `recording` of the same network on the same images, used instead of new ones.
+
+    ```python
+    import torch
+
+    import bcos_zoo
+
+    model = bcos_zoo.load("bcos_resnet20.cifar10").model
+    x = torch.rand(2, 3, 32, 32)
+    with bcos_zoo.linear_mode():
+        logits = model(x)  # the same numbers, with every factor held constant
+    assert torch.allclose(logits, model(x), atol=1e-4)
+    ```
     """
     with _on(Tape(freeze_parameters, factors=factors)) as tape:
         yield tape
@@ -84,7 +96,20 @@ def linear_mode(*, freeze_parameters: bool = False, factors: deque[Tensor] | Non
 
 @contextmanager
 def recording() -> Iterator[deque[Tensor]]:
-    """Run as in linear mode, but with every dynamic factor in the graph; yields the list they are put on."""
+    """Run as in linear mode, but with every dynamic factor in the graph; yields the list they are put on.
+
+    ```python
+    import torch
+
+    import bcos_zoo
+    from bcos_zoo.layers import recording
+
+    model = bcos_zoo.load("bcos_resnet20.cifar10").model
+    with recording() as factors:
+        model(torch.rand(1, 3, 32, 32))
+    assert factors  # in the order in which the layers were called
+    ```
+    """
     factors: deque[Tensor] = deque()
     with _on(Tape(False, factors=factors, recording=True)):
         yield factors
@@ -100,12 +125,34 @@ def _on(tape: Tape) -> Iterator[Tape]:
 
 
 def is_linear() -> bool:
-    """Whether the calling thread is inside a `linear_mode` block."""
+    """Whether the calling thread is inside a `linear_mode` block.
+
+    ```python
+    from bcos_zoo.layers import is_linear, linear_mode
+
+    assert not is_linear()
+    with linear_mode():
+        assert is_linear()
+    ```
+    """
     return _tape.get() is not None
 
 
 def hold(factor: Callable[[], Tensor]) -> Tensor:
-    """`factor()`, which depends on the input, as a constant in linear mode."""
+    """`factor()`, which depends on the input, as a constant in linear mode.
+
+    ```python
+    import torch
+
+    from bcos_zoo.layers import hold, linear_mode
+
+    x = torch.rand(4, requires_grad=True)
+    with linear_mode():
+        y = x * hold(lambda: x.sigmoid())
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient, x.sigmoid())  # no gradient went through the factor
+    ```
+    """
     tape = _tape.get()
     if tape is None:
         return factor()
@@ -121,7 +168,19 @@ def hold(factor: Callable[[], Tensor]) -> Tensor:
 
 
 def parameter(p: Tensor) -> Tensor:
-    """`p`, cut out of the graph if linear mode freezes parameters."""
+    """`p`, cut out of the graph if linear mode freezes parameters.
+
+    ```python
+    import torch
+
+    from bcos_zoo.layers import linear_mode, parameter
+
+    w = torch.nn.Parameter(torch.rand(3))
+    assert parameter(w).requires_grad
+    with linear_mode(freeze_parameters=True):
+        assert not parameter(w).requires_grad
+    ```
+    """
     tape = _tape.get()
     return p.detach() if tape is not None and tape.freeze_parameters else p
 
@@ -130,6 +189,16 @@ def add_constant(x: Tensor, constant: Tensor | float) -> Tensor:
     """`x + constant`, in the dtype of x; in linear mode the constant goes on the tape.
 
     constant: a number, or a tensor that broadcasts to the shape of x.
+
+    ```python
+    import torch
+
+    from bcos_zoo.layers import add_constant, linear_mode
+
+    with linear_mode() as tape:
+        y = add_constant(torch.rand(2, 3), 0.5)
+    assert len(tape.constants) == 1
+    ```
     """
     if isinstance(constant, Tensor):
         constant = constant.to(x.dtype)

@@ -159,6 +159,14 @@ def freeze_norms(model: nn.Module, on: bool = True) -> None:
     """Let every batch norm of `model` train with its running statistics, unchanged (`on`), or not (off).
 
     Weights are left as they are. For torch's norms, see timm's `freeze_batch_norm_2d`.
+
+    ```python
+    import bcos_zoo
+    from bcos_zoo.layers import freeze_norms
+
+    model = bcos_zoo.create_model("bcos_resnet20", num_classes=2).train()
+    freeze_norms(model)  # in training too, statistics stay as they are
+    ```
     """
     for module in model.modules():
         if isinstance(module, BatchNorm2d):
@@ -170,6 +178,14 @@ def synchronise_norms(model: nn.Module, on: bool = True) -> list[str]:
 
     Returns the names of batch norms of other kinds, which are left alone: for torch's own see
     `nn.SyncBatchNorm.convert_sync_batchnorm`, which needs an accelerator.
+
+    ```python
+    import bcos_zoo
+    from bcos_zoo.layers import synchronise_norms
+
+    model = bcos_zoo.create_model("bcos_resnet20", num_classes=2).train()
+    assert synchronise_norms(model) == []  # all norms are of bcos_zoo
+    ```
     """
     others = []
     for name, module in model.named_modules():
@@ -327,6 +343,15 @@ def make_norm2d(
 
     an all, bn batch, gn group (2), in instance, ln layer, pn position norm; a trailing u is uncentred.
     Raises InputError for any other name.
+
+    ```python
+    import torch
+
+    from bcos_zoo.layers import make_norm2d
+
+    norm = make_norm2d("bnu", 16)  # batch norm, uncentred
+    assert norm(torch.rand(2, 16, 8, 8)).shape == (2, 16, 8, 8)
+    ```
     """
     if name == "none":
         return nn.Identity()

@@ -22,6 +22,15 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, *, bins: i
     separate bin beyond the last.
     Raises InputError for other shapes and values.
     Source: Guo et al. 2017.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import expected_calibration_error
+
+    sure = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    assert expected_calibration_error(sure, torch.tensor([0, 1])) == 0.5  # sure of both, right once
+    ```
     """
     _check(probabilities, labels)
     check_integer("bins", bins, 1)
@@ -40,6 +49,14 @@ def brier_score(probabilities: Tensor, labels: Tensor) -> float:
     probabilities: (N, C) in [0, 1]. labels: (N,) class indices.
     Raises InputError for other shapes and values.
     Source: Brier 1950.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import brier_score
+
+    assert brier_score(torch.eye(3), torch.tensor([0, 1, 2])) == 0
+    ```
     """
     _check(probabilities, labels)
     values = wide(probabilities)

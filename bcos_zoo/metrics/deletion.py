@@ -66,6 +66,19 @@ def deletion_curve(
 
     Raises InputError for other shapes and values, and if the model does not give finite logits (B, C).
     Source: Petsiuk et al. 2018 (RISE); the code published with Boehle et al. 2021 (CoDA-Nets).
+
+    ```python
+    import torch
+
+    import bcos_zoo
+    from bcos_zoo.metrics import deletion_curve
+
+    model = bcos_zoo.load("bcos_resnet20.cifar10").model
+    x = torch.rand(2, 3, 32, 32)
+    map_ = bcos_zoo.explain(model, x[:1], 3).contributions[0, 0]
+    curve = deletion_curve(model, x[0], map_, 3, steps=8)
+    print(curve.area)
+    ```
     """
     other = _replaced(image, replacement)
     return _curve(model, image, other, attribution, target, order, fraction, steps, score, batch)
@@ -92,6 +105,19 @@ def insertion_curve(
 
     Raises InputError as `deletion_curve` does.
     Source: Petsiuk et al. 2018 (RISE).
+
+    ```python
+    import torch
+
+    import bcos_zoo
+    from bcos_zoo.metrics import insertion_curve
+
+    model = bcos_zoo.load("bcos_resnet20.cifar10").model
+    x = torch.rand(2, 3, 32, 32)
+    map_ = bcos_zoo.explain(model, x[:1], 3).contributions[0, 0]
+    curve = insertion_curve(model, x[0], map_, 3, steps=8)
+    print(curve.area)
+    ```
     """
     other = _replaced(image, replacement)
     return _curve(model, other, image, attribution, target, order, fraction, steps, score, batch)

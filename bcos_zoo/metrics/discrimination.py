@@ -17,6 +17,15 @@ def ranks(scores: Tensor) -> Tensor:
     """(M,) float64 in [0, 1], ordered and tied as the scores are. The metrics here depend on nothing else.
 
     Given other values, torchmetrics would take them for logits, and its sigmoid makes large ones equal.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import ranks
+
+    a, b, c = ranks(torch.tensor([5.0, -3.0, 5.0]))
+    assert a == c > b
+    ```
     """
     check_values("scores", scores, "(M,)")
     order = torch.unique(scores.detach().cpu().double(), return_inverse=True)[1].double()
@@ -29,6 +38,15 @@ def auroc(scores: Tensor, truth: Tensor) -> float:
     scores: (M,), of any scale. truth: (M,), whether an image shows the class.
     Returns nan if all images show it, or none does. Raises InputError for other shapes and values, and if
     torchmetrics is not installed.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import auroc
+
+    scores, truth = torch.tensor([0.9, 0.4, 0.6, 0.1]), torch.tensor([True, True, False, False])
+    assert auroc(scores, truth) == 0.75  # three of four pairs are in order
+    ```
     """
     if not _both(scores, truth):
         return math.nan
@@ -42,6 +60,15 @@ def sensitivity_at_specificity(scores: Tensor, truth: Tensor, specificity: float
     chosen on these very images, so the sensitivity is optimistic.
     scores, truth: as in `auroc`. specificity: in [0, 1].
     Returns nan, and raises errors, as `auroc` does.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import sensitivity_at_specificity
+
+    scores, truth = torch.tensor([0.9, 0.4, 0.6, 0.1]), torch.tensor([True, True, False, False])
+    assert sensitivity_at_specificity(scores, truth, 1.0) == 0.5
+    ```
     """
     if not 0 <= specificity <= 1:
         raise InputError(f"specificity={specificity}: allowed are shares from 0 to 1, such as 0.95")

@@ -46,6 +46,15 @@ def make_grids(
     which would be enough for another grid. So the first grid is the same; later ones differ.
 
     Raises InputError for other values and shapes, and if the pool does not yield `count` grids, or any.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import make_grids
+
+    logits, labels = 8 * torch.eye(4).repeat(2, 1) - 4, torch.arange(4).repeat(2)
+    assert make_grids(logits, labels, 2).shape == (2, 4)  # 8 images make 2 grids of 4 classes
+    ```
     """
     check_values("logits", logits, "(M, C)")
     check_labels(labels, logits)
@@ -91,6 +100,14 @@ def tile(images: Tensor, n: int) -> Tensor:
 
     Cell i is row i // n, column i % n; the code published with Boehle et al. 2024 goes down the columns.
     Raises InputError for another number of images.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import tile
+
+    assert tile(torch.rand(4, 3, 32, 32), 2).shape == (3, 64, 64)
+    ```
     """
     check_integer("n", n, 1)
     if images.ndim < 4 or images.shape[-4] != n * n or images.numel() == 0:
@@ -127,6 +144,15 @@ def slide(
 
     Raises InputError for other shapes and values, and if the windows do not end where the image ends.
     Source: the code published with B-cosification (Arya et al. 2024), which pads the encoded image instead.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import slide
+
+    map_ = slide(lambda windows: windows.sum(1), torch.rand(3, 64, 64), size=32, stride=16)
+    assert map_.shape == (64, 64)
+    ```
     """
     check_values("image", image, "(K, H, W)")
     check_integer("size", size, 1)

@@ -40,6 +40,15 @@ def bootstrap(
 
     Raises InputError for other values, and for fewer than two groups, which give no interval.
     Source: Efron and Tibshirani 1993, chapters 8 (drawing whole groups) and 13 (percentiles).
+
+    ```python
+    from bcos_zoo.metrics import bootstrap
+
+    right = [1, 1, 0, 1, 1, 0, 1, 1]  # of each image
+    patients = [0, 0, 1, 1, 2, 2, 3, 3]
+    (accuracy,) = bootstrap(lambda images: [sum(right[i] for i in images) / len(images)], patients)
+    assert 0.5 <= accuracy.low <= 0.75 <= accuracy.high
+    ```
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence={confidence}: allowed are shares between 0 and 1, such as 0.95")

@@ -33,6 +33,15 @@ def localisation_score(
 
     Raises InputError for other shapes and values.
     Source: Boehle et al. 2021 (CoDA-Nets), equation 11; applied to B-cos networks by Boehle et al. 2022.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import localisation_score
+
+    maps = torch.ones(4, 8, 8)  # of the four classes of a 2 x 2 grid
+    assert torch.allclose(localisation_score(maps, 2), torch.full((4,), 0.25).double())
+    ```
     """
     values = maps("contributions", contributions)
     check_integer("n", n, 2)
@@ -74,6 +83,16 @@ def energy_in_mask(contributions: Tensor, mask: Tensor) -> Tensor:
     contributions: (..., H, W). mask: (..., H, W) bool, or (H, W) for all maps.
     Raises InputError for other shapes and types, and for a mask without pixels.
     Source: Wang et al. 2020 (Score-CAM), who use boxes.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import energy_in_mask
+
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[:4] = True
+    assert energy_in_mask(torch.ones(8, 8), mask) == 0.5
+    ```
     """
     values = maps("contributions", contributions)
     if mask.dtype != torch.bool or mask.shape not in (values.shape, values.shape[-2:]):
@@ -95,6 +114,14 @@ def energy_in_boxes(contributions: Tensor, boxes: Tensor) -> Tensor:
     pixels from the top left corner. A pixel is inside if its centre is: (0, 0, 2, 1) holds two pixels.
     Raises InputError for other shapes, and for a box that holds no pixel of the image.
     Source: Wang et al. 2020 (Score-CAM).
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import energy_in_boxes
+
+    assert energy_in_boxes(torch.ones(8, 8), torch.tensor([0, 0, 4, 4])) == 0.25
+    ```
     """
     values = maps("contributions", contributions)
     *lead, height, width = values.shape

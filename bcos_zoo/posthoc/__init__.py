@@ -79,6 +79,18 @@ def attribute(
 
     Raises InputError for an unknown method or setting, for images, targets and models that do not fit, inside
     `linear_mode`, and if the package that the method comes from is not installed.
+
+    ```python
+    import torch
+
+    import bcos_zoo
+    from bcos_zoo.posthoc import attribute
+
+    model = bcos_zoo.load("bcos_resnet20.cifar10").model
+    x = torch.rand(2, 3, 32, 32)
+    maps = attribute(model, x, 3, "gradcam")
+    assert maps.shape == (2, 32, 32)
+    ```
     """
     if method not in _METHODS:
         near = closest(str(method), EXPLAINERS)
