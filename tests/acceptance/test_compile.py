@@ -22,17 +22,18 @@ def _fresh() -> None:
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_a_compiled_network_gives_the_same_logits_and_gradients(name: str) -> None:
-    model, x = network(name, mean=0.1), _images(name)
+    """In float64: rounding decides which of two nearly equal units MaxOut takes, and so where gradients go."""
+    model, x = network(name, mean=0.1).double(), _images(name).double()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
-        assert_close(compiled(x), model(x), 1e-4)
+        assert_close(compiled(x), model(x), 1e-9)
     gradients = []
     for forward in (model, compiled):
         forward(x).square().mean().backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
         model.zero_grad()
-    for got, expected in zip(gradients[1], gradients[0], strict=True):
-        assert_close(got, expected, 1e-3)
+    # Of all weights together: where attention is saturated, those of query and key are rounding alone.
+    assert_close(gradients[1], gradients[0], 1e-6)
 
 
 @pytest.mark.parametrize("name", SMALLEST if ALL_SIZES else FAST)
