@@ -17,7 +17,7 @@ from PIL import Image
 import bcos_zoo
 from bcos_zoo import Classifier, InputError, cli, pipeline
 from bcos_zoo.explanations.units import activations
-from bcos_zoo.pipeline import Order
+from bcos_zoo.pipeline import RenderOptions
 from bcos_zoo.pipeline.top_images import Unit
 
 LAYER, UNIT = "layer3.1.conv2", 39
@@ -117,7 +117,7 @@ def test_every_picture_of_a_unit_is_another_than_that_of_the_class(
     sources = [photographs / "0.png", photographs / "1.png"]
     written = []
     for name, unit in (("class", None), ("unit", Unit(LAYER, UNIT))):
-        order = Order(picture, shared_scale=True, unit=unit)
+        options = RenderOptions(picture, shared_scale=True, unit=unit)
         answers = list(pipeline.explain_files(classifier, sources, None, tmp_path / name, order))
         assert not [answer for _, answer in answers if isinstance(answer, InputError)]
         written.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
@@ -199,7 +199,7 @@ def test_the_library_refuses_a_class_and_a_unit_at_once(
     classifier: Classifier, photographs: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="targets are classes, layer1.0. is a unit; explain one of both"):
-        order = Order(unit=Unit("layer1", 0))
+        options = RenderOptions(unit=Unit("layer1", 0))
         list(pipeline.explain_files(classifier, [photographs / "0.png"], ["cat"], tmp_path, order))
     with pytest.raises(InputError, match="contrasts are of classes, layer1.0. is a unit"):
-        Order(contrast=("cat", "dog"), unit=Unit("layer1", 0))
+        RenderOptions(contrast=("cat", "dog"), unit=Unit("layer1", 0))

@@ -13,7 +13,8 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
 from bcos_zoo import InputError
-from bcos_zoo.training import confusion, plots
+from bcos_zoo.pictures import plots
+from bcos_zoo.training import confusion
 
 
 def answers(classes: int, n: int = 400) -> tuple[Any, Any]:

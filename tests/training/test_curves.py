@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from bcos_zoo.training import curves, plots
+from bcos_zoo.pictures import plots
+from bcos_zoo.training import curves
 
 
 def rows(n: int, every: int = 1, **more: Any) -> list[dict[str, Any]]:
