@@ -22,7 +22,7 @@ def _fresh() -> None:
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_a_compiled_network_gives_the_same_logits_and_gradients(name: str) -> None:
-    """In float64: rounding decides which of two nearly equal units MaxOut takes, and so where gradients go."""
+    """In float64: rounding decides which of two nearly equal units MaxOut takes, and where gradients go."""
     model, x = network(name, mean=0.1).double(), _images(name).double()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     with torch.no_grad():

@@ -118,7 +118,7 @@ def test_every_picture_of_a_unit_is_another_than_that_of_the_class(
     written = []
     for name, unit in (("class", None), ("unit", Unit(LAYER, UNIT))):
         options = RenderOptions(picture, shared_scale=True, unit=unit)
-        answers = list(pipeline.explain_files(classifier, sources, None, tmp_path / name, order))
+        answers = list(pipeline.explain_files(classifier, sources, None, tmp_path / name, options))
         assert not [answer for _, answer in answers if isinstance(answer, InputError)]
         written.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
     assert len(written[0]) == len(written[1]) == (1 if picture == "sheet" else 2)
@@ -200,6 +200,6 @@ def test_the_library_refuses_a_class_and_a_unit_at_once(
 ) -> None:
     with pytest.raises(InputError, match="targets are classes, layer1.0. is a unit; explain one of both"):
         options = RenderOptions(unit=Unit("layer1", 0))
-        list(pipeline.explain_files(classifier, [photographs / "0.png"], ["cat"], tmp_path, order))
+        list(pipeline.explain_files(classifier, [photographs / "0.png"], ["cat"], tmp_path, options))
     with pytest.raises(InputError, match="contrasts are of classes, layer1.0. is a unit"):
         RenderOptions(contrast=("cat", "dog"), unit=Unit("layer1", 0))
