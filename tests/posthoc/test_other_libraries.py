@@ -117,10 +117,10 @@ BAD = [
     (dict(target=[1, 2, 3]), r"targets have shape \(3,\); for 2 images"),
     (dict(additional_forward_args=1), "additional_forward_args are given; a network of images takes none"),
     (dict(inputs=(1, 2)), "got a tuple; allowed are a tensor and a tuple of one tensor"),
-    (dict(inputs=torch.rand(3, 8, 8)), r"shape \(3, 8, 8\); images come as \(N, K, H, W\)"),
+    (dict(inputs=torch.full((3, 8, 8), 0.5)), r"shape \(3, 8, 8\); images come as \(N, K, H, W\)"),
     (dict(inputs=torch.full((2, 3, 8, 8), -1.5)), "values from -1.5 to -1.5; .*leave out mean/std"),
     (dict(inputs=torch.full((2, 3, 8, 8), torch.nan)), "values from nan to nan"),
-    (dict(inputs=torch.rand(2, 6, 8, 8)), "the network adds the inverted colours itself"),
+    (dict(inputs=torch.full((2, 6, 8, 8), 0.5)), "the network adds the inverted colours itself"),
 ]
 
 
