@@ -47,7 +47,9 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{name!r} cannot be read ({reason(error)}); mend or remove it") from error
+        raise InputError(
+            f"{name!r} cannot be read ({error.strerror or reason(error)}); mend or remove it"
+        ) from error
 
 
 @contextmanager

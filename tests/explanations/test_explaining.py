@@ -253,7 +253,7 @@ BAD_IMAGES = [
     (torch.full((1, 3, 8, 8), torch.inf), r"values from inf to inf; allowed is \[0, 1\]"),
     (
         torch.full((1, 3, 8, 8), torch.nan),
-        "hold NaN; allowed are finite values in .*: look for what divided by",
+        "hold NaN; allowed are finite values in .*: look for a division by",
     ),
 ]
 

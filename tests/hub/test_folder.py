@@ -91,7 +91,12 @@ def test_the_card_of_a_checkpoint_has_licence_and_scores_with_their_kind(embedde
     (record,) = (c for c in manifest.checkpoints() if c.name == NAME)
     assert [result.metric_value for result in card.data.eval_results] == [m.value for m in record.metrics]
     assert "measured" in card.data.eval_results[0].metric_name
-    for text in (record.metrics[0].command, record.licence.data, "explanation.png", "bcos_zoo.load("):
+    for text in (
+        record.metrics[0].command,
+        record.training_images.terms,
+        "explanation.png",
+        "bcos_zoo.load(",
+    ):
         assert text in card.text
 
 

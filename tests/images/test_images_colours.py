@@ -216,7 +216,7 @@ def test_the_orientation_of_an_avif_is_applied(tmp_path, orientation):
 
     if not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
-    from pictures import TURNS
+    from photographs import TURNS
 
     exif = Image.Exif()
     exif[0x0112] = orientation

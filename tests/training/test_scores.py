@@ -169,5 +169,5 @@ def test_what_cannot_be_scored_is_refused(logits, targets, multilabel, message):
 
 def test_missing_torchmetrics_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.classification", None)
-    with pytest.raises(InputError, match=r"pip install 'bcos-zoo\[train\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[train\]'"):
         scores(*answers(3), False)
