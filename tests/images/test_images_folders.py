@@ -7,22 +7,10 @@ import shutil
 import pytest
 from PIL import Image
 
-from bcos_zoo import InputError, cli, data, images
+from bcos_zoo import InputError, data, images
 from bcos_zoo.images import find_images, formats, gather
 
 MODEL = "bcos_resnet20.cifar10"
-VERBS = ("predict", "explain", "units", "evaluate", "finetune")
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        named = ["--model", MODEL] if arguments[0] in VERBS else []
-        code = cli.run([str(argument) for argument in arguments] + named)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

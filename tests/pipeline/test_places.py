@@ -10,24 +10,10 @@ import pytest
 from PIL import Image
 
 import bcos_zoo
-from bcos_zoo import InputError, cli, files, pipeline
+from bcos_zoo import InputError, files, pipeline
 from bcos_zoo.pipeline import paths
 
 LONG = ["文" * 70 + ".png", "文" * 83 + ".png", "a" * 251 + ".png", "é" * 125 + ".jpg", "😀" * 62 + ".gif"]
-
-MODEL = "bcos_resnet20.cifar10"
-VERBS = ("predict", "explain", "units", "evaluate", "finetune")
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        named = ["--model", MODEL] if arguments[0] in VERBS else []
-        code = cli.run([str(argument) for argument in arguments] + named)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def drawn(path):
