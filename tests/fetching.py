@@ -17,7 +17,7 @@ from huggingface_hub import close_session, constants
 
 from bcos_zoo import weights
 from bcos_zoo.errors import WeightsError
-from bcos_zoo.weights import manifest
+from bcos_zoo.weights import checksums, manifest
 from bcos_zoo.weights.manifest import Checkpoint, Place
 
 DATA = bytes(range(256)) * 2000
@@ -120,6 +120,29 @@ def refused(checkpoint: Checkpoint, cache: Path, call: Callable[..., object] = w
         check_cache(cache)
         return check_line(str(error))
     raise AssertionError(f"no error, but {result}")
+
+
+def interleave(monkeypatch: Any, nth: int, damaged: Path, put_right: bool) -> list[Path]:
+    """Another process removes a damaged file just before the n-th look at any file; the paths looked at.
+
+    put_right: it has also put the right file there, before this process goes on.
+    """
+    looks: list[Path] = []
+    real = checksums.state
+
+    def state(path: Path) -> checksums.State:
+        looks.append(path)
+        turn = len(looks) == nth and damaged.exists() and damaged.read_bytes() != DATA
+        if turn:
+            damaged.unlink()
+        try:
+            return real(path)
+        finally:
+            if turn and put_right:
+                damaged.write_bytes(DATA)
+
+    monkeypatch.setattr(checksums, "state", state)
+    return looks
 
 
 def attempt(checkpoint: Checkpoint, cache: str | Path) -> str:

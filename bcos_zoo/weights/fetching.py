@@ -252,13 +252,18 @@ def _from_url(url: str, folder: Path, record: Checkpoint, file: _Known) -> Path:
 def _make_room(path: Path, digest: str) -> None:
     """Rename a damaged file that `fetch` downloaded. Raises WeightsError if others put it there."""
     if not was_fetched(path):
+        if (got := _hash(path)) is None or got.startswith(digest):
+            return  # another process has just removed it, or put the right one there
         raise WeightsError(
             f"{path} does not have the sha256 {digest}, and was not put there by bcos_zoo, which leaves it "
             "alone; move it away, or name another folder: TORCH_HOME moves the cache"
         )
     names = (path.with_name(f"{path.name}{f'.{i}' if i else ''}.damaged") for i in count())
     aside = next(name for name in names if not os.path.lexists(name))
-    os.replace(path, aside)
+    try:
+        os.replace(path, aside)
+    except FileNotFoundError:
+        return  # another process has just removed it
     _log.warning("%s does not have the sha256 %s: it is called %s now", path, digest, aside.name)
 
 
@@ -270,8 +275,8 @@ def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: CacheD
     source = f"{where.repo} at {where.revision}"
     if not target.exists():
         _check_online(target, source)
-    elif _is_whole(target):
-        raise _another(where, source, digest, stamped_sha256(target), "it stays in the cache of the Hub")
+    elif (got := _whole(target)) and not got.startswith(digest):
+        raise _another(where, source, digest, got, "it stays in the cache of the Hub")
     folder = target.parents[where.filename.count("/") + 3]  # it holds repository/snapshots/revision
     lock = folder / ".locks" / target.relative_to(folder).parts[0] / f"{where.revision}.{target.name}"
     ask = partial(hf_hub_download, where.repo, where.filename, revision=where.revision, cache_dir=folder)
@@ -305,18 +310,25 @@ def _another(where: HubFile, source: str, digest: str, got: str, kept: str) -> W
     )
 
 
-def _is_whole(link: Path) -> bool:
-    """Whether the Hub's client has the bytes it wanted: it names files by their sha256, or by git's sha1."""
+def _whole(link: Path) -> str | None:
+    """The sha256 of a file that has the bytes which the Hub's client wanted, else None.
+
+    The client names files by their sha256, or by the sha1 that git gives them.
+    """
     blob = link.resolve()
+    got = _hash(blob)
     if len(blob.name) == 64:
-        return stamped_sha256(blob) == blob.name
+        return got if got == blob.name else None
     if len(blob.name) != 40:
-        return False
-    digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
-    with blob.open("rb") as stream:
-        for chunk in iter(partial(stream.read, 1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest() == blob.name
+        return None
+    try:
+        digest = hashlib.sha1(b"blob %d\0" % blob.stat().st_size, usedforsecurity=False)
+        with blob.open("rb") as stream:
+            for chunk in iter(partial(stream.read, 1 << 20), b""):
+                digest.update(chunk)
+    except FileNotFoundError:
+        return None  # another process has just removed it
+    return got if digest.hexdigest() == blob.name else None
 
 
 def _remove(link: Path, folder: Path) -> None:
@@ -336,14 +348,21 @@ def _check_online(target: Path, source: str) -> None:
 
 def _holds(path: Path, digest: str) -> bool:
     """Whether the file exists and has that sha256. Raises WeightsError if it cannot be read."""
+    got = _hash(path)
+    return got is not None and got.startswith(digest)
+
+
+def _hash(path: Path) -> str | None:
+    """The file's sha256; None if there is no file, which another process may have removed at any moment.
+
+    Raises WeightsError if it cannot be read.
+    """
     try:
-        return path.exists() and stamped_sha256(path).startswith(digest)
-    except WeightsError:
-        if path.exists():
-            raise
-        return False  # another process has just removed it
-    except OSError as error:
-        raise WeightsError(f"cannot read {path} ({reason(error)}); give a folder that can be read") from error
+        return stamped_sha256(path)
+    except WeightsError as error:
+        if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+            return None
+        raise
 
 
 def _verified(path: Path, digest: str, remedy: str) -> Path:

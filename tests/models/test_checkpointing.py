@@ -61,7 +61,8 @@ def test_a_step_with_checkpointing_leaves_the_buffers_and_gradients_of_one_witho
         not convolutional or any("running" in key for key in buffers)
     )
     for key, value in expected.items():
-        torch.testing.assert_close(buffers[key], value, rtol=1e-12, atol=0)
+        # a second update would change a variance by a tenth; the order of a sum changes its last digits
+        torch.testing.assert_close(buffers[key], value, rtol=0, atol=1e-10 * float(value.abs().max()))
     for key, value in known.items():
         torch.testing.assert_close(gradients[key], value, rtol=0, atol=1e-10 * float(value.abs().max()))
 

@@ -96,6 +96,32 @@ def test_file_swapped_after_it_was_verified(server: ReleaseServer, cache: Path, 
     assert f"it is called {path.name}.damaged now" in caplog.text
 
 
+@pytest.mark.parametrize("put_right", [False, True])
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_damaged_file_that_another_process_removes_at_any_moment(
+    server: ReleaseServer, cache: Path, monkeypatch: Any, nth: int, put_right: bool
+) -> None:
+    path = fetched(at(server), cache)
+    path.write_bytes(DATA[::-1])
+    looks = fetching.interleave(monkeypatch, nth, path, put_right)
+    fetched(at(server), cache)
+    assert looks
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_damaged_file_without_a_place_that_another_process_removes(
+    cache: Path, monkeypatch: Any, nth: int
+) -> None:
+    path = weights.location(record(None), cache)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(DATA[::-1])
+    fetching.interleave(monkeypatch, nth, path, put_right=False)
+    with pytest.raises(WeightsError) as caught:
+        weights.fetch(record(None), cache)
+    expected = "was not put there by bcos_zoo" if path.exists() else "no place is known"
+    assert expected in check_line(str(caught.value))
+
+
 def test_file_swapped_at_once_many_times(server: ReleaseServer, cache: Path, tmp_path: Path) -> None:
     """The time of an inode has a grain; a swap within it would be seen as no swap, so stamps come later."""
     for _ in range(20):

@@ -221,6 +221,18 @@ def test_damaged_file_is_replaced_by_one_alone(hub: HubServer, cache: Path, monk
     assert (len(removed), len(hub.cdn.requests)) == (1, 2)
 
 
+@pytest.mark.parametrize("put_right", [False, True])
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_damaged_file_that_another_process_removes_at_any_moment(
+    hub: HubServer, cache: Path, monkeypatch: Any, nth: int, put_right: bool
+) -> None:
+    blob = fetched(at(hub), cache).resolve()
+    blob.write_bytes(DATA[::-1])
+    looks = fetching.interleave(monkeypatch, nth, blob, put_right)
+    fetched(at(hub), cache)
+    assert looks
+
+
 def test_damaged_file_and_server_away(hub: HubServer, cache: Path) -> None:
     checkpoint = at(hub)
     fetched(checkpoint, cache).resolve().write_bytes(b"damaged")
