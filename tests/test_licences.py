@@ -43,11 +43,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def test_the_wheel_carries_licence_notice_manifest_schema_and_checkpoints(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_carries_licence_notice_manifest_schema_templates_and_checkpoints(
+    wheel: zipfile.ZipFile,
+) -> None:
     names = wheel.namelist()
     for ending in (
         "licenses/LICENSE", "licenses/NOTICE", "bcos_zoo/weights_manifest.json",
-        "bcos_zoo/weights/schema.json",
+        "bcos_zoo/weights/schema.json", "bcos_zoo/hub/card.md", "bcos_zoo/hub/conventional_card.md",
         "bcos_zoo/samples/chelsea.jpg", *(f"/{c.name}.safetensors" for c in PACKAGED),
     ):  # fmt: skip
         assert any(name.endswith(ending) for name in names), ending
@@ -130,7 +132,7 @@ def test_the_citation_has_what_the_format_asks_for_and_nothing_else() -> None:
     schema = strict(**asked, references={"type": "array", "items": work})
     jsonschema.validate(yaml.safe_load(text), schema, jsonschema.Draft202012Validator)
     for paper in ("2205.10268", "2306.10898"):
-        assert f"https://arxiv.org/abs/{paper}" in text and paper in card.PAPERS
+        assert f"https://arxiv.org/abs/{paper}" in text and paper in card.TEMPLATE.read_text()
 
 
 def test_the_versions_that_are_supported_are_those_of_the_package(wheel: zipfile.ZipFile) -> None:

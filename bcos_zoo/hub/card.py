@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .._version import __version__
+from ..models.interface import Network
 from ..outputs import Outputs
 from ..weights.config_json import Training
-from ..weights.manifest import Checkpoint, Metric
+from ..weights.manifest import Checkpoint, Metric, TrainingImages
 
 DATASETS = {"ImageNet-1k": "imagenet-1k", "CIFAR-10": "cifar10"}  # the start of our name -> the Hub's name
 HUB_DATA = "hfds/"  # timm's prefix for the name of a data set on the Hub
-PAPERS = "arXiv:2205.10268, arXiv:2306.10898"
+TEMPLATE, CONVENTIONAL = (Path(__file__).with_name(name) for name in ("card.md", "conventional_card.md"))
 
 # From https://huggingface.co/docs/hub/repositories-licenses; the Hub's client has no list of them.
 IDENTIFIERS = frozenset(
@@ -36,7 +39,7 @@ IDENTIFIERS = frozenset(
 class Facts:
     """What a card is made from."""
 
-    model: Any
+    model: Network
     repo: str  # organisation/name
     version: str  # of bcos_zoo
     outputs: Outputs | None  # None for an embedding
@@ -81,8 +84,8 @@ def licence(facts: Facts) -> str | None:
 
 
 def make(facts: Facts) -> ModelCard:
-    """The card. What is not known is called unknown in it."""
-    began, metrics = facts.began, facts.metrics
+    """The card, from the template card.md. What is not known is called unknown in it."""
+    began, metrics, model = facts.began, facts.metrics, facts.model
     data = ModelCardData(
         **_licence_entries(facts),
         library_name="timm",
@@ -94,7 +97,56 @@ def make(facts: Facts) -> ModelCard:
         model_name=facts.repo.rpartition("/")[2],
         eval_results=[_result(metric, facts.record) for metric in metrics] or None,
     )
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(_text(facts)))
+    record = facts.record or facts.base
+    images = record.training_images if record and not facts.training else None
+    return ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        facts=facts,
+        model=model,
+        config=model.pretrained_cfg,
+        run=facts.training,
+        name=facts.repo.rpartition("/")[2],
+        kind="image classifier" if facts.class_names else "image encoder",
+        parameters=_parameter_count(model),
+        classes=facts.class_names and _listed(facts.class_names),
+        meaning=_meaning(facts.outputs, model.num_classes) if facts.outputs else None,
+        origin=_origin(facts.record) if facts.record else None,
+        scores=[(_name(metric), metric) for metric in metrics],
+        mode={1: "L", 3: "RGB"}.get(model.in_chans),  # Pillow's; other networks take no photographs
+        licence=licence(facts),
+        code_licence=_code_licence(record),
+        images=images or TrainingImages(None, None),
+        unknown="unknown to bcos_zoo; ask who made them",
+    )
+
+
+def conventional(model: Network, outputs: Outputs, training: Training) -> ModelCard:
+    """The card of one of timm's own networks after a run, from the template conventional_card.md."""
+    data = ModelCardData(
+        library_name="timm", tags=["timm", "image-classification"], pipeline_tag="image-classification"
+    )
+    return ModelCard.from_template(
+        data,
+        template_path=str(CONVENTIONAL),
+        name=model.pretrained_cfg["architecture"],
+        parameters=_parameter_count(model),
+        classes=_listed(outputs.class_names),
+        run=training,
+        parts={"validation": training.scores, "test": training.test},
+        version=__version__,
+    )
+
+
+def _parameter_count(model: Network) -> str:
+    """With commas between thousands."""
+    return f"{sum(p.numel() for p in model.parameters()):,}"
+
+
+def _listed(class_names: Sequence[str]) -> str:
+    """How many classes there are, and their names, or the first of them."""
+    shown = class_names if len(class_names) <= 20 else (*class_names[:5], "...")
+    return f"{len(class_names)} ({', '.join(shown)})"
 
 
 def _licence_entries(facts: Facts) -> dict[str, Any]:
@@ -149,170 +201,23 @@ def _name(metric: Metric) -> str:
     return f"{name} accuracy" if name.startswith("top-") else name
 
 
-def _text(facts: Facts) -> Iterator[str]:
-    yield f"# {facts.repo.rpartition('/')[2]}\n"
-    yield from _introduction(facts)
-    yield from _scores(facts)
-    yield from _use(facts)
-    yield from _licences(facts)
-    yield "## Limits\n"
-    if facts.explained:
-        yield (
-            "- The explanation is exact for this network and this image. It says what the network used, not "
-            "what is true, and not what another network or a person would use."
-        )
-    yield "- Values outside [0, 1], such as mean/std normalised ones, are not what the network knows."
-    if facts.class_names:
-        if facts.outputs and facts.outputs.multilabel:
-            yield "- Each class has a probability of its own: an image may show several of them, or none."
-        else:
-            yield (
-                "- Every image gets one of the classes, those that show none of them too; see its "
-                "probability."
-            )
-    yield "- Not tested for fairness, robustness or safety. Measure on your own data before you rely on it.\n"
-    yield f"Written by bcos_zoo {facts.version}. B-cos networks: {PAPERS}."
+def _origin(record: Checkpoint) -> str:
+    origin = record.origin
+    paper = f"arXiv:{origin.paper}" if origin.paper else None
+    return ", ".join(part for part in (origin.project, origin.url, paper) if part)
 
 
-def _introduction(facts: Facts) -> Iterator[str]:
-    model = facts.model
-    card, count = model.pretrained_cfg, sum(p.numel() for p in model.parameters())
-    kind = "image classifier" if facts.class_names else "image encoder"
-    if facts.explained:
-        yield (
-            f"An {kind} that explains itself: a B-cos network, exactly one linear map for each image, "
-            "`logits = W(x) x + bias`. So the map can be looked at, and the contributions of the pixels "
-            "sum to the logit.\n"
-        )
-    else:
-        yield f"An {kind} without an exact explanation.\n"
-    if facts.picture:
-        yield "![Photograph, contributions, explanation in colour](explanation.png)\n"
-        yield f"*{facts.picture}*\n"
-    elif facts.reason:
-        yield f"No picture of an explanation is here: {facts.reason}.\n"
-    height, width = card["input_size"][-2:]
-    yield f"- Architecture: `{card['architecture']}`, {count:,} parameters"
-    if model.build_arguments:
-        yield f"- Built with: `{model.build_arguments}`"
-    yield (
-        f"- Input: {model.in_chans} x {height} x {width}, values in [0, 1], not normalised; shorter side "
-        f"resized to {facts.resize} pixels, then the {card['crop_mode']} crop"
-    )
-    if facts.class_names is None:
-        yield f"- Output: an embedding of {model.num_classes} numbers"
-    else:
-        shown = facts.class_names if len(facts.class_names) <= 20 else (*facts.class_names[:5], "...")
-        yield f"- Classes: {len(facts.class_names)} ({', '.join(shown)})"
-        yield f"- Outputs: {_meaning(facts)}"
-    if facts.record:
-        origin = facts.record.origin
-        url = f", {origin.url}" if origin.url else ""
-        paper = f", arXiv:{origin.paper}" if origin.paper else ""
-        yield f"- Checkpoint: `{facts.record.name}` ({origin.project}{url}{paper})"
-    elif facts.began:
-        yield f"- Began with the weights of `{facts.began}`, and is no longer the same"
-    if run := facts.training:
-        began = "" if facts.began else "from nothing, "
-        recipe = f" by the recipe `{run.recipe}`" if run.recipe else ""
-        epoch = f", to epoch {run.epoch}" if run.epoch is not None else ""
-        yield f"- Trained {began}on {run.data or 'unknown data'}{recipe}{epoch}"
-    yield ""
+def _code_licence(record: Checkpoint | None) -> str | None:
+    """Whose code the network came from, and its licence, unless that is ours too."""
+    if record is None or record.licence.code in (None, "Apache-2.0"):
+        return None
+    return f"{record.origin.project}: {record.licence.code}"
 
 
-def _meaning(facts: Facts) -> str:
-    outputs = facts.outputs
-    assert outputs is not None  # this is not called for an embedding
-    if outputs.single(facts.model.num_classes):
+def _meaning(outputs: Outputs, logits: int) -> str:
+    if outputs.single(logits):
         first, second = outputs.class_names
         return f"one logit; its sigmoid is the probability of {second}, and 1 less that of {first}"
     if outputs.kind == "softmax":
         return "a logit for each class; their softmax are probabilities, which sum to 1"
     return "a logit for each class; its sigmoid is a probability, and those of all classes need not sum to 1"
-
-
-def _scores(facts: Facts) -> Iterator[str]:
-    yield "## Scores\n"
-    metrics, run = facts.metrics, facts.training
-    if not metrics:
-        yield "None are known to bcos_zoo.\n"
-        return
-    yield "| score | percent | data set | published or measured | by |"
-    yield "| --- | --- | --- | --- | --- |"
-    for metric in metrics:
-        by = f"`{metric.command}`" if metric.command else "its training run" if run else "its authors"
-        yield f"| {_name(metric)} | {metric.value:.6g} | {metric.dataset} | {metric.kind} | {by} |"
-    if run and not facts.record:
-        chose = "\nValidation images may have chosen the epoch, so that their scores are a little too good"
-        yield f"{chose}{'; test images chose nothing' if run.test else ''}."
-    yield ""
-
-
-def _use(facts: Facts) -> Iterator[str]:
-    model, name = facts.model, f"hf-hub:{facts.repo}"
-    mode = {1: "L", 3: "RGB"}.get(model.in_chans)
-    size = ", ".join(map(str, (1, model.in_chans, *model.pretrained_cfg["input_size"][-2:])))
-    image = [f"x = torch.rand({size})  # in [0, 1]"]
-    if mode:
-        image = [
-            "config = timm.data.resolve_model_data_config(model)",
-            "transform = timm.data.create_transform(**config)",
-            f'x = transform(Image.open("photo.jpg").convert("{mode}"))[None]  # in [0, 1], not normalised',
-        ]
-    with_timm = [
-        "import timm, torch, bcos_zoo  # the import registers the architecture with timm",
-        *(["from PIL import Image"] if mode else []),
-        "",
-        f'model = timm.create_model("{name}", pretrained=True).eval()',
-        *image,
-        "outputs = model(x)",
-    ]
-    yield from _code("Use with timm", with_timm)
-    yield "A copy of these files in a folder is loaded as `local-dir:FOLDER`.\n"
-    with_ours = ["import bcos_zoo", ""]
-    if facts.class_names is None or not mode:
-        with_ours += [f'model = bcos_zoo.create_model("{name}", pretrained=True)']
-        if facts.explained:
-            with_ours += [
-                "e = bcos_zoo.explain(model, x)",
-                "e.contributions.sum((-1, -2)) + e.bias  # outputs",
-            ]
-    else:
-        with_ours += [
-            f'classifier = bcos_zoo.load("{name}")  # with preprocessing and class names',
-            'classifier.predict("photo.jpg", top_k=5)',
-        ]
-        if facts.explained:
-            with_ours += [
-                'e = classifier.explain("photo.jpg")  # of the predicted class, or of targets=[...]',
-                "e.contributions.sum((-1, -2)) + e.bias  # the logit",
-                "e.rgba()  # the explanation in colour",
-            ]
-    yield from _code("Use and explain with bcos_zoo" if facts.explained else "Use with bcos_zoo", with_ours)
-    if facts.picture:
-        yield f"```\nbcos-zoo explain photo.jpg --model {name} -o out\n```\n"
-
-
-def _code(title: str, lines: list[str]) -> Iterator[str]:
-    yield f"## {title}\n\n```python"
-    yield from lines
-    yield "```\n"
-
-
-def _licences(facts: Facts) -> Iterator[str]:
-    record = facts.record or facts.base
-    unknown = "unknown to bcos_zoo; ask who made them"
-    yield "## Licences\n"
-    theirs = record.licence.code if record else None
-    code = (
-        f"; that of {record.origin.project}: {theirs}"
-        if record and theirs not in (None, "Apache-2.0")
-        else ""
-    )
-    yield f"- Code: bcos_zoo is Apache-2.0{code}"
-    yield f"- Weights: {licence(facts) or unknown}" + (
-        "" if facts.record else " (of those it began with)" if licence(facts) else ""
-    )
-    images = record.training_images if record and not facts.training else None
-    yield f"- Images it was trained on: {images and images.name or unknown}"
-    yield f"- Terms of these images: {images and images.terms or unknown}\n"

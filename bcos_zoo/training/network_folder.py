@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import timm
 import torch
-from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image
 from timm.data import resolve_model_data_config
 from torch import Tensor
@@ -29,6 +28,7 @@ from ..errors import InputError, WeightsError
 from ..explanations.explanation import DEFAULT_SMOOTH
 from ..explanations.inputs import unwrapped
 from ..files import passing_folder
+from ..hub import card
 from ..hub import folder as hub_folder
 from ..hub.folder import CARD, CONFIG, OWN_SAMPLE, PICTURE, VALIDATION, WEIGHTS
 from ..images import image_like, own_info
@@ -217,7 +217,7 @@ def _write_conventional(model: Network, outputs: Outputs, training: Training, fo
     said[config_json.OURS] |= {"version": __version__, "training": asdict(training)}
     data = resolve_model_data_config(twin)
     hub_folder.write_timm_config(twin, folder / CONFIG, model_config=said, data_config=data)
-    (folder / CARD).write_text(str(_conventional_card(twin, outputs, training)), encoding="utf-8")
+    (folder / CARD).write_text(str(card.conventional(twin, outputs, training)), encoding="utf-8")
     size = (1, *data["input_size"])
     x = torch.rand(size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -227,33 +227,3 @@ def _write_conventional(model: Network, outputs: Outputs, training: Training, fo
                 f"{twin.pretrained_cfg['architecture']} gives other logits when it is loaded again; build it "
                 "by arguments of timm.create_model alone"
             )
-
-
-def _conventional_card(model: Network, outputs: Outputs, training: Training) -> ModelCard:
-    name = model.pretrained_cfg["architecture"]
-    data = ModelCardData(
-        library_name="timm", tags=["timm", "image-classification"], pipeline_tag="image-classification"
-    )
-    class_names = outputs.class_names
-    shown = class_names if len(class_names) <= 20 else (*class_names[:5], "...")
-    began = f"from the weights of `{training.base}`" if training.base else "from nothing"
-    recipe = f" by the recipe `{training.recipe}`" if training.recipe else ""
-    parts = {"validation": training.scores, "test": training.test}
-    scores = [
-        f"- {score}: {value:.6g} % of the {part} images"
-        for part, found in parts.items()
-        for score, value in found.items()
-    ]
-    lines = [
-        f"# {name}\n",
-        "A conventional image classifier of timm's: it has no exact explanation.\n",
-        f"- Architecture: `{name}`, {sum(p.numel() for p in model.parameters()):,} parameters",
-        f"- Classes: {len(class_names)} ({', '.join(shown)})",
-        f"- Trained {began}, on {training.data or 'unknown data'}{recipe}",
-        *scores,
-        "\n```python\nimport timm\n",
-        'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
-        "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n```\n",
-        f"Written by bcos_zoo {__version__}.",
-    ]
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines) + "\n")
