@@ -22,7 +22,7 @@ MODES: dict[str, list[str]] = {
     "full, rates falling by 0.7 a level": ["optimizer.layer_decay=0.7"],
     "from layer3": ["model.train=from:layer3"],
     "head": ["model.train=head"],
-    "from nothing": ["model.name=bcos_resnet20", "model.pretrained=false"],
+    "from scratch": ["model.name=bcos_resnet20", "model.pretrained=false"],
 }
 SETS = {"1,438 images": None, "10 images a class": "10"}
 ALWAYS = ["augment.hflip=0", "run.trackers=[]", "run.snapshots=0"]  # a mirrored digit is not a digit

@@ -41,19 +41,19 @@ NEEDS: dict[str, dict[str, Needs]] = {
         "--masks": Needs(_measures("energy"), "the metric energy; add it with --metric"),
         "--seed": Needs(
             lambda given: EXPLAINED.works(given) or given.get("confidence") is not None,
-            "metrics of explanations, and of intervals; add such a --metric",
+            "metrics of explanations and to intervals; add one with --metric, or --confidence 0.95",
         ),
     },
     "finetune": {
-        "--train": Needs(lambda given: not given["resume"], f"a new run: with --resume, {BEGUN}"),
+        "--train": Needs(lambda given: not given["resume"], f"new runs only: with --resume, {BEGUN}"),
         "--model": Needs(
             lambda given: not given["resume"] or given["folder"] is None,  # then it tells which folder
-            f"a new run: with --resume and -o, {BEGUN}",
+            f"new runs only: with --resume and -o, {BEGUN}",
         ),
     },
     "explain": {
         "--seconds": Needs(
-            lambda given: any(map(_is_clip, given["paths"])), "clips, and none is given; name an .mp4, say"
+            lambda given: any(map(_is_clip, given["paths"])), "clips, and none is given; name one"
         ),
     },
 }  # fmt: skip
@@ -110,7 +110,9 @@ class Verb(TyperCommand):
             source = getattr(ctx.get_parameter_source(parameter.name), "name", "")  # an enum from click
             need = NEEDS.get(self.name or "", {}).get(parameter.opts[0])
             if source == "COMMANDLINE" and need is not None and not need.works(ctx.params):
-                raise InputError(f"{parameter.opts[0]} is of {need.said}, or leave out {parameter.opts[0]}")
+                raise InputError(
+                    f"{parameter.opts[0]} applies to {need.said}, or leave out {parameter.opts[0]}"
+                )
         return super().invoke(ctx)
 
 

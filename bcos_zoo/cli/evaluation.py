@@ -154,11 +154,17 @@ def _asked(
 
     given = {"--resamples": resamples, "--group": group}
     if specificity is not None and "sensitivity" not in predicted:
-        raise InputError("--specificity is of sensitivity; add --metric sensitivity, or leave it out")
+        raise InputError(
+            "--specificity belongs to the metric sensitivity; add --metric sensitivity, or leave it out"
+        )
     if confidence is not None and not predicted:
-        raise InputError(f"--confidence is of {', '.join(PREDICTIONS)}; add one with --metric")
+        raise InputError(
+            f"--confidence belongs to the metrics {', '.join(PREDICTIONS)}; add one with --metric"
+        )
     if useless := [name for name, value in given.items() if value is not None and confidence is None]:
-        raise InputError(f"{useless[0]} is of intervals; add --confidence 0.95, or leave it out")
+        raise InputError(
+            f"{useless[0]} belongs to confidence intervals; add --confidence 0.95, or leave it out"
+        )
     return Asked(
         predicted,
         SPECIFICITY if specificity is None else specificity,

@@ -59,13 +59,11 @@ def from_tar(path: Path, train_split: str, val_split: str | None, group: str | N
                     places[name] = (0, first, size)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise InputError(
-            f"{path}: no whole tar of images ({reason(error)}); make one, without compression, with a folder "
-            "for each class"
+            f"{path}: not a complete tar archive of images ({reason(error)}); make one, without "
+            "compression, with a folder for each class"
         ) from error
     if not places:
-        raise InputError(
-            f"{path}: no whole tar of images (none in it); make one with a folder for each class"
-        )
+        raise InputError(f"{path}: no image in this tar; make one with a folder for each class")
     files = sorted(places)
     layout = arranged(path, files, lambda below: sorted(inside.get(below, ())), train_split, val_split)
     used = [i for i, use in enumerate(layout.uses) if use]

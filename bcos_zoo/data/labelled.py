@@ -33,7 +33,8 @@ class LabelledSet:
             before = first.setdefault(_plainest(name), name)
             if before != name:
                 raise InputError(
-                    f"{before!a} and {name!a} would be two classes, and are one name written in two ways; "
+                    f"{before!a} and {name!a} are one name written in two ways, and would become two "
+                    "classes; "
                     "write it in one"
                 )
 
@@ -95,7 +96,7 @@ def parted(
 
 def unknown_labels(where: object, part: str, why: str) -> str:
     """The note about a test part whose labels are not among training's."""
-    return f"{where}: {part} is left aside, for its labels are none of the classes ({why})"
+    return f"{where}: {part} is not used: its labels are not among the classes ({why})"
 
 
 def values_of(where: str, targets: Sequence[Any]) -> tuple[str, ...]:

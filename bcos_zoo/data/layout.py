@@ -51,7 +51,7 @@ def arranged(
         tops = set(folders(root))
         if tops and all(parts.part_of(name) for name in tops):
             raise InputError(
-                f"{where}: {', '.join(sorted(tops))} in it, none of them a part to learn from that holds "
+                f"{where}: {', '.join(sorted(tops))} in it, none of them a training part that holds "
                 "class folders; name one train, give one of them alone, or set data.train_split"
             )
         uses = ["train" if len(one) > 1 else "" for one in inside]
@@ -67,9 +67,7 @@ def arranged(
         if use != "test" and (empty := sorted(set(folders(base)) - own)):
             raise InputError(f"{where}: {str(base / empty[0])!r} holds no image; add some, or remove it")
     if loose := [file for file, one in zip(files, inside, strict=True) if len(one) < (3 if chosen else 2)]:
-        notes.append(
-            f"{where}: {len(loose)} images are in no class folder, and left aside, such as {loose[0]}"
-        )
+        notes.append(f"{where}: {len(loose)} images are in no class folder, and not used, such as {loose[0]}")
     below = [one[2 if chosen else 1 :] for one, use in zip(inside, uses, strict=True) if use == "train"]
     taught = [name for name, use in zip(classes, uses, strict=True) if use == "train"]
     if same := _same_below(taught, below):

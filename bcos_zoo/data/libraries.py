@@ -105,7 +105,7 @@ def from_hugging_face(
     there = _splits(datasets, name, root, (train_split, val_split))
     chosen = parts.choose(name, there, train_split, val_split, kind="split")
     if chosen is None:
-        raise InputError(f"{name}: no split to learn from; name one with data.train_split")
+        raise InputError(f"{name}: no training split; name one with data.train_split")
     notes = [f"{name}: {chosen.said()}"] if len(chosen.uses) + len(chosen.aside) > 1 else []
     train = chosen.named("train") or train_split
     first, targets, grouped = read(train)

@@ -35,10 +35,11 @@ def check_kind(source: str, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if name in KINDS and kind not in KINDS[name]:
             raise InputError(
-                f"{source}: {name}={value!r} is of {', '.join(KINDS[name])}, and this is {kind}; leave it out"
+                f"{source}: {name}={value!r} applies to {', '.join(KINDS[name])}, and this is {kind}; "
+                "leave it out"
             )
     if given.get("download") and source.lower() in ("torch/image_folder", "torch/folder"):
-        raise InputError(f"{source}: a folder of one's own is nowhere to download from; leave download out")
+        raise InputError(f"{source}: a local folder cannot be downloaded; leave download out")
 
 
 def check_division(source: str, given: Mapping[str, Any], *, divided: bool) -> None:

@@ -14,7 +14,7 @@ NAMES = {  # of each part, as `_plain` writes them; the first one present counts
     "test": ("test", "testing", "holdout", "heldout"),
 }
 BESIDE = re.compile(r"(set|data|images|split)$")  # as in train_set
-USES = {"train": "to learn from", "val": "to validate with", "test": "for the end"}
+USES = {"train": "for training", "val": "for validation", "test": "for the final test"}
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,11 @@ class Parts:
             if use in self.uses.values()
         ]
         if self.aside:
-            each.append(f"left aside: {', '.join(self.aside)}")
+            each.append(f"not used: {', '.join(self.aside)}")
         if self.named("test") is None and part_of(self.named("val") or "") == "test":
-            each.append("there is no other part to choose the best epoch by, so none is left for the end")
+            each.append(
+                "there is no other part to choose the best epoch by, so none is left for a final test"
+            )
         return "; ".join(each)
 
 

@@ -100,7 +100,9 @@ class Stream:
         reader = dataset.reader
         splits = reader.builder.as_streaming_dataset()
         if split not in splits:
-            raise InputError(f"{self.name}: no split {split}, but {', '.join(splits)}; name one of them")
+            raise InputError(
+                f"{self.name}: no split {split}; its splits are {', '.join(splits)}: name one of them"
+            )
         features = reader.builder.info.features or {}
         keys = [self.image_key, *map(str.strip, self.label_key.split(","))]
         if not set(keys) <= features.keys():

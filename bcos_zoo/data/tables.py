@@ -63,7 +63,7 @@ def from_csv(
     table = _read(path)
     key = table.column(*PATHS)
     if key is None:
-        raise InputError(f"{path}: no column {PATHS[0]}, but {', '.join(table.columns)}; {HELP}")
+        raise InputError(f"{path}: no column {PATHS[0]}; its columns are {', '.join(table.columns)}: {HELP}")
     named = table.filled(key, "path", "name an image")
     split, label, labels = (table.column(name) for name in ("split", "label", "labels"))
     grouped = _groups(table, named, group)
@@ -173,7 +173,7 @@ def _groups(table: Table, named: Sequence[str], group: str | None) -> np.ndarray
         return np.array(values, dtype=object)
     if "(" not in group:
         raise InputError(
-            f"{table.path}: no column {group}, but {', '.join(table.columns)}; name one of them, "
+            f"{table.path}: no column {group}; its columns are {', '.join(table.columns)}: name one of them, "
             f"or {groups.HELP}"
         )
     return groups.by_pattern(table.path, group, [name.replace("\\", "/") for name in named])
@@ -196,7 +196,7 @@ def _uses(
             raise InputError(f"{table.path}, line {line}: split is {value!r}; it can be train, val or test")
     chosen = parts.choose(table.path, values, train_split, val_split, kind="split", merged=True)
     if chosen is None:
-        raise InputError(f"{table.path}: no line whose split is train; mark those to learn from")
+        raise InputError(f"{table.path}: no line whose split is train; mark the training images so")
     names = {use: name for name, use in reversed(chosen.uses.items())}
     notes = [f"{table.path}: {chosen.said()}"] if len(chosen.uses) + len(chosen.aside) > 1 else []
     return [chosen.uses.get(value, "") for value in values], names, notes

@@ -35,7 +35,7 @@ class Task:
     class_names: tuple[str, ...]
     multilabel: bool
     unreadable: tuple[str, ...]  # 'name: why' of the images that were left out
-    test: Samples | None = None  # for the end only: nothing is chosen by it
+    test: Samples | None = None  # for the final test only: nothing is chosen by it
     notes: tuple[str, ...] = ()  # what people should know about how the set was read
     drawn: bool = False  # whether validation was drawn from the training images, by seed
     found: dict[str, Samples | Stream] = field(default_factory=dict)  # the parts, unreadable images included
@@ -44,9 +44,9 @@ class Task:
     def said(self) -> str:
         """How many images are for validation and for the test, and the classes, in words."""
         drawn = " (held out of them)" if self.drawn else ""
-        end = f", {len(self.test)} left for the end" if self.test is not None else ""
+        end = f", {len(self.test)} for the final test" if self.test is not None else ""
         names = ", ".join(self.class_names[:10]) + (", ..." if len(self.class_names) > 10 else "")
-        return f"{len(self.val)} to validate with{drawn}{end}, {len(self.class_names)} classes: {names}"
+        return f"{len(self.val)} for validation{drawn}{end}, {len(self.class_names)} classes: {names}"
 
     def state(self) -> dict[str, Any]:
         """Plain data by which `as_before` recognises the images."""
@@ -181,7 +181,7 @@ def open_task(
     else:
         found = _from_disk(Path(source), *names, group)
     if not len(found.train):
-        raise InputError(f"{source}: no image to learn from; give some of two classes or more")
+        raise InputError(f"{source}: no training image; give some of two classes or more")
     if len(found.class_names) < 2 and found.train.labels.ndim == 1:
         raise InputError(f"{source}: one class only, {found.class_names[0]!r}; give images of two or more")
     options.check_division(text, given, divided=found.val is None)
@@ -202,7 +202,7 @@ def open_task(
     for name, count in zip(found.class_names, _counts(train, found.class_names).tolist(), strict=True):
         if not count:
             raise InputError(
-                f"{source}: class {name!r} has no image to read and learn from; add some, or remove it"
+                f"{source}: class {name!r} has no readable training image; add some, or remove it"
             )
     if not len(val):
         raise InputError(f"{source}: no validation image can be read; add some")

@@ -197,7 +197,7 @@ def _begin(folder: Path, same: dict[str, Any]) -> None:
     if other := [name for name, value in there.items() if same.get(name, value) != value]:
         raise InputError(
             f"{folder} holds rows of other settings, data or weights; give another folder with -o "
-            f"(another {', another '.join(other)} came)"
+            f"(they differ in {', '.join(other)})"
         )
     if there != there | same:
         with replacing(path) as temporary:

@@ -49,7 +49,8 @@ class Settings:
             raise InputError("the number of samples must be 1 or more for each explainer")
         if self.metrics and (idle := [name for name in self.fewer if name not in self.explainers]):
             raise InputError(
-                f"fewer samples of {', '.join(idle)}, which is no explainer here; leave that out"
+                f"fewer samples are set for {', '.join(idle)}, which is not among the explainers; "
+                "leave that out"
             )
         if more := [name for name, count in self.fewer.items() if count > self.samples]:
             raise InputError(
@@ -57,7 +58,7 @@ class Settings:
                 "or raise the number for all"
             )
         if "completeness" in self.metrics and "inherent" not in self.explainers:
-            raise InputError("the metric completeness is of the explainer inherent alone; add it")
+            raise InputError("the metric completeness is defined for the explainer inherent alone; add it")
         given = [name for name in ("boxes", "masks") if getattr(self, name) is not None]
         if "energy" in self.metrics and len(given) != 1:
             came = "both boxes and masks" if given else "neither boxes nor masks"
@@ -70,7 +71,7 @@ class Settings:
             )
         if self.stride is not None and "localisation" not in self.metrics:
             raise InputError(
-                "a stride is of the metric localisation; add it with --metric or leave out --stride"
+                "--stride belongs to the metric localisation; add it with --metric, or leave out --stride"
             )
 
     def count(self, explainer: str) -> int:

@@ -43,7 +43,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], Labels, dict[str, Any], dic
         raise InputError(f"{path} {error}") from error
     except DAMAGE as error:
         raise InputError(
-            f"{path} is no explanation, or is damaged ({reason(error)}); "
+            f"{path} is not an explanation, or is damaged ({reason(error)}); "
             "give one that Explanation.save wrote, or a bundle"
         ) from error
     return found

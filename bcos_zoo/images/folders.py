@@ -59,7 +59,7 @@ def find_images(
     Raises InputError for a path that does not exist and for a folder that cannot be listed or holds no image.
     """
     if isinstance(paths, (str, os.PathLike)):
-        raise InputError(f"one path came, {os.fspath(paths)!r}; a list of paths is needed: put it in [ ]")
+        raise InputError(f"got one path, {os.fspath(paths)!r}; a list of paths is needed: put it in [ ]")
     found: list[Path] = []
     for path in map(as_path, paths):
         if not stat.S_ISDIR(status_of(path).st_mode):

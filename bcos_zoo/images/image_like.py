@@ -35,11 +35,11 @@ def is_several(source: ImagesLike) -> bool:
         fewest = 3 if isinstance(source, Tensor) else 2
         if not fewest <= source.ndim <= 4:
             axes = "(K, H, W) or (N, K, H, W)" if fewest == 3 else "(H, W), (H, W, 3) or (N, H, W, 3)"
-            raise InputError(f"{_named(source)} of shape {tuple(source.shape)} came; allowed is {axes}")
+            raise InputError(f"got {_named(source)} of shape {tuple(source.shape)}; allowed is {axes}")
         return source.ndim == 4
     if isinstance(source, (bytes, Mapping)) or not isinstance(source, Iterable):
         raise InputError(
-            f"a {type(source).__name__} came; give a path, PIL image, array or tensor, or several of these"
+            f"got a {type(source).__name__}; give a path, PIL image, array or tensor, or several of these"
         )
     return True
 
@@ -52,9 +52,7 @@ def each(source: ImagesLike) -> Iterator[ImageLike]:
     empty = True
     for one in source:  # type: ignore[union-attr]
         if is_several(one):
-            raise InputError(
-                f"{_named(one)} came in the place of one image; put the images of all into one list"
-            )
+            raise InputError(f"got {_named(one)} where one image belongs; put all images into one flat list")
         empty = False
         yield one
     if empty:
@@ -68,7 +66,7 @@ def photograph(source: ImageLike) -> Image.Image:
     if isinstance(source, Tensor):
         pixels = checked(source)
         if len(pixels) not in (1, 3):
-            raise InputError(f"a tensor of {len(pixels)} channels came; a picture has 3 or 1")
+            raise InputError(f"got a tensor with {len(pixels)} channels; a picture has 3 or 1")
         grey_or_rgb = pixels.detach().cpu().float().mul(255).round().to(torch.uint8).expand(3, -1, -1)
         return Image.fromarray(grey_or_rgb.permute(1, 2, 0).contiguous().numpy())
     return images.load_rgb(source)
@@ -78,17 +76,17 @@ def checked(x: Tensor) -> Tensor:
     """Images (..., K, H, W), unchanged. Raises InputError unless they hold floats in [0, 1]."""
     if not x.is_floating_point():
         raise InputError(
-            f"a tensor of {x.dtype} came; allowed are floats in [0, 1]: divide 8-bit values by 255"
+            f"got a tensor of {x.dtype}; allowed are floats in [0, 1]: divide 8-bit values by 255"
         )
     if x.shape[-3] > 4 and x.shape[-1] in (1, 3, 4):
         raise InputError(
-            f"a tensor of shape {tuple(x.shape)} came; allowed is (K, H, W): permute to that order"
+            f"got a tensor of shape {tuple(x.shape)}; allowed is (K, H, W): permute to that order"
         )
     low, high = (float(value) for value in torch.aminmax(x.detach())) if x.numel() else (0.0, 0.0)
     if not (x.numel() and low >= -1e-4 and high <= 1 + 1e-4):  # NaN fails too
         advice = "divide 8-bit values by 255, leave out mean/std normalisation"
         raise InputError(
-            f"a tensor of shape {tuple(x.shape)} with values from {low:.3g} to {high:.3g} came; "
+            f"got a tensor of shape {tuple(x.shape)} with values from {low:.3g} to {high:.3g}; "
             f"allowed is [0, 1]: {advice}"
         )
     return x
@@ -99,7 +97,7 @@ def stacked(pixels: Sequence[Tensor]) -> Tensor:
     shapes = sorted({tuple(one.shape) for one in pixels})
     if len(shapes) > 1:
         raise InputError(
-            f"tensors of shapes {', '.join(map(str, shapes[:3]))} came together; give them one by one"
+            f"got tensors of shapes {', '.join(map(str, shapes[:3]))} together; give them one by one"
         )
     if len({one.device for one in pixels}) > 1:
         pixels = [one.cpu() for one in pixels]
@@ -119,21 +117,21 @@ def _of_array(array: np.ndarray) -> Image.Image:
     """A PIL image from (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), of 8 bits or of floats in [0, 1]."""
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
         hint = ": transpose(1, 2, 0) makes it of (3, H, W)" if array.shape[0] in (1, 3, 4) else ""
-        raise InputError(f"an array of shape {array.shape} came; allowed is (H, W, 3){hint}")
+        raise InputError(f"got an array of shape {array.shape}; allowed is (H, W, 3){hint}")
     if not array.size:
-        raise InputError(f"an array of shape {array.shape} came, which holds no pixel")
+        raise InputError(f"got an array of shape {array.shape}, which holds no pixel; give at least one")
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):  # NaN fails too
             raise InputError(
-                f"an array with values from {low:.3g} to {high:.3g} came; allowed are uint8, or floats in "
+                f"got an array with values from {low:.3g} to {high:.3g}; allowed are uint8, or floats in "
                 "[0, 1]: divide by 255"
             )
         array = np.rint(array * 255).astype(np.uint8)
     if array.dtype != np.uint8:
-        raise InputError(f"an array of {array.dtype} came; allowed are uint8, or floats in [0, 1]")
+        raise InputError(f"got an array of {array.dtype}; allowed are uint8, or floats in [0, 1]")
     return Image.fromarray(np.ascontiguousarray(array))
 
 

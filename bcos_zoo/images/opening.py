@@ -85,7 +85,7 @@ def as_path(source: str | os.PathLike[str]) -> Path:
         return Path(source)
     except TypeError as error:
         came = type(source).__name__
-        raise InputError(f"a {came} came; a path or a PIL image is needed: open it with Pillow") from error
+        raise InputError(f"got a {came}; a path or a PIL image is needed: open it with Pillow") from error
 
 
 def status_of(path: Path) -> os.stat_result:

@@ -22,7 +22,7 @@ def check_values(name: str, values: Tensor, axes: str) -> None:
     """
     if not isinstance(values, Tensor):
         raise InputError(
-            f"{name} came as {type(values).__name__}; allowed are tensors: torch.as_tensor() makes them of "
+            f"got {name} as {type(values).__name__}; allowed are tensors: torch.as_tensor() makes them of "
             "arrays, and an explanation has its maps in .contributions"
         )
     named = [axis for axis in axes.strip("()").split(", ") if axis != "..."]
@@ -48,7 +48,7 @@ def check_labels(labels: Tensor, scores: Tensor) -> None:
     n, c = scores.shape
     if not isinstance(labels, Tensor):
         raise InputError(
-            f"labels came as {type(labels).__name__}; allowed are tensors: torch.as_tensor(labels)"
+            f"got labels as {type(labels).__name__}; allowed are tensors: torch.as_tensor(labels)"
         )
     if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (n,):
         raise InputError(

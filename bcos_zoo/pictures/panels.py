@@ -291,7 +291,7 @@ def lay_out(
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     """Transparent pictures of one size next to each other, without captions; a single one is unchanged."""
     if not pictures:
-        raise InputError("no picture came; give at least one")
+        raise InputError("got no picture; give at least one")
     width, height = pictures[0].size
     sheet = Image.new("RGBA", (len(pictures) * (width + MARGIN) - MARGIN, height), (255, 255, 255, 0))
     for k, picture in enumerate(pictures):

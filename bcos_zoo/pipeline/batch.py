@@ -176,7 +176,7 @@ def _together(
     """One file for all images. Only small pictures of each are kept, so that there may be many."""
     if options.picture == "sheet" and len(sources) > MOST_IN_A_SHEET:
         raise InputError(
-            f"{len(sources)} images came for one sheet; at most {MOST_IN_A_SHEET} fit: give fewer, or take "
+            f"got {len(sources)} images for one sheet; at most {MOST_IN_A_SHEET} fit: give fewer, or take "
             "--format html"
         )
     path = folder / ("report.html" if options.format == "html" else f"sheet.{options.format}")
@@ -220,7 +220,9 @@ def _images_alone(
     explained = iter(explain_several(classifier, images, targets, options))
     for source in sources:
         if clips.is_clip(source):
-            yield InputError(f"{source} is a clip; {path.name} is of images: explain it by itself")
+            yield InputError(
+                f"{source} is a clip; {path.name} is a report of images: explain the clip by itself"
+            )
         else:
             yield next(explained)
 

@@ -83,7 +83,7 @@ def write(
         raise InputError(f"{path}: a bundle ends in {' or '.join(ENDINGS)}; give such a name")
     if explanation.logits.shape != (1, len(classifier.class_names)):
         raise InputError(
-            f"logits of shape {tuple(explanation.logits.shape)} came; a bundle holds one image and the "
+            f"got logits of shape {tuple(explanation.logits.shape)}; a bundle holds one image and the "
             f"logits of all {len(classifier.class_names)} classes: explain the image by itself, no contrast"
         )
     if (dtype := _dtype(explanation)) not in DTYPES:
@@ -180,7 +180,7 @@ def read(path: str | os.PathLike[str]) -> Bundle:
         raise InputError(f"{path} {error}") from error
     except DAMAGE as error:
         raise InputError(
-            f"{path} is no bundle, or is damaged ({reason(error)}); "
+            f"{path} is not a bundle, or is damaged ({reason(error)}); "
             "`bcos-zoo explain IMAGE --format bundle` writes one"
         ) from error
 
@@ -199,9 +199,9 @@ def _read(archive: zipfile.ZipFile) -> Bundle:
         FORMAT,
         VERSION,
     ):
-        raise InputError(f"is no bundle of version {VERSION}; write it anew with `bcos-zoo explain`")
+        raise InputError(f"is not a bundle of version {VERSION}; write it anew with `bcos-zoo explain`")
     if fault := _misfit(metadata):
-        raise InputError(f"has metadata that lack {fault}; write it anew with `bcos-zoo explain`")
+        raise InputError(f"has metadata without {fault}; write it anew with `bcos-zoo explain`")
     return Bundle(metadata, {name: read_array(archive, name) for name in AXES})
 
 

@@ -103,8 +103,8 @@ RULES = (
 )
 
 TASK_RULES = (
-    NeedsOfTask("data.val_share", lambda r, t: t.drawn, "where the set has no part to validate with"),
-    NeedsOfTask("data.seed", lambda r, t: t.drawn, "where the set has no part to validate with"),
+    NeedsOfTask("data.val_share", lambda r, t: t.drawn, "where the set has no validation part"),
+    NeedsOfTask("data.seed", lambda r, t: t.drawn, "where the set has no validation part"),
     NeedsOfTask("loss.off_label", lambda r, t: not t.multilabel, "with one label an image"),
     NeedsOfTask(
         "loss.off_label",

@@ -1,4 +1,4 @@
-"""The training engine: one loop for fine-tuning and for training from nothing, over accelerate.
+"""The training engine: one loop for fine-tuning and for training from scratch, over accelerate.
 
 Each random draw is a function of the seed and of its position in the run, so no generator's state is kept: a
 run that was killed and resumed ends with the same bits as one that was not, at least on the CPU.

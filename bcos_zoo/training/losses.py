@@ -92,7 +92,9 @@ def make_loss(loss: Loss, classes: int, multilabel: bool, class_counts: Tensor |
     Raises InputError for "ce" with several labels, and as `balanced_weights`.
     """
     if multilabel and loss.kind == "ce":
-        raise InputError("loss.kind='ce' wants one label an image, and these have several; use 'bce'")
+        raise InputError(
+            "loss.kind='ce' needs exactly one label for each image, and these images have several; use 'bce'"
+        )
     weights = None
     if loss.class_weights == "balanced":
         expected = 2 if classes == 1 and not multilabel else classes

@@ -88,7 +88,7 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network
         try:
             zoo.find_checkpoint(name)
         except UnknownModelError as error:
-            raise UnknownModelError(f"{error}; to begin from nothing: --set model.pretrained=false") from None
+            raise UnknownModelError(f"{error}; to begin from scratch: --set model.pretrained=false") from None
     return zoo.create_model(name, pretrained=pretrained, **arguments)
 
 
@@ -104,7 +104,7 @@ def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> 
             )
         if pretrained and not known:
             raise UnknownModelError(
-                f"{name} has no pretrained weights; to begin from nothing: --set model.pretrained=false"
+                f"{name} has no pretrained weights; to begin from scratch: --set model.pretrained=false"
             )
     try:
         if pretrained and not elsewhere:

@@ -34,7 +34,8 @@ def accelerator(recipe: Recipe, folder: str | os.PathLike[str]) -> Any:
     named = recipe.run.device != "auto" and torch.device(recipe.run.device).index is not None
     if named and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise InputError(
-            f"run.device={recipe.run.device!r} is one device, and several processes came, each with its own; "
+            f"run.device={recipe.run.device!r} is one device, but there are several processes, each "
+            "with its own; "
             f"give {device.type!r}"
         )
     accelerate = required("accelerate", "accelerate", "train")

@@ -83,7 +83,8 @@ def _of_several(logits: Tensor, targets: Tensor) -> dict[str, float]:
     check_values("logits", logits, "(M, C)")
     if targets.shape != logits.shape or not ((targets == 0) | (targets == 1)).all():
         raise InputError(
-            f"targets of shape {tuple(targets.shape)}; several labels want {tuple(logits.shape)}, of 0 and 1"
+            f"targets of shape {tuple(targets.shape)}; with several labels an image, allowed is "
+            f"{tuple(logits.shape)}, of 0 and 1"
         )
     truth, predicted = targets.bool(), logits > 0
     return {

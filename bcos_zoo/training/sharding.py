@@ -103,7 +103,7 @@ class Sharded(Whole):
                 raise
             name = type(optimizer.optimizer).__name__
             raise InputError(
-                f"optimizer {name} cannot do with weights in shards (run.shard); take adamw or sgd"
+                f"optimizer {name} does not support sharded weights (run.shard); take adamw or sgd"
             ) from error
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Trainer:
         if self.learner.apart:
             several += f"; {len(self.learner.apart)} norms of torch's do not meet over processes"
         return (
-            f"{len(task.train)} images to learn from, {task.said()}; "
+            f"{len(task.train)} images for training, {task.said()}; "
             f"{order.steps} steps of {order.batch_size} an epoch{several}"
         )
 

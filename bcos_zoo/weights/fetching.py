@@ -264,7 +264,7 @@ def _make_room(path: Path, digest: str) -> None:
         os.replace(path, aside)
     except FileNotFoundError:
         return  # another process has just removed it
-    _log.warning("%s does not have the sha256 %s: it is called %s now", path, digest, aside.name)
+    _log.warning("%s does not have the sha256 %s: it was renamed to %s", path, digest, aside.name)
 
 
 def _from_hub(where: HubFile, record: Checkpoint, digest: str, cache_dir: CacheDir) -> Path:

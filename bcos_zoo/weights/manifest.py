@@ -348,7 +348,7 @@ def _check(document: Any, path: Path) -> None:
     for name, record in document["checkpoints"].items():
         if record["architecture"] != name.partition(".")[0]:
             raise InputError(
-                f"{path}: {name} is said to be of {record['architecture']}; its name must begin with its "
+                f"{path}: {name} is a record of {record['architecture']}; its name must begin with its "
                 "architecture's"
             )
 

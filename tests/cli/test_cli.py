@@ -164,7 +164,7 @@ def test_a_clip_becomes_a_clip_between_images(run, photograph, tmp_path):
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["clip.explained.mp4", "photo.explained.png"]
     code, _, err = run("explain", clip, "--format", "html", "-o", tmp_path / "out")
-    assert code == 2 and "clip.mp4 is a clip; report.html is of images" in error_line(err)
+    assert code == 2 and "clip.mp4 is a clip; report.html is a report of images" in error_line(err)
     code, _, err = run("explain", clip, "--picture", "map", "-o", tmp_path / "out")
     assert code == 2 and "is a clip, which becomes a clip" in error_line(err)
 
@@ -246,9 +246,9 @@ def test_an_unreadable_image_is_named_and_does_not_stop_the_others(run, photogra
         (["explain", "IMAGE", "--contrast", "cat", "unicorn"], "no class named 'unicorn'"),
         (["explain", "IMAGE", "--contrast", "cat", "cat"], "a class has no contrast to itself"),
         (["explain", "IMAGE", "--contrast", "cat", "dog", "--target", "cat"], "leave out --target"),
-        (["explain", "IMAGE", "--seconds", "0"], "--seconds is of clips, and none is given"),
+        (["explain", "IMAGE", "--seconds", "0"], "--seconds applies to clips, and none is given"),
         (["verify", "missing.zip", "IMAGE"], "missing.zip: no such file"),
-        (["verify", "IMAGE", "IMAGE"], "photo.png is no bundle, or is damaged"),
+        (["verify", "IMAGE", "IMAGE"], "photo.png is not a bundle, or is damaged"),
         (["verify", "IMAGE"], "Missing argument"),
         (["info", "resnet50"], "no model named 'resnet50'; closest: bcos_resnet50"),
         (["predict"], "Missing argument"),

@@ -58,7 +58,7 @@ def test_an_option_that_would_change_nothing_is_refused(run, tmp_path, verb, opt
         (["--fewer", "rise=300"], "300 samples of rise are no fewer than 250"),
         (
             ["--metric", "completeness", "--explainer", "grad"],
-            "completeness is of the explainer inherent alone",
+            "completeness is defined for the explainer inherent alone",
         ),
     ],
 )

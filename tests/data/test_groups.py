@@ -163,7 +163,9 @@ def test_patterns_that_do_not_fit_are_refused(animals, group, said):
 def test_columns_of_groups_that_do_not_fit_are_refused(animals):
     table = animals.parent / "set.csv"
     table.write_text("path,label,patient\nset/cat/animal00_0.png,cat,1\nset/dog/animal01_0.png,dog,\n")
-    with pytest.raises(InputError, match="no column person, but path, label, patient; name one of them"):
+    with pytest.raises(
+        InputError, match="no column person; its columns are path, label, patient: name one of them"
+    ):
         open_task(table, group="person", **QUIET)
     with pytest.raises(InputError, match="line 3: no patient; say which group"):
         open_task(table, group="patient", **QUIET)

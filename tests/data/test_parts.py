@@ -134,7 +134,7 @@ def test_the_splits_of_hugging_face_follow_the_same_rule(tmp_path):
         test=rows([-1, -1], CLASSES, 60),
     )
     task = open_task(secret, root=str(tmp_path / "cache"), **QUIET)  # as ImageNet's test part
-    assert task.test is None and any("test is left aside" in line for line in task.notes)
+    assert task.test is None and any("test is not used" in line for line in task.notes)
 
 
 def test_shards_follow_the_same_rule(tmp_path):
@@ -147,7 +147,7 @@ def test_shards_follow_the_same_rule(tmp_path):
 def test_classes_are_never_the_parts(tmp_path):
     for names in (tree("Val/cat", "Val/dog", "Test/cat", "Test/dog"), tree("train", "test")):
         place = tmp_path / names[0][0]
-        with pytest.raises(InputError, match="none of them a part to learn from"):
+        with pytest.raises(InputError, match="none of them a training part"):
             opened(as_folder, place, names)
 
 
@@ -218,11 +218,11 @@ def test_it_is_said_what_validates_and_what_is_left_aside(tmp_path, kind):
     )
     task = opened(kind, tmp_path, [*names, "train/loose.png"])
     [said, loose] = task.notes
-    assert "train to learn from; Dev to validate with; test for the end; left aside: extra, val2" in said
-    assert "1 images are in no class folder, and left aside, such as train/loose.png" in loose
-    assert "8 to validate with, 8 left for the end, 2 classes: a, b" in task.said()
+    assert "train for training; Dev for validation; test for the final test; not used: extra, val2" in said
+    assert "1 images are in no class folder, and not used, such as train/loose.png" in loose
+    assert "8 for validation, 8 for the final test, 2 classes: a, b" in task.said()
     only = opened(kind, tmp_path / "b", tree("train/a", "train/b", "test/a", "test/b"))
-    assert "none is left for the end" in only.notes[0]
+    assert "none is left for a final test" in only.notes[0]
     assert "(held out of them)" in opened(kind, tmp_path / "c", tree("a", "b")).said()
 
 
@@ -232,7 +232,7 @@ def test_the_parts_of_a_set_agree_in_their_classes(tmp_path, kind):
     with pytest.raises(InputError, match="emu in test and not in train"):
         opened(kind, tmp_path / "a", [*parted, *tree("test/cat", "test/emu")])
     task = opened(kind, tmp_path / "b", [*parted, *tree("test/images")])  # labels kept secret
-    assert task.test is None and any("test is left aside" in line for line in task.notes)
+    assert task.test is None and any("test is not used" in line for line in task.notes)
     assert len(opened(kind, tmp_path / "c", [*parted, *tree("test/cat")]).test) == 4  # fewer can be measured
 
 

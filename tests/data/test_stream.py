@@ -47,8 +47,8 @@ def test_a_hugging_face_stream_is_a_task(hugging):
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({}, "train to learn from; validation to validate with; left aside: test"),
-        ({"val_split": "test"}, "train to learn from; test to validate with; left aside: validation"),
+        ({}, "train for training; validation for validation; not used: test"),
+        ({"val_split": "test"}, "train for training; test for validation; not used: validation"),
     ],
 )
 def test_a_stream_says_which_part_validates_and_which_is_left_aside(tmp_path, options, said):

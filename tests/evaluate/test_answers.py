@@ -170,14 +170,20 @@ def test_groups_of_copies_widen_the_interval_back_to_that_of_the_images(tmp_path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--specificity", "0.9"], "--specificity is of sensitivity; add --metric sensitivity"),
-        (["--group", "a"], "--group is of intervals; add --confidence 0.95"),
-        (["--metric", "auroc", "--resamples", "9"], "--resamples is of intervals; add --confidence 0.95"),
+        (
+            ["--specificity", "0.9"],
+            "--specificity belongs to the metric sensitivity; add --metric sensitivity",
+        ),
+        (["--group", "a"], "--group belongs to confidence intervals; add --confidence 0.95"),
+        (
+            ["--metric", "auroc", "--resamples", "9"],
+            "--resamples belongs to confidence intervals; add --confidence 0.95",
+        ),
         (["--metric", "auroc", "--confidence", "95"], "confidence=95.0: allowed are shares between 0 and 1"),
         (["--metric", "sensitivity", "--specificity", "95"], "specificity=95.0: allowed are shares"),
         (
             ["--metric", "localisation", "--confidence", "0.9"],
-            "--confidence is of accuracy, auroc, sensitivity",
+            "--confidence belongs to the metrics accuracy, auroc, sensitivity",
         ),
         (["--metric", "aurok"], "no metric named aurok"),
     ],

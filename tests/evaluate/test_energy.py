@@ -191,7 +191,7 @@ def test_the_command_writes_tables_and_a_plot(data: Path, tmp_path: Path) -> Non
 
 def test_boxes_without_the_metric_are_no_quiet_wish(data: Path, capsys: Any) -> None:
     assert cli.run(["evaluate", str(data / "data"), "--boxes", str(data / "boxes.csv")]) == 2
-    assert "error: --boxes is of the metric energy" in capsys.readouterr().err
+    assert "error: --boxes applies to the metric energy" in capsys.readouterr().err
 
 
 def test_a_target_is_a_class_of_its_box_even_where_the_folder_names_another(

@@ -117,7 +117,7 @@ def test_rows_with_and_without_windows_do_not_mix(classifier: Classifier, data: 
 
 def test_a_stride_without_grids_is_refused() -> None:
     with pytest.raises(
-        InputError, match="a stride is of the metric localisation; add it with --metric or leave"
+        InputError, match="--stride belongs to the metric localisation; add it with --metric, or leave"
     ):
         Settings(metrics=("deletion",), stride=16)
 

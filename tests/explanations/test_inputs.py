@@ -279,10 +279,10 @@ CALLS: dict[str, tuple[Any, str]] = {
     "call": (lambda clf, x: activations(clf, x, "layer1", 0, call="a"), "call=a: allowed are integers"),
     "batch": (lambda clf, x: attribute(clf, x, 0, "ixg", batch="3"), "batch=3: allowed are integers"),
     "patches": (lambda clf, x: explain(clf, x).patches(2.0), "size=2.0: allowed are integers, 1 and more"),
-    "maps": (lambda clf, x: bcos_zoo.metrics.sparseness(x.numpy()), "came as ndarray; allowed are tensors"),
+    "maps": (lambda clf, x: bcos_zoo.metrics.sparseness(x.numpy()), "as ndarray; allowed are tensors"),
     "an explanation as maps": (
         lambda clf, x: bcos_zoo.metrics.sparseness(explain(clf, x)),
-        "came as Explanation; .*an explanation has its maps in .contributions",
+        "as Explanation; .*an explanation has its maps in .contributions",
     ),
 }
 

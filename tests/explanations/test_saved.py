@@ -133,8 +133,8 @@ FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
     "negative targets": ({"targets": np.array([[0, -1]])}, "has targets that do not fit the rest"),
     "labels of fewer": ({"labels": np.array([["a"]])}, "has labels that do not fit the rest"),
     "settings of a wrong kind": ({"settings": np.array('{"smooth": "x"}')}, "has settings that do not fit"),
-    "settings that are no JSON": ({"settings": np.array("{")}, "is no explanation, or is damaged"),
-    "settings that are a list": ({"settings": np.array("[1]")}, "is no explanation, or is damaged"),
+    "settings that are no JSON": ({"settings": np.array("{")}, "is not an explanation, or is damaged"),
+    "settings that are a list": ({"settings": np.array("[1]")}, "is not an explanation, or is damaged"),
     "dtypes that are none": ({"settings": np.array('{"dtypes": {"weights": "system"}}')}, "has dtypes that"),
 }  # fmt: skip
 
@@ -165,7 +165,7 @@ def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no such file; give one that Explanation.save wrote"):
         Explanation.load(tmp_path / "none.npz")
-    with pytest.raises(InputError, match="is no explanation, or is damaged"):
+    with pytest.raises(InputError, match="is not an explanation, or is damaged"):
         Explanation.load(tmp_path)
 
 

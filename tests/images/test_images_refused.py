@@ -85,7 +85,7 @@ def test_missing_empty_and_special_files_are_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize("source", [None, 3, b"a.jpg", io.BytesIO(b"")])
 def test_what_is_neither_path_nor_pil_image_is_refused(source):
-    with pytest.raises(InputError, match=rf"a {type(source).__name__} came; a path or a PIL image is needed"):
+    with pytest.raises(InputError, match=rf"got a {type(source).__name__}; a path or a PIL image is needed"):
         load_rgb(source)
 
 

@@ -32,7 +32,7 @@ def step(name: str, norm: str | None, way: str) -> tuple[dict, dict]:
     options = QUICK.get(name, {}) | ({} if norm is None else {"norm": norm})
     model = timm.create_model(name, num_classes=3, **options)
     model = random_state(model, mean=0.1).double().train()  # in float32, rounding would hide a fault
-    x = images(2, 16, 16, like=model).double()
+    x = images(2, like=model).double()
     if way == "plain":
         y = model(x)
     elif way == "around":  # the caller's own, around the whole network
@@ -63,8 +63,12 @@ def test_a_step_with_checkpointing_leaves_the_buffers_and_gradients_of_one_witho
     for key, value in expected.items():
         # a second update would change a variance by a tenth; the order of a sum changes its last digits
         torch.testing.assert_close(buffers[key], value, rtol=0, atol=1e-10 * float(value.abs().max()))
+    # Deep networks of random weights amplify rounding, and where attention is saturated it is all there is.
+    # Statistics or modes taken wrongly change tenths.
+    most = max(float(value.abs().max()) for value in known.values())
     for key, value in known.items():
-        torch.testing.assert_close(gradients[key], value, rtol=0, atol=1e-10 * float(value.abs().max()))
+        scale = max(float(value.abs().max()), 1e-4 * most)
+        torch.testing.assert_close(gradients[key], value, rtol=0, atol=1e-7 * scale)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -237,7 +237,7 @@ def test_sizes_are_checked_before_anything_is_unpacked(written, tmp_path, monkey
 def test_a_damaged_bundle_is_one_clear_line(written, tmp_path, keep):
     path = tmp_path / "x.zip"
     path.write_bytes(written.read_bytes()[:keep])
-    with pytest.raises(InputError, match="is no bundle, or is damaged") as caught:
+    with pytest.raises(InputError, match="is not a bundle, or is damaged") as caught:
         bundle.read(path)
     assert "\n" not in str(caught.value)
 
@@ -260,9 +260,9 @@ def test_any_flipped_byte_is_an_error_or_a_line_that_fails(written, photograph, 
     [
         ({"more.npy": b""}, "a bundle holds metadata.json, logits.npy"),
         ({"metadata.json": b"{}"}, "no bundle of version 1"),
-        ({"metadata.json": b"[" * 100_000}, "is no bundle, or is damaged"),
-        ({"metadata.json": b"\xff"}, "is no bundle, or is damaged"),
-        ({"logits.npy": b""}, "is no bundle, or is damaged"),
+        ({"metadata.json": b"[" * 100_000}, "is not a bundle, or is damaged"),
+        ({"metadata.json": b"\xff"}, "is not a bundle, or is damaged"),
+        ({"logits.npy": b""}, "is not a bundle, or is damaged"),
         ({"logits.npy": npy(np.zeros((1, 10), np.complex64))}, "has logits of complex64"),
         ({"logits.npy": npy(np.zeros(10, np.float32))}, "of 2 axes"),
     ],

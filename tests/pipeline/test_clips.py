@@ -90,7 +90,7 @@ def _distance(a, b):
 def test_the_class_is_that_of_the_first_frame_throughout_or_the_one_asked_for(classifier, clip, tmp_path):
     assert clips.explain_clip(classifier, clip, tmp_path / "x.mp4", target="horse").label == "horse"
     assert clips.explain_clip(classifier, clip, tmp_path / "x.mp4", target=[4]).label == "deer"
-    with pytest.raises(InputError, match="2 targets came; a clip shows one class"):
+    with pytest.raises(InputError, match="got 2 targets; a clip shows one class"):
         clips.explain_clip(classifier, clip, tmp_path / "y.mp4", target=["cat", "dog"])
     assert not (tmp_path / "y.mp4").exists()
 

@@ -135,7 +135,7 @@ def test_keys_that_the_images_make_idle_are_refused(pictures, parted, tmp_path):
         (["loss.off_label=0.1"], several, "loss.off_label=0.1 has an effect only with one label an image"),
         (["loss.off_label=uniform"], several, "loss.off_label='uniform' has an effect only with one label"),
         (["loss.off_label=0.1", "model.args.num_classes=1"], one, "only with an output for each class"),
-        (["data.seed=3"], two, "data.seed=3 has an effect only where the set has no part to validate with"),
+        (["data.seed=3"], two, "data.seed=3 has an effect only where the set has no validation part"),
         (["data.val_share=0.3"], two, "data.val_share=0.3 has an effect only where"),
     ]:
         with pytest.raises(InputError, match=said):
@@ -149,10 +149,13 @@ def test_keys_that_the_images_make_idle_are_refused(pictures, parted, tmp_path):
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"root": "x"}, "root='x' is of hfds/, a stream of hfids/, torch/, and this is a file or folder"),
-        ({"download": True}, "download=True is of torch/, and this is a file or folder"),
-        ({"image_key": "photo"}, "image_key='photo' is of hfds/"),
-        ({"label_key": "kind"}, "label_key='kind' is of hfds/, wds/"),
+        (
+            {"root": "x"},
+            "root='x' applies to hfds/, a stream of hfids/, torch/, and this is a file or folder",
+        ),
+        ({"download": True}, "download=True applies to torch/, and this is a file or folder"),
+        ({"image_key": "photo"}, "image_key='photo' applies to hfds/"),
+        ({"label_key": "kind"}, "label_key='kind' applies to hfds/, wds/"),
         ({"fold": 1}, "fold=1 without folds"),
         ({"folds": 3, "val_share": 0.3}, "val_share=0.3 beside folds=3"),
     ],

@@ -230,7 +230,10 @@ def test_values_that_make_no_loss_are_refused(fault, message):
 
 def test_what_does_not_fit_the_labels_is_refused():
     balanced = Loss(class_weights="balanced")
-    with pytest.raises(InputError, match="'ce' wants one label an image, and these have several; use 'bce'"):
+    with pytest.raises(
+        InputError,
+        match="'ce' needs exactly one label for each image, and these images have several; use 'bce'",
+    ):
         make_loss(Loss(kind="ce"), C, True, COUNTS)
     with pytest.raises(InputError, match=r"class 1 \(of 3\) has no sample to learn from"):
         make_loss(balanced, 3, False, torch.tensor([4, 0, 2]))

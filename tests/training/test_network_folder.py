@@ -152,7 +152,7 @@ def test_what_is_exported_of_a_run_shows_the_runs_own_image(tmp_path):
 
 def test_the_card_claims_nothing_that_was_not_said(tmp_path):
     text = (write_network(small_one(), list("abc"), tmp_path / "a") / "README.md").read_text()
-    assert "Trained from nothing, on unknown data\n" in text and "None are known to bcos_zoo." in text
+    assert "Trained from scratch, on unknown data\n" in text and "None are known to bcos_zoo." in text
     assert "license: unknown" in text
     several = Training(data="hfds/org/set", multilabel=True)
     card = ModelCard.load(
@@ -163,7 +163,7 @@ def test_the_card_claims_nothing_that_was_not_said(tmp_path):
     model = timm.create_model("bcos_resnet20.cifar10", pretrained=True, num_classes=3)
     said = Training(base="bcos_resnet20")  # as somebody asked for it
     text = (write_network(model, list("abc"), tmp_path / "c", training=said) / "README.md").read_text()
-    assert "Began with the weights of `bcos_resnet20.cifar10`" in text and "from nothing" not in text
+    assert "Began with the weights of `bcos_resnet20.cifar10`" in text and "from scratch" not in text
     assert "license: apache-2.0" in text
 
 
@@ -369,7 +369,7 @@ def test_a_conventional_network_is_loaded_by_timm(tmp_path):
     for said in (
         "no exact explanation",
         "(cat, dog, cow)",
-        "Trained from nothing, on pets by the recipe",
+        "Trained from scratch, on pets by the recipe",
         "66.5 %",
     ):
         assert said in text

@@ -138,7 +138,7 @@ def test_an_optimiser_that_cannot_do_with_shards_is_refused(toml, images, tmp_pa
     more = ("--set", "optimizer.name=adafactor", "--set", "run.shard=true")
     done = launch_two(toml, images, tmp_path / "run", *more)
     assert (
-        done.returncode != 0 and "error: optimizer Adafactor cannot do with weights in shards" in done.stderr
+        done.returncode != 0 and "error: optimizer Adafactor does not support sharded weights" in done.stderr
     )
 
 
@@ -153,7 +153,7 @@ def test_a_process_killed_ten_times_ends_with_the_same_bits(toml, images, tmp_pa
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
         )  # fmt: skip
         line = process.stderr.readline()
-        while line and "images to learn from" not in line and "resumed" not in line:
+        while line and "images for training" not in line and "resumed" not in line:
             line = process.stderr.readline()
         time.sleep(draw.uniform(0, 0.5))  # anywhere: in a step, while a state is written, or between
         if process.poll() is None:

@@ -93,7 +93,7 @@ def test_file_swapped_after_it_was_verified(server: ReleaseServer, cache: Path, 
     fetched(at(server), cache)
     assert (cache / f"{W}.damaged").read_bytes() == DATA[::-1]
     assert len(server.requests) == 2
-    assert f"it is called {path.name}.damaged now" in caplog.text
+    assert f"it was renamed to {path.name}.damaged" in caplog.text
 
 
 @pytest.mark.parametrize("put_right", [False, True])

@@ -332,7 +332,7 @@ def test_records_of_ones_own_stand_beside_ours(tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_not_its_architectures_is_refused(tmp_path):
-    with pytest.raises(InputError, match="bcos_resnet20.mine is said to be of bcos_vgg11; its name must"):
+    with pytest.raises(InputError, match="bcos_resnet20.mine is a record of bcos_vgg11; its name must"):
         manifest.load(mine(tmp_path, architecture="bcos_vgg11"))
 
 

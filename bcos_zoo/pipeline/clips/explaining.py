@@ -84,7 +84,7 @@ def explain_clip(
     explanation = classifier.explain(first[1], wanted)
     if explanation.targets.shape[1] != 1:
         raise InputError(
-            f"{explanation.targets.shape[1]} targets came; a clip shows one class: name one --target"
+            f"got {explanation.targets.shape[1]} targets; a clip shows one class: name one --target"
         )
     index = int(explanation.targets[0, 0])
     ranked = classifier.rank(explanation.logits[0], len(classifier.class_names))
