@@ -117,7 +117,7 @@ def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> 
             raise InputError(f"{name} with {dict(arguments)}: {config_json.why(error)}") from error
         raise WeightsError(
             f"cannot load the weights of {name} ({config_json.why(error)}); try again, or begin from "
-            "nothing: --set model.pretrained=false"
+            "scratch: --set model.pretrained=false"
         ) from error
 
 
