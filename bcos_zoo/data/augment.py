@@ -6,7 +6,7 @@ import math
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from PIL import Image
@@ -18,10 +18,10 @@ from torchvision import transforms
 from .._compat import RandomErasing, mixup_target
 from ..errors import InputError
 from ..images.bounded import Bound
+from . import bounds
 
 Transform = Callable[[Image.Image], Tensor]
 CROPS = ("resized", "shift", "none")
-SHARES = ("hflip", "vflip", "erase", "mixup_prob", "mixup_switch_prob")
 POLICIES = {  # first word of a timm configuration -> the function that reads it
     "rand": timm_auto.rand_augment_transform,
     "augmix": timm_auto.augment_and_mix_transform,
@@ -54,24 +54,20 @@ class Augment:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     def __post_init__(self) -> None:
-        for name, low, high in (("scale", *self.scale), ("ratio", *self.ratio)):
-            if not 0 < low <= high < math.inf:
-                raise InputError(
-                    f"augment.{name}={[low, high]}: allowed are two numbers above 0, the lower first"
-                )
-        if self.scale[1] > 1:
-            raise InputError(f"augment.scale={list(self.scale)}: allowed are shares of the image, at most 1")
+        faults = bounds.faults("augment", vars(self))
         if self.crop not in CROPS:
-            raise InputError(f"augment.crop={self.crop!r}: allowed are {', '.join(CROPS)}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, (int, float)) and not 0 <= value < math.inf:
-                raise InputError(f"augment.{field.name}={value}: allowed are numbers from 0")
-            if field.name in SHARES and value > 1:
-                raise InputError(f"augment.{field.name}={value}: allowed are probabilities, from 0 to 1")
-        if self.repeats < 1:
-            raise InputError(f"augment.repeats={self.repeats}: allowed are 1 and more")
-        _automatic(self.auto, {})
+            faults.append(f"augment.crop={self.crop!r}: allowed are {', '.join(CROPS)}")
+        faults += [
+            f"augment.{name}={[low, high]}: the lower of the two numbers comes first"
+            for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio))
+            if low > high
+        ]
+        try:
+            _automatic(self.auto, {})
+        except InputError as error:
+            faults.append(str(error))
+        if faults:
+            raise InputError("; ".join(faults))
 
 
 def train_transform(card: dict[str, Any], augment: Augment) -> Transform:

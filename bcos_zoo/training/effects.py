@@ -93,7 +93,7 @@ RULES = (
         lambda r: r.optimizer.schedule in RATED,
         f"with optimizer.schedule of {', '.join(RATED)}",
     ),
-    Needs("optimizer.ema_every", lambda r: r.optimizer.ema_decay is not None, "with optimizer.ema_decay"),
+    Needs("optimizer.ema_every", lambda r: bool(r.optimizer.ema_decay), "with optimizer.ema_decay"),
     Needs(
         "run.monitor",
         lambda r: r.run.keep_best or r.run.patience is not None,

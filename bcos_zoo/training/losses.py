@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data import bounds
 from ..errors import InputError
 from ..layers.functional import at_least_float32
 
 KINDS = ("bce", "ce")
-UNIFORM = "uniform"
+UNIFORM = "uniform"  # also a word of data.bounds
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -43,31 +44,22 @@ class Loss:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"loss.kind={self.kind!r}: allowed are {_quoted(KINDS)}")
-        if self.off_label != UNIFORM and not _is_share(self.off_label):
-            raise InputError(
-                f"loss.off_label={self.off_label!r}: allowed are {UNIFORM!r} and numbers from 0 to below 1"
+        faults = bounds.faults("loss", vars(self))
+        faults += [
+            f"loss.{name}={value!r}: allowed are {', '.join(map(repr, known))}"
+            for name, value, known in (
+                ("kind", self.kind, KINDS),
+                ("class_weights", self.class_weights, CLASS_WEIGHTS),
             )
-        if not _is_share(self.smoothing):
-            raise InputError(f"loss.smoothing={self.smoothing!r}: allowed are numbers from 0 to below 1")
-        if self.class_weights not in CLASS_WEIGHTS:
-            raise InputError(
-                f"loss.class_weights={self.class_weights!r}: allowed are {_quoted(CLASS_WEIGHTS)}"
-            )
+            if value not in known
+        ]
         if self.kind == "ce" and self.off_label != 0:
-            raise InputError(
+            faults.append(
                 f"loss.off_label={self.off_label!r} with loss.kind='ce': a softmax has no such target; "
                 "set off_label to 0, or kind to 'bce'"
             )
-
-
-def _quoted(names: tuple[str, ...]) -> str:
-    return ", ".join(map(repr, names))
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+        if faults:
+            raise InputError("; ".join(faults))
 
 
 def balanced_weights(class_counts: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.utils import adaptive_clip_grad
 from torch import nn
 
+from ..data import bounds
 from ..errors import InputError
 from ..layers import BcosConv2d, BcosLinear
 
@@ -87,8 +88,8 @@ def groups(
 
     Raises InputError for factors that make no sense, and if nothing learns.
     """
-    if layer_decay is not None and not 0 < layer_decay <= 1:
-        raise InputError(f"optimizer.layer_decay={layer_decay}: allowed are numbers above 0, up to 1")
+    if faults := bounds.faults("optimizer", {"layer_decay": layer_decay}):
+        raise InputError(faults[0])
     spared: set[str] = getattr(model, "no_weight_decay", set)()
     if layer_decay is None:
         made = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared)

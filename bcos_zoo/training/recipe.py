@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from types import NoneType
+from typing import Any, ClassVar, get_args, get_type_hints
 
-from ..data import Augment
+from ..data import Augment, bounds
 from ..errors import InputError, closest
 from ..extras import required
 from .losses import Loss
@@ -89,12 +91,10 @@ class Data:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        _within("data.val_share", self.val_share, 0, 1)
-        _within("data.bad_share", self.bad_share, 0, 1)
-        if self.workers < 0:
-            raise InputError(f"data.workers={self.workers}: allowed are 0 and more")
-        if self.folds is not None and not 0 <= self.fold < self.folds:
-            raise InputError(f"data.fold is {self.fold} of {self.folds} folds; it counts from 0")
+        faults = bounds.faults("data", vars(self))
+        if self.folds is not None and not faults and self.fold >= self.folds:
+            faults.append(f"data.fold={self.fold} of {self.folds} folds: it counts from 0")
+        _refuse(faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +139,12 @@ class Optimizer:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or (self.head_lr is not None and self.head_lr <= 0):
-            raise InputError(f"optimizer.lr={self.lr}, head_lr={self.head_lr}: allowed are numbers above 0")
+        faults = bounds.faults("optimizer", vars(self))
         if self.clip_mode not in CLIPS:
-            raise InputError(f"optimizer.clip_mode={self.clip_mode!r}: allowed are {', '.join(CLIPS)}")
+            faults.append(f"optimizer.clip_mode={self.clip_mode!r}: allowed are {', '.join(CLIPS)}")
         if self.schedule == "plateau":
-            raise InputError("optimizer.schedule='plateau' follows scores, not steps; take another of timm's")
-        if self.ema_every < 1:
-            raise InputError(f"optimizer.ema_every={self.ema_every}: allowed are 1 and more")
+            faults.append("optimizer.schedule='plateau' follows scores, not steps; take another of timm's")
+        _refuse(faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,13 +195,12 @@ class Run:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        counts = ("epochs", "batch_size", "accumulate", "validate_every", "keep", "snapshot_every")
-        if low := [f"run.{name}={getattr(self, name)}" for name in counts if getattr(self, name) < 1]:
-            raise InputError(f"{', '.join(low)}: allowed are 1 and more")
+        faults = bounds.faults("run", vars(self))
         if self.precision not in PRECISIONS:
-            raise InputError(f"run.precision={self.precision!r}: allowed are {', '.join(PRECISIONS)}")
+            faults.append(f"run.precision={self.precision!r}: allowed are {', '.join(PRECISIONS)}")
         if self.shard and self.precision == "float16":
-            raise InputError("run.shard=true with run.precision='float16'; take 'bfloat16' or 'float32'")
+            faults.append("run.shard=true with run.precision='float16'; take 'bfloat16' or 'float32'")
+        _refuse(faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,9 +216,9 @@ class Recipe:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value < high:
-        raise InputError(f"{name}={value}: allowed are numbers from {low}, and below {high}")
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise InputError("; ".join(faults))
 
 
 def read(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
@@ -242,25 +239,46 @@ def read(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
 
 
 def changed(raw: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
-    """Tables with some values replaced. changes: "table.key=value", the value as TOML has it, or plain text.
+    """Tables with some values replaced; those given stay as they are.
 
-    Raises InputError for a text of another form.
+    changes: "table.key=value", the value as TOML has it, or plain text. "none" takes a value away from a key
+    that may be without one, such as optimizer.clip.
+    Raises InputError for a text of another form, and for a key inside something that is no table.
     """
-    tables = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
+    tables: dict[str, Any] = copy.deepcopy(dict(raw))
     for text in changes:
         name, equals, value = text.partition("=")
-        table, *keys = name.strip().split(".")
-        if not equals or not keys:
+        *outer, last = keys = name.strip().split(".")
+        if not equals or not outer or not all(keys):
             raise InputError(f"--set {text}: give table.key=value, such as optimizer.lr=1e-3")
-        try:
-            parsed = tomllib.loads(f"x = {value}")["x"]
-        except tomllib.TOMLDecodeError:  # text without its quotes
-            parsed = value.strip()
-        place = tables.setdefault(table, {})
-        for key in keys[:-1]:
+        place: Any = tables
+        for depth, key in enumerate(outer, 1):
             place = place.setdefault(key, {})
-        place[keys[-1]] = parsed
+            if not isinstance(place, dict):
+                raise InputError(
+                    f"--set {text}: {'.'.join(keys[:depth])} is {place!r:.40}, which has no keys; set "
+                    "it as a whole, or leave this out"
+                )
+        place[last] = _value(value.strip(), keys)
     return tables
+
+
+def _value(text: str, keys: list[str]) -> Any:
+    """What a text of --set stands for: a value of TOML's, nothing at all, or the text itself."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:  # text without its quotes
+        return None if text == "none" and ".".join(keys) in optional() else text
+
+
+def optional() -> frozenset[str]:
+    """The keys, as "table.key", that may have no value: then they are left out of a file."""
+    return frozenset(
+        f"{table}.{key}"
+        for table, part in TABLES.items()
+        for key, kind in get_type_hints(part).items()
+        if NoneType in get_args(kind)
+    )
 
 
 def parse(raw: Mapping[str, Any], *, where: str) -> Recipe:
@@ -269,8 +287,13 @@ def parse(raw: Mapping[str, Any], *, where: str) -> Recipe:
     try:
         recipe: Recipe = pydantic.TypeAdapter(Recipe).validate_json(json.dumps(raw, default=str))
     except pydantic.ValidationError as error:
-        faults = "; ".join(_fault(one) for one in error.errors())
-        raise InputError(f"{where}: {faults}") from error
+        faults = [_fault(one) for one in error.errors()]
+        named = {one["loc"][:2] for one in error.errors()}
+        for table, values in raw.items():  # a table with a fault of another kind was not checked by its class
+            if isinstance(values, Mapping) and (table,) not in named:
+                unnamed = {key: value for key, value in values.items() if (table, key) not in named}
+                faults += bounds.faults(table, unnamed)
+        raise InputError(f"{where}: {'; '.join(faults)}") from error
     return recipe
 
 

@@ -3,8 +3,9 @@
 import pytest
 from PIL import Image
 
+from bcos_zoo import InputError
 from bcos_zoo.data import open_task
-from bcos_zoo.training import defaults
+from bcos_zoo.training import defaults, effects
 
 
 def images(root, each, size=32):
@@ -51,3 +52,27 @@ def test_what_is_asked_for_wins(tmp_path):
     )
     assert (wanted.run.epochs, wanted.augment.hflip, wanted.data.cache) == (3, 0, False)
     assert (wanted.optimizer.lr, wanted.model.train) == (0.5, "head")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["optimizer.schedule=none"],
+        ["optimizer.clip=none"],
+        ["optimizer.head_lr=none", "optimizer.schedule=none", "run.snapshots=0"],
+        ["augment.crop=none"],
+    ],
+)
+def test_what_fine_tuning_sets_by_itself_goes_with_what_it_needs(tmp_path, changes):
+    """A key that only a default has set must not be refused because a change of the user's idles it."""
+    task = images(tmp_path, 5)
+    wanted = defaults.for_task(defaults.finetuning("bcos_resnet20.cifar10", "full", changes), task, changes)
+    effects.check(wanted, task)
+    assert wanted.optimizer.head_lr == (None if "schedule=none" in str(changes) else 0.02)
+    assert wanted.optimizer.clip == (None if "clip=none" in str(changes) else 0.01)
+
+
+def test_a_rate_of_the_head_that_is_asked_for_without_a_schedule_is_refused(tmp_path):
+    changes = ["optimizer.schedule=none", "optimizer.head_lr=0.1"]
+    with pytest.raises(InputError, match="optimizer.head_lr=0.1 has an effect only with a schedule"):
+        effects.check(defaults.finetuning("bcos_resnet20.cifar10", "full", changes))

@@ -95,7 +95,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
         recipe.read(path)
 
 
-@pytest.mark.parametrize("text", ["lr=1", "optimizer.lr", ""])
+@pytest.mark.parametrize("text", ["lr=1", "optimizer.lr", "", "model.=1", ".lr=1", "model..x=1"])
 def test_a_change_of_another_form_is_refused(text):
     with pytest.raises(InputError, match=r"give table.key=value, such as optimizer.lr=1e-3"):
         recipe.changed(LEAST, [text])
@@ -103,3 +103,49 @@ def test_a_change_of_another_form_is_refused(text):
 
 def test_every_table_of_a_recipe_has_its_class():
     assert set(recipe.TABLES) == {field.name for field in fields(recipe.Recipe)}
+
+
+@pytest.mark.parametrize(
+    ("raw", "change", "message"),
+    [
+        (LEAST, ["model.name.x=1"], "--set model.name.x=1: model.name is 'bcos_resnet20', which has no keys"),
+        (LEAST | {"model": 3}, ["model.name=x"], "--set model.name=x: model is 3, which has no keys"),
+        (LEAST, ["model.args.b=1", "model.args.b.c=2"], "--set model.args.b.c=2: model.args.b is 1, which"),
+        (LEAST | {"run": [{"epochs": 1}]}, ["run.keep=1"], "--set run.keep=1: run is [{'epochs': 1}], which"),
+    ],
+)
+def test_a_key_inside_something_that_is_no_table_is_refused_by_its_name(raw, change, message):
+    with pytest.raises(InputError) as caught:
+        recipe.changed(raw, change)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_changes_leave_the_tables_they_are_made_to_as_they_were():
+    raw = {"model": {"name": "a", "args": {"layers": [1]}}, "run": {"epochs": 1}}
+    assert recipe.changed(raw, ["model.args.b=2"])["model"]["args"] == {"layers": [1], "b": 2}
+    assert raw == {"model": {"name": "a", "args": {"layers": [1]}}, "run": {"epochs": 1}}
+
+
+def test_none_takes_a_value_away_and_is_a_text_where_a_text_belongs():
+    full = recipe.parse(
+        LEAST
+        | {"optimizer": {"clip": 0.1, "head_lr": 0.5, "ema_decay": 0.9, "layer_decay": 0.5}}
+        | {"data": {"crop_pct": 0.9, "group": "patient"}},
+        where="test",
+    )
+    keys = ("optimizer.clip", "optimizer.head_lr", "optimizer.ema_decay", "optimizer.layer_decay")
+    none = recipe.with_changes(full, [f"{key}=none" for key in (*keys, "data.crop_pct", "data.group")])
+    assert none == recipe.parse(LEAST, where="test")
+    texts = recipe.with_changes(full, ["augment.crop=none", "optimizer.schedule=none", 'data.group="none"'])
+    assert (texts.augment.crop, texts.optimizer.schedule, texts.data.group) == ("none",) * 3
+    with pytest.raises(InputError, match="optimizer.lr='none'"):
+        recipe.with_changes(full, ["optimizer.lr=none"])
+
+
+def test_a_key_that_may_have_no_value_has_none_by_default():
+    """A recipe leaves out what has no value, so that it must come back when the file is read."""
+    for name in recipe.optional():
+        table, key = name.split(".")
+        assert next(one.default for one in fields(recipe.TABLES[table]) if one.name == key) is None
+    assert {"optimizer.clip", "run.patience", "data.val_split"} <= recipe.optional()
+    assert not {"optimizer.lr", "augment.crop"} & recipe.optional()
