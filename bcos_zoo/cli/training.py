@@ -78,13 +78,19 @@ def finetune(
 ) -> None:
     """Turn a network into a classifier of your own images."""
     from .. import zoo
-    from ..training import defaults, recipe
+    from ..training import defaults, recipe, states
     from ..training.records import RECIPE
 
     changes = _all_changes(changes, group, device, batch_size)
     model = zoo.best_embedded() if model is None else model
     run = folder or Path("runs") / f"{Path(data).stem}-{Path(model).name}"
     if resume:
+        states.require(run)
+        if not (run / RECIPE).is_file():
+            raise InputError(
+                f"{run} holds no {RECIPE}, by which a run goes on; put it back, or start anew in another "
+                "folder"
+            )
         wanted = recipe.read(run / RECIPE, changes)
         return _run(wanted, _open(data, wanted, run, dry_run), data, run, resume, dry_run, as_json)
     settings = defaults.finetuning(model, learn, changes)
@@ -105,8 +111,10 @@ def train_(
     as_json: JsonOption = False,
 ) -> None:
     """Train a network as a recipe says."""
-    from ..training import effects, recipe
+    from ..training import effects, recipe, states
 
+    if resume:
+        states.require(folder)
     wanted = recipe.read(config, _all_changes(changes, group, device, batch_size))
     effects.check(wanted)
     _run(wanted, _open(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)

@@ -57,8 +57,8 @@ def train(
             raise InputError(
                 f"{folder} holds a run already; continue it with --resume or give another folder"
             )
-        if resume and not found:
-            raise InputError(f"{folder} holds no state to resume from; start the run without --resume")
+        if resume:
+            states.require(folder)
         if not found and runtime.is_main():
             refuse_another(folder)
         if found:

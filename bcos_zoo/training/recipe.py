@@ -233,7 +233,7 @@ def read(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8"
         raise InputError(f"{path}: {why}; give a TOML file such as those in configs/") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter from brackets without end
         raise InputError(f"{path}: not TOML: {error}") from error
     return parse(changed(raw, changes), where=str(path))
 
@@ -267,7 +267,7 @@ def _value(text: str, keys: list[str]) -> Any:
     """What a text of --set stands for: a value of TOML's, nothing at all, or the text itself."""
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:  # text without its quotes
+    except (tomllib.TOMLDecodeError, RecursionError):  # text without its quotes
         return None if text == "none" and ".".join(keys) in optional() else text
 
 

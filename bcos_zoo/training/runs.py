@@ -16,7 +16,12 @@ from ..errors import InputError
 from ..files import unwritable
 
 LOCK = ".lock"
-UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")  # the temporary names of bcos_zoo.files and bcos_zoo.hub
+STATES, SNAPSHOTS = "state", "snapshots"  # folders inside that of a run
+# The temporary names, as bcos_zoo.files makes them, of what a run writes; others may be at work beside it.
+UNFINISHED = re.compile(
+    r"\.(network|(step|epoch|tiles)-\d+\.\w+|(recipe|unreadable|test|metrics|curves|confusion|per_class|snapshots|"
+    r"model|config|README|explanation|card-sample)\.\w+)\.[0-9a-f]{32}\.tmp"
+)
 
 
 @contextmanager
@@ -73,7 +78,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _tidy(folder: Path) -> None:
-    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-        for path in list(place.iterdir()) if place.exists() else []:
+    """Remove what a killed process left half written in a run's folder, and in no other folder."""
+    for place in (folder, folder / STATES, folder / SNAPSHOTS):
+        if place != folder and (place.is_symlink() or not place.is_dir()):
+            continue
+        for path in list(place.iterdir()):
             if UNFINISHED.fullmatch(path.name):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -29,9 +29,9 @@ from ..layers import Encode
 from ..outputs import shown
 from ..pictures import panels
 from ..pictures.panels import Panel
-from .runs import writing
+from .runs import SNAPSHOTS, writing
 
-FOLDER, STRIP = "snapshots", "snapshots.png"
+STRIP = "snapshots.png"
 COLUMNS = 8  # epochs in the strip
 TILE = 120  # pixels: the longer side of a picture in it
 COUNT = 8
@@ -144,16 +144,18 @@ class Snapshots:
         views = [classifier.view(photograph) for photograph in self.photographs]
         sheet = _sheet(classifier, explanation, views, self.titles)
         tiles = [panels.rgba_image(rgba) for rgba in explanation.rgba()[:, 0]]
-        path = self.run / FOLDER / f"epoch-{epoch:04d}.png"
+        path = self.run / SNAPSHOTS / f"epoch-{epoch:04d}.png"
         probabilities = _probabilities(classifier, explanation)
-        _save_tiles(self.run / FOLDER / f"tiles-{epoch:04d}.png", tiles, probabilities)
+        _save_tiles(self.run / SNAPSHOTS / f"tiles-{epoch:04d}.png", tiles, probabilities)
         _save(sheet, path)
         _save(self._strip(views), self.run / STRIP)
         return path
 
     def _strip(self, views: Sequence[Image.Image]) -> Image.Image:
         """Rows are images, columns are epochs, evenly spaced among those drawn."""
-        films = {epoch: tiles for epoch, tiles in _read_tiles(self.run / FOLDER) if len(tiles) == len(views)}
+        films = {
+            epoch: tiles for epoch, tiles in _read_tiles(self.run / SNAPSHOTS) if len(tiles) == len(views)
+        }
         epochs = _spaced(sorted(films), COLUMNS)
         rows = []
         for i, (view, title) in enumerate(zip(views, self.titles, strict=True)):

@@ -14,9 +14,7 @@ import torch
 
 from ..errors import InputError, WeightsError, reason
 from ..files import replacing
-from .runs import writing
-
-FOLDER = "state"
+from .runs import STATES, writing
 
 
 def save(run: str | os.PathLike[str], state: dict[str, Any], step: int, *, keep: int) -> Path:
@@ -29,7 +27,7 @@ def save(run: str | os.PathLike[str], state: dict[str, Any], step: int, *, keep:
     """
     if keep < 1:
         raise InputError(f"keep={keep}: allowed are 1 and more")
-    folder = Path(run) / FOLDER
+    folder = Path(run) / STATES
     path = folder / f"step-{step:08d}.pt"
     older = [one for one in list_(run) if one != path]
     if older and (latest := step_of(older[-1])) > step:
@@ -80,6 +78,14 @@ def newest(run: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | None:
         raise WeightsError(f"{error}; {advice}") from error
 
 
+def require(run: str | os.PathLike[str]) -> None:
+    """Raise InputError unless a folder holds a state, from which a run can go on."""
+    if not list_(run):
+        raise InputError(
+            f"{run} holds no run that could go on; leave out --resume, or name the run's folder with -o"
+        )
+
+
 def read(path: Path) -> dict[str, Any]:
     """A state as `save` wrote it. Raises WeightsError if its content has changed since, even by one bit."""
     try:
@@ -99,7 +105,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def list_(run: str | os.PathLike[str]) -> list[Path]:
     """The states that exist, in the order of their steps."""
-    found = (Path(run) / FOLDER).glob("step-*.pt")
+    found = (Path(run) / STATES).glob("step-*.pt")
     return sorted((path for path in found if re.fullmatch(r"step-\d+", path.stem)), key=step_of)
 
 

@@ -26,6 +26,7 @@ SETS = ("state_dict", "model_state_dict", "model", "module", "net", "network")
 AVERAGED = ("model_ema.", "ema_model.", "ema.")  # the same, as prefixes in Lightning modules
 COUNTS = frozenset({"n_averaged"})  # stored by torch's AveragedModel beside the weights
 HOLDERS = (*AVERAGED, "model.", "net.", "network.", "backbone.")
+DEEPEST = 4  # keys on the way to a set of weights: as "model.ema.module.state_dict"
 _log = logging.getLogger(__name__)
 
 
@@ -55,21 +56,26 @@ def read(path: str | os.PathLike[str], take: str | None = None) -> dict[str, Ten
         raise WeightsError(
             f"{path} is damaged or of another format ({reason(error)}); get it again"
         ) from error
-    name, found = _chosen(dict(_sets(content)), path, take, content)
+    name, found = _chosen(dict(_sets(content, path)), path, take, content)
     if name:
         _log.info("%s: the weights are those of %r", path, name)
     return found
 
 
-def _sets(content: object, name: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+def _sets(content: object, path: Path, keys: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """The flat dicts of tensors in a checkpoint, each with the keys that lead to it, joined by dots."""
     if not isinstance(content, Mapping):
         return
     if not _not_flat(content):
-        yield name, dict(content)
+        yield ".".join(keys), dict(content)
         return
+    if len(keys) == DEEPEST:  # a pickle may even hold a dict that is inside itself
+        raise WeightsError(
+            f"{path} holds dicts inside {'.'.join(keys)}, and sets of weights are looked for {DEEPEST} deep "
+            "at most; give a flat dict of tensors, a network's state_dict()"
+        )
     for key in (*AVERAGES, *SETS):
-        yield from _sets(content.get(key), f"{name}.{key}".lstrip("."))
+        yield from _sets(content.get(key), path, (*keys, key))
 
 
 def _chosen(

@@ -105,6 +105,28 @@ def test_a_run_is_resumed_by_its_own_recipe(run, tmp_path):
     assert same(weights(tmp_path / "run"), before)
 
 
+@pytest.mark.parametrize("verb", ["finetune", "train"])
+def test_resuming_where_no_run_is_says_so_before_anything_is_read(run, tmp_path, verb):
+    config = Path(__file__).parents[2] / "configs" / "cifar10_resnet20.toml"
+    words = [verb, *([config] if verb == "train" else []), tmp_path / "no-images"]
+    for folder in (tmp_path / "none", tmp_path / "killed-early"):
+        if folder.name == "killed-early":
+            (folder / "state").mkdir(parents=True)
+            (folder / "recipe.toml").write_text("[model]\nname = 'bcos_resnet20'\n")
+        code, out, err = run(*words, "-o", folder, "--resume")
+        assert (code, out) == (2, "")
+        assert error_line(err).removeprefix("error: ") == (
+            f"{folder} holds no run that could go on; leave out --resume, or name the run's folder with -o"
+        )
+
+
+def test_resuming_without_the_recipe_of_the_run_names_it(run, tmp_path):
+    (tmp_path / "run" / "state").mkdir(parents=True)
+    (tmp_path / "run" / "state" / "step-00000001.pt").write_bytes(b"a state")
+    code, _, err = run("finetune", tmp_path, "-o", tmp_path / "run", "--resume")
+    assert code == 2 and "run holds no recipe.toml, by which a run goes on; put it back" in error_line(err)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -116,7 +116,7 @@ def test_a_folder_with_a_run_is_not_overwritten_and_one_without_is_not_resumed(t
     engine.train(make(run__epochs=1), task, tmp_path / "run", log=quiet)
     with pytest.raises(InputError, match="holds a run already; continue it with --resume"):
         engine.train(make(), task, tmp_path / "run", log=quiet)
-    with pytest.raises(InputError, match="holds no state to resume from"):
+    with pytest.raises(InputError, match="other holds no run that could go on; leave out --resume, or"):
         engine.train(make(), task, tmp_path / "other", resume=True, log=quiet)
 
 

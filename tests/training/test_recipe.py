@@ -85,7 +85,12 @@ def test_values_that_are_not_allowed_are_refused(table, key, value, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "No such file"), ("model = ", "not TOML"), (b"\xff\xfe", "not UTF-8")],
+    [
+        (None, "No such file"),
+        ("model = ", "not TOML"),
+        ("x = " + "[" * 9999, "not TOML"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, message):
     path = tmp_path / "recipe.toml"

@@ -163,3 +163,25 @@ def test_a_folder_that_is_not_there_is_made_unless_a_file_is_in_its_place(tmp_pa
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(InputError, match="w.pth: weights are written as .safetensors only; give a name"):
         state_dicts.save(state(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("loop", ["itself", "in turns", "deep"])
+def test_dicts_inside_each_other_without_end_are_one_line(tmp_path, loop):
+    inside: dict[str, object] = {"epoch": 3}
+    content = inside
+    if loop == "deep":
+        content = {"model": {"ema": {"module": {"state_dict": {"net": {"model": state()}}}}}}
+    else:
+        inside["model"] = inside if loop == "itself" else {"ema": inside, "epoch": 3}
+    path = tmp_path / "w.pth"
+    torch.save(content, path)
+    with pytest.raises(
+        WeightsError, match="w.pth holds dicts inside .*, and sets of weights are looked"
+    ) as e:
+        state_dicts.read(path)
+    assert "\n" not in str(e.value) and len(str(e.value)) < 400
+
+
+def test_a_set_of_weights_is_found_four_keys_deep(tmp_path):
+    torch.save({"model": {"ema": {"module": {"state_dict": state()}}}}, tmp_path / "w.pth")
+    assert state_dicts.read(tmp_path / "w.pth").keys() == state().keys()
