@@ -24,6 +24,7 @@ from bcos_zoo.data import open_task
 from bcos_zoo.evaluate import evaluate
 from bcos_zoo.training import engine, recipe, states
 from bcos_zoo.weights import state_dicts
+from bcos_zoo.weights.manifest import PACKAGE, Packaged
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = ROOT / "weights_manifest.json"
@@ -58,7 +59,9 @@ def main() -> None:
     record = manifest["checkpoints"][asked.name]
     (file,) = record["files"]
     packaged = (file["where"] or {}).get("packaged")
-    target = ROOT / (f"bcos_zoo/{packaged}" if packaged else f"release/{asked.name}.safetensors")
+    target = ROOT / "release" / f"{asked.name}.safetensors"
+    if packaged:
+        target = ROOT / Packaged(packaged).path.relative_to(PACKAGE.parent)
     run = trained(release, asked.data, asked.runs)
     model = timm.create_model(asked.name, num_classes=record["classes"]["count"]).eval()
     model.load_state_dict(state_dicts.read(run / "model.safetensors"))
@@ -67,7 +70,7 @@ def main() -> None:
     weights = {key: stored(value, release.dtype) for key, value in model.state_dict().items()}
     model.load_state_dict(weights)
     score = evaluate(classifier, asked.data / "val") if release.dtype != torch.float32 else before
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     state_dicts.save(weights, target)
     content = target.read_bytes()
     file |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
