@@ -21,6 +21,13 @@ from .folders import from_folder
 from .labelled import LabelledSet, to_labels, unknown_labels, values_of
 from .samples import Files, ImageStore, Samples
 
+# The splits of each set of torchvision's that timm opens and that lists its classes and labels.
+SPLITS = {
+    **dict.fromkeys(("cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist"), ("train", "test")),
+    "imagenet": ("train", "val"),
+    "places365": ("train", "val", "train-challenge"),
+}
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -151,24 +158,36 @@ def from_torchvision(
 ) -> LabelledSet:
     """A data set of torchvision's by timm's name, such as `torch/cifar10`. root: the folder it is kept in.
 
-    Raises InputError for an unknown name, and for a set that is not in root and not to be downloaded.
+    Raises InputError for a set or split that is unknown, or that is not in root and not to be downloaded.
     """
     if root is None:
         raise InputError(f"{name}: give root, the folder that holds it")
     if name.lower() in ("torch/image_folder", "torch/folder"):
         return from_folder(Path(root), train_split, val_split, group)
-    opened = []
-    for split in (train_split, val_split or "validation"):
+    if (there := SPLITS.get(name.lower().removeprefix("torch/"))) is None:
+        raise InputError(
+            f"{name}: no set of torchvision's that is known here; known are {', '.join(SPLITS)} and "
+            "image_folder: name one of them"
+        )
+    # timm takes a split of any name it does not know for the test images.
+    chosen = parts.choose(name, there, train_split, val_split, kind="split")
+    assert chosen is not None  # each of these sets has a split for training
+    found: dict[str, Samples] = {}
+    names: tuple[str, ...] = ()
+    for split, use in chosen.uses.items():
         try:
-            opened.append(create_dataset(name, root=root, split=split, download=download))
+            dataset = create_dataset(name, root=root, split=split, download=download)
         except (RuntimeError, OSError, ValueError, TypeError, AssertionError) as error:
             raise InputError(
                 f"{name}: split {split} of it cannot be opened in {root} ({reason(error)}); check the name "
                 "and the folder, or ask for a download"
             ) from error
-    train, val = opened
-    names = tuple(one if isinstance(one, str) else one[0] for one in train.classes)  # ImageNet lists synonyms
-    return LabelledSet(_torch_samples(train, name, group), _torch_samples(val, name, group), names)
+        found[use] = _torch_samples(dataset, name, group)
+        names = tuple(
+            one if isinstance(one, str) else one[0] for one in dataset.classes
+        )  # ImageNet: synonyms
+    notes = (f"{name}: {chosen.said()}",)
+    return LabelledSet(found["train"], found.get("val"), names, found.get("test"), notes)
 
 
 def _torch_samples(dataset: Any, title: str, group: str | None) -> Samples:

@@ -68,7 +68,7 @@ def choose(
     The test part is set aside, unless it is the only one besides training: then it validates.
     train_split, val_split: names that win over convention. merged: if several names are for one use, all of
     them count, as in a column, not only the first. kind: what parts are called in errors.
-    Raises InputError if a part that is asked for is not there.
+    Raises InputError if a part that is asked for is not there, and if one is asked for twice.
     """
     there = list(dict.fromkeys(there))
     uses: dict[str, str] = {}
@@ -87,11 +87,18 @@ def choose(
 
     if val_split is not None:
         asked(val_split, "val_split", "val")
+    held = next(iter(uses), None)
     if train_split != "train":
         asked(train_split, "train_split", "train")
     else:
         usual("train")
-    if "train" not in uses.values():
+    taught = "train" in uses.values()
+    if held is not None and (uses[held] == "train" or (not taught and part_of(held) == "train")):
+        raise InputError(
+            f"{where}: {kind} {held} is named for training and for validation, and what trains cannot "
+            "validate; name another with val_split, or leave it out"
+        )
+    if not taught:
         if val_split is not None:
             raise InputError(f"{where}: no {kind} {train_split} in it; train_split must name one")
         return None

@@ -54,9 +54,10 @@ def from_shards(
     try:
         chosen = parts.choose(name, there, train_split, val_split, kind="split")
     except InputError:
-        chosen = None
+        reader(train_split), reader(val_split or train_split)  # which says more of one that is not there
+        raise
     if chosen is None:
-        reader(train_split), reader(val_split or train_split)
+        reader(train_split)
         raise InputError(f"{name}: no split {train_split}; name one of its _info.json: {', '.join(there)}")
     notes = [f"{name}: {chosen.said()}"] if len(chosen.uses) + len(chosen.aside) > 1 else []
     file = root / NAMES

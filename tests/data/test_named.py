@@ -137,6 +137,34 @@ def test_torchvision_sets_come_by_name(tmp_path):
         assert image.shape == (28, 28, 3) and (image == pixels[7][:, :, None]).all()
 
 
+def test_a_torchvision_set_without_a_validation_part_says_that_its_test_part_chooses(tmp_path):
+    digits(tmp_path, "train", 40), digits(tmp_path, "t10k", 20)
+    for options in ({}, {"val_split": "test"}):
+        [note] = open_task("torch/mnist", root=str(tmp_path), **QUIET, **options).notes
+        assert note == (
+            "torch/mnist: train for training; test for validation; there is no other part to choose the best "
+            "epoch by, so none is left for a final test"
+        )
+    task = open_task("torch/mnist", root=str(tmp_path), train_split="test", **QUIET)  # in tens, for a trial
+    assert (len(task.train), len(task.val), task.drawn) == (10, 10, True)
+    assert task.notes == ("torch/mnist: test for training; not used: train",)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"train_split": "trian"}, "no split trian in it; train_split must name one of train, test"),
+        ({"val_split": "validaton"}, "no split validaton in it; val_split must name one of train, test"),
+        ({"val_split": "validation"}, "no split validation in it; val_split must name one of train, test"),
+        ({"val_split": "train"}, "split train is named for training and for validation, and what trains"),
+    ],
+)
+def test_a_torchvision_split_that_is_not_there_is_not_another_one(tmp_path, options, message):
+    digits(tmp_path, "train", 40), digits(tmp_path, "t10k", 20)
+    with pytest.raises(InputError, match="torch/mnist: " + message):
+        open_task("torch/mnist", root=str(tmp_path), **QUIET, **options)
+
+
 def test_torchvisions_image_folder_comes_by_name(tmp_path):
     class_folders(tmp_path / "set" / "train", {"a": 4, "b": 5})
     task = open_task("torch/image_folder", root=str(tmp_path / "set" / "train"), **QUIET)
@@ -154,7 +182,7 @@ def test_torchvision_sets_that_are_not_there_are_refused(tmp_path):
             tmp_path,
             "cannot be opened in .* .Dataset not found or corrupted",
         ),
-        ("torch/cifar11", tmp_path, "cannot be opened in .* .Unknown torchvision dataset cifar11"),
+        ("torch/cifar11", tmp_path, "torch/cifar11: no set of torchvision's that is known here; .* cifar100"),
     ]:
         with pytest.raises(InputError, match=said):
             open_task(name, root=root and str(root), **QUIET)

@@ -227,6 +227,16 @@ def test_it_is_said_what_validates_and_what_is_left_aside(tmp_path, kind):
 
 
 @KINDS
+@pytest.mark.parametrize("both", ["learn", "train"])
+def test_one_part_is_not_for_training_and_for_validation(tmp_path, kind, both):
+    names = tree(*(f"{part}/{name}" for part in (both, "val", "test") for name in ("a", "b")))
+    with pytest.raises(InputError, match=f"{both} is named for training and for validation, and what trains"):
+        opened(kind, tmp_path, names, train_split=both, val_split=both)
+    with pytest.raises(InputError, match=f"{both} is named for training and for validation, and what trains"):
+        opened(kind, tmp_path / "b", names, train_split=both.upper(), val_split=both)
+
+
+@KINDS
 def test_the_parts_of_a_set_agree_in_their_classes(tmp_path, kind):
     parted = tree("train/cat", "train/dog", "val/cat", "val/dog")
     with pytest.raises(InputError, match="emu in test and not in train"):
