@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -239,14 +240,17 @@ def _without(samples: Samples, left_out: Tensor) -> Samples:
 
 
 def _twice(whole: dict[str, Samples], scans: dict[str, Scan]) -> list[str]:
-    """Warnings about images that are, byte for byte, in both the training part and another."""
+    """Warnings about images that are, byte for byte, in two parts."""
     lines = []
-    for part in [name for name in whole if name != "train"]:
-        if len(shared := identity.shared_content(scans[part].contents, scans["train"].contents)):
+    for before, part in combinations(whole, 2):  # training comes first, the final test last
+        if len(shared := identity.shared_content(scans[part].contents, scans[before].contents)):
             first = whole[part].name(int(shared[0]))
+            why = "their score says nothing"
+            if before != "train":
+                why = f"they helped to choose the epoch, so the score of {part} is too good"
             lines.append(
-                f"warning: {len(shared)} of {len(whole[part])} images of {part} are in train too, byte for "
-                f"byte, such as {first}: their score says nothing"
+                f"warning: {len(shared)} of {len(whole[part])} images of {part} are in {before} too, byte "
+                f"for byte, such as {first}: {why}"
             )
     return lines
 

@@ -284,3 +284,22 @@ def test_the_same_bytes_on_both_sides_are_warned_of(tmp_path):
     task = open_task(root, **QUIET)
     assert [line for line in task.notes if "1 of 8 images of val are in train too, byte for byte" in line]
     assert np.intersect1d(*(task.scans[part].contents.numpy() for part in ("train", "val"))).size == 1
+
+
+def test_the_same_bytes_in_validation_and_test_are_warned_of(tmp_path):
+    root = as_folder(tmp_path, tree(*(f"{part}/{one}" for part in ("train", "val", "test") for one in "ab")))
+    for i in range(2):
+        (root / "test" / "a" / f"{i}.png").write_bytes((root / "val" / "b" / f"{i}.png").read_bytes())
+    said = []
+    task = open_task(root, threads=1, log=said.append)
+    [warning] = [line for line in task.notes if line.startswith("warning")]
+    assert "2 of 8 images of test are in val too, byte for byte, such as " in warning and warning in said
+    assert "they helped to choose the epoch" in warning
+    (root / "val" / "a" / "3.png").write_bytes((root / "train" / "b" / "3.png").read_bytes())
+    (root / "test" / "b" / "3.png").write_bytes((root / "train" / "b" / "3.png").read_bytes())
+    warned = [line.partition(" are in ") for line in open_task(root, **QUIET).notes if "byte for" in line]
+    assert [(before.removeprefix("warning: "), after.split()[0]) for before, _, after in warned] == [
+        ("1 of 8 images of val", "train"),
+        ("1 of 8 images of test", "train"),
+        ("3 of 8 images of test", "val"),
+    ]
