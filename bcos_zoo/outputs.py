@@ -8,6 +8,7 @@ logit may separate two classes: it speaks for the second, and its negative for t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -50,6 +51,12 @@ class Outputs:
             return names
         check_names(names)
         return Outputs(tuple(names))
+
+    @property
+    def distinct_names(self) -> tuple[str, ...]:
+        """The class names, each with its index where several classes share it, as ImageNet's cranes do."""
+        count = Counter(self.class_names)
+        return tuple(f"{name} ({i})" if count[name] > 1 else name for i, name in enumerate(self.class_names))
 
     def check_width(self, logits: int) -> None:
         """Raise InputError unless a network with this number of logits can have these classes."""

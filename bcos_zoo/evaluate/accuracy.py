@@ -53,22 +53,30 @@ def labelled_files(classifier: Classifier, root: str | Path) -> tuple[list[Path]
 
 
 def class_index(class_names: tuple[str, ...], folder: str, root: str | Path) -> int:
-    """The class that a folder is named after. Raises InputError if there is none."""
-    called = [i for i, name in enumerate(class_names) if name == folder]
+    """The class that a folder, or a label in a file, is named after. root: what holds it.
+
+    Raises InputError if there is none, and for a name that several classes share.
+    """
+    called = classes_called(class_names, folder)
     if len(called) > 1:
-        raise InputError(
-            f"{root}: {folder} is the name of the classes {called}; name the folder by its WordNet number"
-        )
-    if called:
-        return called[0]
+        raise InputError(f"{root}: {folder} is the name of the classes {called}; give their WordNet numbers")
+    if not called:
+        few = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
+        raise InputError(f"{root}: {folder} is no class of this network; give names of its classes ({few})")
+    return called[0]
+
+
+def classes_called(class_names: tuple[str, ...], name: str) -> list[int]:
+    """The indices of the classes of that name, or of that WordNet number, as ImageNet has them."""
+    if called := [i for i, one in enumerate(class_names) if one == name]:
+        return called
     numbers, imagenet = class_lists.wordnet_numbers(), class_lists.class_list("imagenet-1k")
-    if folder in numbers:
-        number = numbers.index(folder)
-        if class_names == imagenet:  # there, two classes may share a name: "crane" is a bird and a machine
-            return number
-        if imagenet[number] in class_names:
-            return class_names.index(imagenet[number])
-    raise InputError(f"{root}: {folder} is no class of this network; name the sub-folders after its classes")
+    if name not in numbers:
+        return []
+    number = numbers.index(name)
+    if class_names == imagenet:  # there, two classes may share a name: "crane" is a bird and a machine
+        return [number]
+    return [i for i, one in enumerate(class_names) if one == imagenet[number]]
 
 
 def logits_of(
@@ -92,7 +100,9 @@ def logits_of_samples(
 
     Raises InputError if an image cannot be read, and if the network gives NaN.
     """
-    loader = DataLoader(_Images(samples, classifier), batch_size=batch_size, num_workers=workers)
+    own = torch.Generator()  # otherwise each iteration would draw from the caller's
+    data = _Images(samples, classifier)
+    loader = DataLoader(data, batch_size=batch_size, num_workers=workers, generator=own)
     parts = [(classifier.logits(x).cpu(), y) for x, y in loader]
     logits = torch.cat([logits for logits, _ in parts])
     classifier.outputs.check_answered(logits)
@@ -126,7 +136,7 @@ def evaluate(
 
 
 def accuracy_of(outputs: Outputs, logits: Tensor, truth: Tensor) -> Accuracy:
-    """Accuracy and calibration of answers. logits: (M, C). truth: (M,) class indices.
+    """Accuracy and calibration of answers. logits: (M, C) or as the network gives them. truth: (M,) indices.
 
     ```python
     import torch
@@ -139,23 +149,18 @@ def accuracy_of(outputs: Outputs, logits: Tensor, truth: Tensor) -> Accuracy:
     assert found.top1 == 100
     ```
     """
+    logits, names = outputs.class_logits(logits), outputs.distinct_names
     hits = logits.topk(min(5, logits.shape[1])).indices == truth[:, None]
     per_class = {
-        _name(outputs.class_names, label): 100 * float(hits[truth == label, 0].double().mean())
+        names[label]: 100 * float(hits[truth == label, 0].double().mean())
         for label in sorted(set(truth.tolist()))
     }
-    probabilities = outputs.probabilities(logits)
+    probabilities, predicted = outputs.probabilities(logits), logits.argmax(1)
     return Accuracy(
         top1=100 * float(hits[:, 0].double().mean()),
         top5=100 * float(hits.any(1).double().mean()) if logits.shape[1] > 5 else None,
         per_class=per_class,
-        calibration_error=metrics.expected_calibration_error(probabilities, truth),
+        calibration_error=metrics.expected_calibration_error(probabilities, truth, predicted=predicted),
         brier_score=metrics.brier_score(probabilities, truth),
         images=len(truth),
     )
-
-
-def _name(class_names: tuple[str, ...], label: int) -> str:
-    """The name of a class, with its index if another class has the same name."""
-    name = class_names[label]
-    return name if class_names.count(name) == 1 else f"{name} ({label})"

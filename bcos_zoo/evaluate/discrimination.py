@@ -28,7 +28,7 @@ class Score:
     """
 
     metric: str  # "auroc", "sensitivity", "top1", "top5" or "exact"
-    label: str | None  # the class; None for the mean
+    label: str | None  # the class, with its index if another has its name; None for the mean
     value: float | None  # None if it is undefined on these images
     low: float | None = None  # lower end of the interval that was asked for
     high: float | None = None
@@ -72,7 +72,8 @@ def discriminate(
     """The scores that are asked for, metric by metric: first over all classes, then for each class.
 
     logits: (M, C) or as the network gives them. truth: (M,) class indices; for several labels (M, C) of 0 and
-    1. groups: (M,) the group of each image, for the intervals; by default each image is its own group.
+    1. By class indices "accuracy" is top1 and top5; by several labels it is exact: all of an image are right.
+    groups: (M,) the group of each image, for the intervals; by default each image is its own group.
     A class is told from all others by its probability. Classes that no image shows, or that every image
     shows, have no such score and are left out of the mean; the scores say so.
 
@@ -90,9 +91,9 @@ def discriminate(
     odds = outputs.log_odds(logits).cpu()
     shown = _shown(truth, odds.shape[1]).cpu()
     orders = torch.stack([metrics.ranks(column) for column in odds.T], 1)
-    hits = _hits(outputs, odds, shown)
-    ranked, labels = [name for name in asked.metrics if name in RANKED], (None, *outputs.class_names)
-    names = [(name, label) for name in ranked for label in labels]
+    hits = _hits(odds, shown, several=truth.ndim == 2)
+    ranked, classes = [name for name in asked.metrics if name in RANKED], (None, *range(odds.shape[1]))
+    names: list[tuple[str, int | None]] = [(name, c) for name in ranked for c in classes]
     if "accuracy" in asked.metrics:
         names = [(name, None) for name in hits] + names
 
@@ -115,10 +116,10 @@ def discriminate(
             resamples=asked.resamples,
             seed=asked.seed,
         )
-    lacking = _lacking(outputs, shown)
+    lacking = _lacking(shown)
     return [
-        _score(name, label, value, interval, lacking)
-        for (name, label), value, interval in zip(names, values, intervals, strict=True)
+        _score(name, c, value, interval, lacking, outputs.distinct_names)
+        for (name, c), value, interval in zip(names, values, intervals, strict=True)
     ]
 
 
@@ -133,9 +134,9 @@ def _shown(truth: Tensor, classes: int) -> Tensor:
     return truth.bool() if truth.ndim == 2 else torch.nn.functional.one_hot(truth.long(), classes).bool()
 
 
-def _hits(outputs: Outputs, odds: Tensor, shown: Tensor) -> dict[str, Tensor]:
-    """(M,) 100 for each right answer, else 0: their mean is in percent."""
-    if outputs.multilabel:
+def _hits(odds: Tensor, shown: Tensor, *, several: bool) -> dict[str, Tensor]:
+    """(M,) 100 for each right answer, else 0: their mean is in percent. several: labels an image."""
+    if several:
         return {"exact": 100 * ((odds > 0) == shown).all(1).double()}
     order = odds.topk(min(5, odds.shape[1])).indices
     right = shown.gather(1, order)
@@ -143,22 +144,27 @@ def _hits(outputs: Outputs, odds: Tensor, shown: Tensor) -> dict[str, Tensor]:
     return hits if odds.shape[1] <= 5 else hits | {"top5": 100 * right.any(1).double()}
 
 
-def _lacking(outputs: Outputs, shown: Tensor) -> dict[str, str]:
-    """Why classes have no score that tells them from the others, by name."""
-    count = shown.sum(0).tolist()
+def _lacking(shown: Tensor) -> dict[int, str]:
+    """Why classes have no score that tells them from the others, by their index."""
     return {
-        name: "no image shows it" if not n else "every image shows it"
-        for name, n in zip(outputs.class_names, count, strict=True)
+        c: "no image shows it" if not n else "every image shows it"
+        for c, n in enumerate(shown.sum(0).tolist())
         if n in (0, len(shown))
     }
 
 
 def _score(
-    name: str, label: str | None, value: float, interval: metrics.Interval | None, lacking: dict[str, str]
+    name: str,
+    of: int | None,
+    value: float,
+    interval: metrics.Interval | None,
+    lacking: dict[int, str],
+    labels: Sequence[str],
 ) -> Score:
-    why = lacking.get(label) if label is not None else None
-    if label is None and name in RANKED and lacking:
-        why = "; ".join(f"{one}: {reason}" for one, reason in list(lacking.items())[:5])
+    """of: the class, None for the mean over all."""
+    label, why = (None, None) if of is None else (labels[of], lacking.get(of))
+    if of is None and name in RANKED and lacking:
+        why = "; ".join(f"{labels[c]}: {reason}" for c, reason in list(lacking.items())[:5])
         why += f"; and {len(lacking) - 5} more" if len(lacking) > 5 else ""
     if interval is None:
         return Score(name, label, _or_none(value), undefined=why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +18,13 @@ from ..classifier import Classifier
 from ..data import identity
 from ..errors import InputError
 from ..weights import checksums
+from .accuracy import class_index, classes_called
 from .annotations import Box, read_annotations
 from .geometry import centres
 
 BEYOND = 1.0  # pixels that a box may extend beyond its picture: tools round differently
 Size = tuple[int, int]  # width, height
+Meant = Callable[[str], bool]
 
 
 class Objects(Protocol):
@@ -34,9 +36,10 @@ class Objects(Protocol):
     def has(self, path: Path) -> bool:
         """Whether anything is known about that image."""
 
-    def inside(self, path: Path, label: str, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
+    def inside(self, path: Path, meant: Meant, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
         """(H, W) bool: which points of the picture, at columns (W,) and rows (H,), a class's objects cover.
 
+        meant: whether a label means that class.
         Raises InputError for objects that do not fit a picture of that size.
         """
 
@@ -60,7 +63,7 @@ class Boxes:
     def has(self, path: Path) -> bool:
         return _absolute(path) in self.of
 
-    def inside(self, path: Path, label: str, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
+    def inside(self, path: Path, meant: Meant, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
         path, (columns, rows), (width, height) = _absolute(path), points, size
         if (said := self.sizes.get(path, size)) != size:
             raise InputError(
@@ -74,19 +77,24 @@ class Boxes:
                     f"{self.file.name}: the box {box} leaves {path}, of {width}x{height} pixels; boxes are "
                     "in pixels of the original image, upright"
                 )
-            if box.label in (None, label):
+            if box.label is None or meant(box.label):
                 wide = (columns >= box.x0) & (columns < box.x1)
                 found |= ((rows >= box.y0) & (rows < box.y1))[:, None] & wide
         return found
 
     def pairs(self, classifier: Classifier) -> tuple[list[Path], list[int]]:
-        """Each image with each class of the network that it has a box for.
+        """Each image with each class of the network that it has a box for, called by name or WordNet number.
 
-        Raises InputError if no box is of a class of the network.
+        Raises InputError if no box is of a class of the network, and for a label that is the name of several.
         """
-        index = {name: i for i, name in enumerate(classifier.class_names)}
+        names = classifier.class_names
         found = sorted({(path, box.label) for path, boxes in self.of.items() for box in boxes if box.label})
-        pairs = [(path, index[label]) for path, label in found if label in index]
+        index = {
+            label: class_index(names, label, self.file)
+            for label in dict.fromkeys(label for _, label in found)
+            if classes_called(names, label)
+        }
+        pairs = sorted({(path, index[label]) for path, label in found if label in index})
         if not pairs:
             raise InputError(
                 f"{self.file}: none of its labels, such as {found[0][1]!r}, is a class of this network; "
@@ -110,7 +118,7 @@ class Masks:
     def has(self, path: Path) -> bool:
         return self._file(path).is_file()
 
-    def inside(self, path: Path, label: str, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
+    def inside(self, path: Path, meant: Meant, size: Size, points: tuple[Tensor, Tensor]) -> Tensor:
         mask = _read_mask(self._file(path))
         if (came := (mask.shape[1], mask.shape[0])) != size:
             raise InputError(
@@ -134,7 +142,9 @@ def in_view(objects: Objects, classifier: Classifier, path: Path, label: int) ->
     """
     size = images.load_rgb(path).size
     points = centres(classifier.transform, size, "L" if classifier.model.in_chans == 1 else "RGB")
-    return objects.inside(path, classifier.class_names[label], size, points)
+    return objects.inside(
+        path, lambda name: classes_called(classifier.class_names, name) == [label], size, points
+    )
 
 
 def read_boxes(file: str | os.PathLike[str], root: str | os.PathLike[str]) -> Boxes:

@@ -58,7 +58,9 @@ class Pool:
 
         Raises InputError if there are not enough.
         """
-        top, predicted = self.outputs.probabilities(self.logits).max(1)
+        # By the logits: the probabilities of several classes may all round to 1.
+        predicted = self.outputs.class_logits(self.logits).argmax(1)
+        top = self.outputs.probabilities(self.logits).gather(1, predicted[:, None])[:, 0]
         usable = ((predicted == self.truth) & (top > CONFIDENT)).nonzero().flatten()
         order = usable[torch.randperm(len(usable), generator=torch.Generator().manual_seed(seed))].tolist()
         found: list[Sample] = []

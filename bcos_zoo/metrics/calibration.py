@@ -10,13 +10,16 @@ from ..errors import InputError
 from .checks import check_integer, check_labels, check_values, wide
 
 
-def expected_calibration_error(probabilities: Tensor, labels: Tensor, *, bins: int = 15) -> float:
+def expected_calibration_error(
+    probabilities: Tensor, labels: Tensor, *, bins: int = 15, predicted: Tensor | None = None
+) -> float:
     """Mean distance between confidence and accuracy over bins of equal width, in [0, 1]; 0 is calibrated.
 
     The confidence is the probability of the top-1 class. Bins include their lower end; the last, both ends.
     probabilities: (N, C) in [0, 1]. For networks trained with binary cross-entropy, as most B-cos networks
     are, these are sigmoids, whose sum need not be 1.
-    labels: (N,) class indices.
+    labels: (N,) class indices. predicted: (N,) the top-1 classes, where the logits are known: the largest of
+    probabilities that all round to 1 cannot be told. By default the first of the largest.
 
     Computed here in float64: torchmetrics rounds to float32, which puts confidences just below 1 into a
     separate bin beyond the last.
@@ -34,7 +37,13 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, *, bins: i
     """
     _check(probabilities, labels)
     check_integer("bins", bins, 1)
-    confidence, predicted = probabilities.detach().cpu().double().max(1)
+    values = probabilities.detach().cpu().double()
+    if predicted is None:
+        predicted = values.argmax(1)
+    else:
+        check_labels(predicted, probabilities)
+        predicted = predicted.cpu().long()
+    confidence = values.gather(1, predicted[:, None])[:, 0]
     right = (predicted == labels.cpu()).double()
     edges = torch.arange(1, bins, dtype=torch.float64) / bins  # between neighbouring bins
     number = torch.bucketize(confidence, edges, right=True)

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 import bcos_zoo
 from bcos_zoo import InputError
 from bcos_zoo.cli import app
-from bcos_zoo.evaluate import Asked, discriminate
+from bcos_zoo.evaluate import Asked, accuracy_of, discriminate
+from bcos_zoo.evaluate.samples import Pool
 from bcos_zoo.outputs import Outputs
 from bcos_zoo.training.network_folder import write_network
 
@@ -197,3 +198,53 @@ def test_several_labels_for_a_network_of_one_are_refused(tmp_path):
     assert "several labels an image, but this network tells one" in refused(
         table, "--model", run, "--group", "patient"
     )
+
+
+def test_classes_that_share_a_name_have_scores_of_their_own():
+    """ImageNet has two called crane, a bird and a machine; here no image shows the second."""
+    outputs = Outputs(("crane", "dog", "crane"))
+    logits = torch.tensor([[2.0, 1.0, 0.0], [3.0, 1.0, 0.0], [0.0, 1.0, 0.0], [2.5, 4.0, 0.0]])
+    truth = torch.tensor([0, 0, 1, 1])
+    mean, *each = discriminate(outputs, logits, truth, Asked(("auroc",)))
+    assert [(one.label, one.value, one.undefined) for one in each] == [
+        ("crane (0)", 0.75, None),  # of the four pairs, 2.0 before 2.5 is in the wrong order
+        ("dog", pytest.approx(0.75), None),  # 1, 4 against 1, 1: two ties
+        ("crane (2)", None, "no image shows it"),
+    ]
+    assert mean.value == pytest.approx(0.75) and mean.undefined == "crane (2): no image shows it"
+
+
+@pytest.mark.parametrize("confidence", [None, 0.9])
+def test_accuracy_is_the_same_with_and_without_intervals(tmp_path, confidence):
+    """A network of several labels on class folders, each image of one: the class on top counts."""
+    run = model(tmp_path, Outputs(THREE, multilabel=True), 3)
+    root = folders(tmp_path / "d", dict.fromkeys(THREE, 3))
+    words = [] if confidence is None else ["--confidence", confidence, "--resamples", 20]
+    found = evaluated(root, "--model", run, "--metric", "accuracy", *words)
+    classifier = bcos_zoo.load(run)
+    paths = sorted(root.rglob("*.png"))
+    logits = torch.cat([classifier.logits(classifier.preprocess(path)) for path in paths])
+    right = [THREE[int(z.argmax())] == path.parent.name for z, path in zip(logits, paths, strict=True)]
+    expected = 100 * sum(right) / len(right)
+    assert found["top1"] == pytest.approx(expected)
+    assert [(one["metric"], one["value"]) for one in found.get("scores", [])] == (
+        [] if confidence is None else [("top1", pytest.approx(expected))]
+    )
+
+
+def test_accuracy_is_told_by_what_is_known_of_an_image():
+    outputs, logits = Outputs(THREE, multilabel=True), torch.tensor([[3.0, 1.0, -1.0], [-2.0, 5.0, 1.0]])
+    [one] = discriminate(outputs, logits, torch.tensor([0, 1]), Asked(("accuracy",)))
+    assert (one.metric, one.value) == ("top1", accuracy_of(outputs, logits, torch.tensor([0, 1])).top1)
+    several = torch.tensor([[1, 1, 0], [0, 1, 0]])  # the second has a class too many
+    [one] = discriminate(outputs, logits, several, Asked(("accuracy",)))
+    assert (one.metric, one.value) == ("exact", 50.0)
+
+
+def test_answers_whose_probabilities_round_to_one_are_told_apart():
+    """In float64 the sigmoids of 40 and 45 are both exactly 1."""
+    logits, truth = torch.tensor([[40.0, 45.0, 0.0], [50.0, 45.0, 0.0]]), torch.tensor([1, 0])
+    pool = Pool([Path("a"), Path("b")], truth, logits, Outputs(THREE))
+    assert sorted(one.paths[0].name for one in pool.singles(2, seed=0)) == ["a", "b"]
+    found = accuracy_of(Outputs(THREE), logits, truth)
+    assert (found.top1, found.calibration_error) == (100.0, 0.0)  # certain, and right

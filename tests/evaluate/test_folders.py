@@ -1,8 +1,11 @@
 """Which class a folder of images is called after."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import bcos_zoo
@@ -56,3 +59,20 @@ def test_a_network_of_some_of_imagenets_classes_knows_their_numbers(tmp_path):
     assert labelled_files(classifier, fill(tmp_path / "a", "n01440764", "parachute"))[1] == [0, 9]
     with pytest.raises(InputError, match="n01443537 is no class of this network"):  # the goldfish
         labelled_files(classifier, fill(tmp_path / "b", "n01443537"))
+
+
+def test_an_evaluation_draws_nothing_from_the_callers_generators(tmp_path):
+    pytest.importorskip("torchmetrics", reason="torchmetrics is in the extra `eval`")
+    classifier, root = bcos_zoo.load("bcos_resnet20.cifar10"), fill(tmp_path, "cat", "dog")
+
+    def drawn():
+        torch.manual_seed(3), np.random.seed(3), random.seed(3)
+        yield
+        yield torch.rand(1).item(), np.random.rand(), random.random()
+
+    idle, busy = drawn(), drawn()
+    next(idle)
+    expected = next(idle)
+    next(busy)
+    evaluate(classifier, root)
+    assert next(busy) == expected

@@ -17,6 +17,7 @@ from bcos_zoo import Classifier, InputError
 from bcos_zoo.evaluate import Boxes, read_boxes, read_masks
 from bcos_zoo.evaluate.objects import in_view
 from bcos_zoo.metrics import energy_in_boxes, energy_in_mask
+from bcos_zoo.weights.class_lists import class_list
 
 ROWS = [("cat/1.png", 3, 5, 40, 60), ("cat/1.png", 50, 0, 90, 20.5), ("dog/2.png", 0, 0, 96, 64)]
 CAT, DOG = 3, 5
@@ -193,7 +194,7 @@ def test_what_the_crop_pads_is_in_no_object(root: Path, tmp_path: Path) -> None:
     columns = torch.tensor([-9, -0.5, 0, 50, 95.5, 96, 300]).double()
     rows = torch.tensor([-0.1, 0, 63.9, 64]).double()
     for objects in (masks, boxes):
-        seen = objects.inside(root / "cat/1.png", "cat", (96, 64), (columns, rows))
+        seen = objects.inside(root / "cat/1.png", "cat".__eq__, (96, 64), (columns, rows))
         assert seen.nonzero().tolist() == [[row, column] for row in (1, 2) for column in (2, 3, 4)]
 
 
@@ -240,3 +241,21 @@ def test_a_photograph_that_was_turned_is_measured_upright(
         boxes = read_boxes(written(tmp_path / "b.csv", "dog/3.png,20,8,50,64"), root)
         seen = in_view(boxes, classifier, root / "dog/3.png", DOG)
         assert int(seen.sum()) == 15 * 28
+
+
+def test_boxes_of_two_classes_of_one_name_are_told_apart_by_their_number(root: Path, tmp_path: Path) -> None:
+    """Of ImageNet's cranes, the bird is class 134, n02012849, and the machine class 517, n03126707."""
+    network = bcos_zoo.create_model("bcos_resnet20", num_classes=1000, layers=[1])
+    classifier = Classifier(network, class_list("imagenet-1k"))
+    named = read_boxes(written(tmp_path / "a.csv", line(ROWS[0], "crane"), line(ROWS[2], "goldfish")), root)
+    with pytest.raises(InputError, match=r"a.csv: crane is the name of the classes \[134, 517\]; .* WordNet"):
+        named.pairs(classifier)
+    numbered = read_boxes(
+        written(tmp_path / "b.csv", line(ROWS[0], "n03126707"), line(ROWS[1], "n02012849")), root
+    )
+    assert numbered.pairs(classifier) == ([root / "cat/1.png"] * 2, [134, 517])
+    bird, machine = (in_view(numbered, classifier, root / "cat/1.png", c) for c in (134, 517))
+    plain = [read_boxes(written(tmp_path / "p.csv", line(row)), root) for row in ROWS[:2]]
+    expected = [in_view(one, classifier, root / "cat/1.png", 134) for one in plain]
+    assert torch.equal(machine, expected[0]) and torch.equal(bird, expected[1])
+    assert not in_view(numbered, classifier, root / "cat/1.png", 1).any()
