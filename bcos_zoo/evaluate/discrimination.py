@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def discriminate(
     logits: Tensor,
     truth: Tensor,
     asked: Asked,
-    groups: Sequence[Hashable] | None = None,
+    groups: Sequence[Hashable] | Tensor | NDArray[Any] | None = None,
 ) -> list[Score]:
     """The scores that are asked for, metric by metric: first over all classes, then for each class.
 
@@ -76,6 +77,7 @@ def discriminate(
     groups: (M,) the group of each image, for the intervals; by default each image is its own group.
     A class is told from all others by its probability. Classes that no image shows, or that every image
     shows, have no such score and are left out of the mean; the scores say so.
+    Raises InputError for groups that are not one for each image.
 
     ```python
     import torch
@@ -90,6 +92,8 @@ def discriminate(
     """
     odds = outputs.log_odds(logits).cpu()
     shown = _shown(truth, odds.shape[1]).cpu()
+    if groups is not None and len(groups) != len(odds):
+        raise InputError(f"{len(groups)} groups for {len(odds)} images; give one for each")
     orders = torch.stack([metrics.ranks(column) for column in odds.T], 1)
     hits = _hits(odds, shown, several=truth.ndim == 2)
     ranked, classes = [name for name in asked.metrics if name in RANKED], (None, *range(odds.shape[1]))

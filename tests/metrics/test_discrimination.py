@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from bcos_zoo import InputError
+from bcos_zoo.evaluate import Asked, discriminate
 from bcos_zoo.metrics import auroc, bootstrap, sensitivity_at_specificity
+from bcos_zoo.outputs import Outputs
 
 pytest.importorskip("torchmetrics", reason="the extra bcos-zoo[eval] is not installed")
 
@@ -121,6 +123,42 @@ def test_copies_of_an_image_say_nothing_new():
     assert high - low < 0.7 * (alone[1] - alone[0])
 
 
+GROUPS = [0, 0, 0, 1, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        torch.tensor(GROUPS),
+        torch.tensor(GROUPS, dtype=torch.float32),
+        list(torch.tensor(GROUPS)),
+        np.array(GROUPS),
+        np.array([f"patient {i}" for i in GROUPS]),
+    ],
+    ids=["tensor", "float tensor", "list of tensors", "array", "array of texts"],
+)
+def test_groups_are_the_same_in_whatever_container_they_come(groups):
+    """A resample draws as many groups as there are, four here, whatever form they come in."""
+    drawn = []
+
+    def measure(some: np.ndarray) -> list[float]:
+        drawn.append([sum(GROUPS[i] == group for i in some) for group in range(4)])
+        return [0.0]
+
+    bootstrap(measure, groups, resamples=30)
+    sizes = [GROUPS.count(group) for group in range(4)]
+    times = [[of / size for of, size in zip(one, sizes, strict=True)] for one in drawn]
+    assert all(sum(one) == 4 and all(value == int(value) for value in one) for one in times)
+
+
+def test_a_score_has_one_group_for_each_image():
+    outputs, asked = Outputs(("a", "b")), Asked(("auroc",), confidence=0.9, resamples=5)
+    logits, truth = torch.randn(8, 2), torch.tensor([0, 1] * 4)
+    assert discriminate(outputs, logits, truth, asked, torch.tensor(GROUPS))
+    with pytest.raises(InputError, match="7 groups for 8 images; give one for each"):
+        discriminate(outputs, logits, truth, asked, GROUPS[:7])
+
+
 def test_the_same_seed_gives_the_same_interval_and_undefined_resamples_are_counted():
     scores, truth = torch.arange(8.0), torch.arange(8) == 7
 
@@ -138,6 +176,8 @@ def test_the_same_seed_gives_the_same_interval_and_undefined_resamples_are_count
     ("groups", "options", "message"),
     [
         ([1, 1, 1], {}, "1 group of images; an interval needs two or more"),
+        (torch.zeros(3, 2), {}, r"a group is a list; allowed is one number or text for each image, \(M,\)"),
+        ([torch.zeros(2)] * 3, {}, "a group is a Tensor; allowed is one number or text for each image"),
         ([1, 2], {"confidence": 95}, "confidence=95: allowed are shares between 0 and 1, such as 0.95"),
         ([1, 2], {"resamples": 0}, "resamples=0: allowed are integers, 1 and more"),
     ],
