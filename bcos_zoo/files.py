@@ -28,6 +28,22 @@ def shortened(name: str, most: int) -> str:
     return kept
 
 
+def is_file(path: Path) -> bool:
+    """`path.is_file()`, and False too where that raises: for a name no disk allows, or in a closed folder."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """`path.is_dir()`, and False too where that raises."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def writing(path: str | os.PathLike[str], advice: str) -> Iterator[None]:
     """Turn an OSError of the block into an InputError of one line: which path, why, and what to do."""

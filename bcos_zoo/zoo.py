@@ -18,6 +18,7 @@ from torch import nn
 from . import weights
 from ._version import __version__
 from .errors import BcosZooError, InputError, UnknownModelError, WeightsError, closest
+from .files import is_file, is_folder, writing
 from .models._build import SOURCES, own_names
 from .models.interface import Network
 from .weights import checksums, config_json, manifest, state_dicts
@@ -77,14 +78,14 @@ def resolve(name: str | os.PathLike[str]) -> str:
     path = Path(name)
     if not name or name.startswith(config_json.ELSEWHERE) or _is_known(name):
         return name
-    if (path / config_json.NAME).is_file():
+    if is_file(path / config_json.NAME):
         return f"local-dir:{path}"
-    if path.is_dir():
+    if is_folder(path):
         raise WeightsError(
             f"{name} is a folder without config.json; give one that `bcos-zoo finetune`, `train` or `export` "
             "wrote"
         )
-    if _is_file(path):
+    if is_file(path):
         raise WeightsError(_of_file(path))
     if len(path.parts) > 1:
         raise UnknownModelError(
@@ -93,16 +94,9 @@ def resolve(name: str | os.PathLike[str]) -> str:
     return name
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # not a valid file name
-        return False
-
-
 def _of_file(path: Path) -> str:
     """What to do about a file given in place of a name."""
-    if (path.parent / config_json.NAME).is_file():
+    if is_file(path.parent / config_json.NAME):
         return f"{path} is a file; give its folder, which holds config.json: {path.parent}"
     return (
         f"{path} is a file, which does not say of which network it is: bcos_zoo.create_model(NAME, "
@@ -273,16 +267,18 @@ def convert(
 
     Returns the path written. Its tensors are those of the source, under the names of the network; its header
     says which network, the sha256 of the source, and the version of bcos_zoo.
-    Raises UnknownModelError; InputError for a target that exists, or does not end in .safetensors;
+    Raises UnknownModelError; InputError for a target that exists, does not end in .safetensors, or has a name
+    that the disk does not allow;
     WeightsError if the file belongs to another network, naming all tensors that are missing, surplus or of
     another shape, and as `state_dicts.read` and `state_dicts.save` do.
     """
     check_name(name)
     path = Path(target)
-    if path.is_dir():
+    if is_folder(path):
         path /= f"{name}.safetensors"
-    if path.exists() and not force:
-        raise InputError(f"{path} is there already; give another name, or --force to replace it")
+    with writing(path, "give another name"):
+        if path.exists() and not force:
+            raise InputError(f"{path} is there already; give another name, or --force to replace it")
     model = timm.create_model(name, device="meta")
     own, state_dict = model.state_dict(), own_names(state_dicts.read(source, take), model)
     state_dicts.check_fit(state_dict, own, name, most=None)

@@ -15,6 +15,8 @@ from timm.models import save_for_hf
 
 import bcos_zoo
 from bcos_zoo import InputError, UnknownModelError, WeightsError, weights, zoo
+from bcos_zoo.data.task import open_task
+from bcos_zoo.evaluate import answer, read_masks
 from bcos_zoo.weights import manifest, state_dicts
 
 RESNETS = (18, "18_w32", 20, 32, 34, 44, 50, 56, 101, 110, 152)
@@ -91,6 +93,42 @@ def test_an_architecture_without_weights_says_so():
         UnknownModelError, match="bcos_resnet110 has no pretrained weights; `bcos-zoo list --pre"
     ):
         bcos_zoo.create_model("bcos_resnet110", pretrained=True)
+
+
+TOO_LONG = "x" * 300  # more than any common file system allows
+
+
+@pytest.mark.parametrize(
+    ("use", "kind", "message"),
+    [
+        (lambda: bcos_zoo.load(TOO_LONG), UnknownModelError, "no model named"),
+        (lambda: bcos_zoo.create_model(f"a/{TOO_LONG}"), UnknownModelError, "no folder at"),
+        (lambda: state_dicts.read(f"{TOO_LONG}.pth"), WeightsError, "no file at"),
+        (lambda: zoo.convert(TOO_LONG, "bcos_resnet20"), WeightsError, "no file at"),
+        (
+            lambda: zoo.convert("a.pth", "bcos_resnet20", f"{TOO_LONG}.safetensors"),
+            InputError,
+            "cannot be written: File name too long; give another name",
+        ),
+        (
+            lambda: bcos_zoo.export("bcos_resnet20.cifar10", TOO_LONG),
+            InputError,
+            "cannot be written: File name too long; give another folder",
+        ),
+        (lambda: open_task(TOO_LONG), InputError, "no such file or folder; give"),
+        (lambda: read_masks(TOO_LONG, "."), InputError, "no such folder; give one"),
+        (
+            lambda: answer(bcos_zoo.load("bcos_resnet20.cifar10"), TOO_LONG),
+            InputError,
+            "no such folder; give one that holds a sub-folder",
+        ),
+    ],
+    ids=["load", "create", "read", "convert", "convert to", "export", "train", "masks", "evaluate"],
+)
+def test_a_name_that_no_disk_allows_is_one_line(use, kind, message):
+    with pytest.raises(kind, match=message) as error:
+        use()
+    assert "\n" not in str(error.value)
 
 
 def test_keywords_reach_the_network_and_unknown_ones_are_refused():

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from .. import images
 from ..errors import InputError
+from ..files import is_folder
 from . import groups
 from .labelled import LabelledSet, by_names
 from .layout import arranged, is_hidden
@@ -61,7 +62,7 @@ def from_folder(root: Path, train_split: str, val_split: str | None, group: str 
 
 def _folders(root: Path) -> Iterator[str]:
     """Names of the sub-folders of root, sorted. Raises InputError if it is not a folder, or has none."""
-    if not root.is_dir():
+    if not is_folder(root):
         raise InputError(f"{root}: no such folder; give one that holds a sub-folder of images for each class")
     found = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_hidden(p.name))
     if not found:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import is_file, is_folder
 from . import groups, identity, options, splits
 from .archives import from_tar
 from .folders import from_folder
@@ -256,13 +257,13 @@ def _twice(whole: dict[str, Samples], scans: dict[str, Scan]) -> list[str]:
 
 
 def _from_disk(path: Path, train_split: str, val_split: str | None, group: str | None) -> LabelledSet:
-    if path.is_dir():
+    if is_folder(path):
         return from_folder(path, train_split, val_split, group)
-    if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
+    if is_file(path) and path.suffix.lower() in (".csv", ".tsv"):
         return from_csv(path, train_split, val_split, group)
-    if path.is_file() and path.suffix.lower() == ".tar":
+    if is_file(path) and path.suffix.lower() == ".tar":
         return from_tar(path, train_split, val_split, group)
-    what = "no known kind of source" if path.exists() else "no such file or folder"
+    what = "no known kind of source" if is_file(path) else "no such file or folder"
     raise InputError(f"{path}: {what}; give {SOURCES}")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..classifier import Classifier
 from ..data import Samples, from_csv, groups, of_files
 from ..errors import InputError
+from ..files import is_file
 from ..outputs import Outputs
 from .accuracy import BATCH_SIZE, Accuracy, accuracy_of, class_index, labelled_files, logits_of_samples
 from .discrimination import RANKED, Asked, Score, discriminate
@@ -145,7 +146,7 @@ def answer(
     ```
     """
     source = Path(source)
-    samples, part = _of_table(classifier, source, group) if source.is_file() else (None, None)
+    samples, part = _of_table(classifier, source, group) if is_file(source) else (None, None)
     if samples is None:
         samples = _of_folder(classifier, source, group)
     logits, truth = logits_of_samples(classifier, samples, batch_size=batch_size, workers=workers)

@@ -17,6 +17,7 @@ from .. import images
 from ..classifier import Classifier
 from ..data import identity
 from ..errors import InputError
+from ..files import is_folder
 from ..weights import checksums
 from .accuracy import class_index, classes_called
 from .annotations import Box, read_annotations
@@ -200,7 +201,7 @@ def read_masks(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> 
     assert read_masks("out/masks", root).has(root / "chelsea.jpg")
     ```
     """
-    if not Path(folder).is_dir():
+    if not is_folder(Path(folder)):
         raise InputError(f"{folder}: no such folder; give one with a PNG for each image, under its name")
     return Masks(Path(folder), Path(root))
 

@@ -56,10 +56,11 @@ def export(
     ```
     """
     target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target} is a file; give a folder")
-    if target.is_dir() and any(target.iterdir()) and not force:
-        raise InputError(f"{target} is not empty; give another folder, or --force to write into it")
+    with writing(target, "give another folder"):  # a name that no disk allows cannot be looked at either
+        if target.exists() and not target.is_dir():
+            raise InputError(f"{target} is a file; give a folder")
+        if target.is_dir() and any(target.iterdir()) and not force:
+            raise InputError(f"{target} is not empty; give another folder, or --force to write into it")
     network = hub_folder.prepare(source, sample)
     with writing(target, "give another folder"), _placing(target.resolve()) as staged:
         hub_folder.write(network, staged)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError, WeightsError, reason
-from ..files import replacing
+from ..files import is_file, replacing
 
 AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")  # of weights over training
 SETS = ("state_dict", "model_state_dict", "model", "module", "net", "network")
@@ -40,7 +40,7 @@ def read(path: str | os.PathLike[str], take: str | None = None) -> dict[str, Ten
     has several of which none is preferred.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise WeightsError(f"no file at {path}; give a .safetensors or .pth file")
     try:
         if path.suffix == ".safetensors":
