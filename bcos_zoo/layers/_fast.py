@@ -266,13 +266,18 @@ def _folds(conv: nn.Module, x: Tensor) -> bool:
     return untouched(conv) and bare(plain.linear) and plain.b in (1, 2) and plain.max_out == 1
 
 
-def _gain(norm: nn.Module) -> Tensor | None:
-    """The factor of each channel if `norm` does nothing but multiply by it, else None."""
+def _gain(norm: nn.Module, channels: int) -> Tensor | None:
+    """The factor of each channel if `norm` does nothing but multiply by it, else None.
+
+    Also None if it is a norm of another number of channels, which refuses them when called.
+    """
     if not hasattr(norm, "fixed_gain") or not untouched(norm):
         return None
     plain: Any = norm
     gain: Tensor | None = plain.fixed_gain()
-    return None if gain is None or gain.requires_grad else gain
+    if gain is None or gain.requires_grad:
+        return None
+    return gain if plain.joint or len(gain) == channels else None
 
 
 def conv_norm(
@@ -296,7 +301,8 @@ def conv_norm(
     assert torch.allclose(conv_norm(conv, norm, x), norm(conv(x)), atol=1e-5)
     ```
     """
-    gain = _gain(norm) if (folds := _folds(conv, x)) else None
+    plain: Any = conv
+    gain = _gain(norm, plain.out_channels) if (folds := _folds(conv, x)) else None
     if gain is not None or (folds and _absent(norm)):
         return _folded(conv, x, gain, path, shortcut)
     return _beside(norm(conv(x)), path, shortcut)
@@ -364,7 +370,7 @@ def dense_features(layers: Sequence[Any], x: Tensor) -> list[Tensor] | None:
         return None
     gains = []
     for one in layers:
-        gain = _gain(one.norm1)
+        gain = _gain(one.norm1, one.conv1.in_channels)
         if gain is None or not (untouched(one) and _absent(one.act)):
             return None
         if not (untouched(one.conv1) and bare(one.conv1.linear)) or one.grad_checkpointing:
@@ -378,7 +384,7 @@ def dense_features(layers: Sequence[Any], x: Tensor) -> list[Tensor] | None:
         share = hold(partial(_energy_shares, new, squares[index:, start:end]))
         energies = share if index == 0 else energies[:, 1:] + share
         options = dict(input_gain=gain, energy=energies[:, :1])
-        joined, gain2 = torch.cat(features, 1), _gain(one.norm2)
+        joined, gain2 = torch.cat(features, 1), _gain(one.norm2, one.conv1.out_channels)
         if gain2 is not None and _folds(one.conv1, x):
             y = convolution(one.conv1, joined, gain2, **options)
         else:

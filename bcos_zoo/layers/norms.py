@@ -60,7 +60,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     It derives from torch's class so that tools which look for batch norms find it. Tools that would replace
     it with another norm read its bias, which does not exist: the AttributeError says what to call instead.
-    Raises InputError in training if a channel has one value only, which has no variance.
+    Raises InputError for anything but (N, K, H, W), with K as it was made for (any if `joint`), and in
+    training if a channel has one value only, which has no variance.
     """
 
     weight: nn.Parameter
@@ -103,6 +104,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_map(x, None if self.joint else len(self.weight))
         tracks = self.running_var is not None  # torch.func takes the buffers away
         if tracks and (self.frozen or not self.training):
             scale = self.gain()[:, None, None]
@@ -202,8 +204,8 @@ class GroupNorm2d(nn.Module):
 
     num_groups: 1 is layer norm over (K, H, W); equal to num_channels it is instance norm.
 
-    Raises InputError if num_groups does not divide num_channels, and, as instance norm, for channels of
-    a single value.
+    Raises InputError if num_groups does not divide num_channels, for anything but (N, K, H, W), and, as
+    instance norm, for channels of a single value.
     """
 
     def __init__(
@@ -227,6 +229,7 @@ class GroupNorm2d(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_map(x, len(self.weight))
         if self.num_groups == len(self.weight) and x.shape[-2] * x.shape[-1] == 1:
             raise _one_value(x, "instance norm", "per channel; use a larger image, or another norm")
         if self.centered and not is_linear():
@@ -242,9 +245,9 @@ class GroupNorm2d(nn.Module):
 
 @layer
 class PositionNorm2d(nn.Module):
-    """Norm over the channels of each position, without bias. (N, K, H, W) -> the same.
+    """Norm over the channels of each position, without bias. (N, K, H, W) -> the same, or without N.
 
-    Raises InputError for a single channel.
+    Raises InputError for a single channel, and for another number of channels than it was made for.
     """
 
     def __init__(
@@ -266,6 +269,10 @@ class PositionNorm2d(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 3:
+            _check_map(x, len(self.weight))
+        elif len(x) != len(self.weight):
+            raise _misfit(x, f"({len(self.weight)}, H, W)")
         # A compiled or exported graph keeps the layout: a new one would put guards on its dynamic sides.
         if self.centered and not (is_linear() or torch.compiler.is_compiling()):
             y = F.layer_norm(x.movedim(-3, -1), self.weight.shape, self.weight, None, self.eps)
@@ -280,7 +287,7 @@ class PositionNorm2d(nn.Module):
 class LayerNorm(nn.Module):
     """Centred layer norm of tokens without bias. (..., D) -> the same.
 
-    Raises InputError for a single channel.
+    Raises InputError for a single channel, and for another number of channels than it was made for.
     """
 
     def __init__(
@@ -301,6 +308,8 @@ class LayerNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1:] != self.weight.shape:
+            raise _misfit(x, f"(..., {len(self.weight)})")
         if not is_linear():
             return F.layer_norm(x, self.weight.shape, self.weight, None, self.eps).to(
                 x.dtype
@@ -309,6 +318,21 @@ class LayerNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"
+
+
+def _check_map(x: Tensor, channels: int | None) -> None:
+    """Raise InputError unless x is (N, K, H, W) of that many channels; None for any number.
+
+    Weights broadcast, so a norm of one channel would take any map, and a map of one channel any norm.
+    """
+    if x.ndim != 4 or (channels is not None and x.shape[1] != channels):
+        raise _misfit(x, f"(N, {'K' if channels is None else channels}, H, W)")
+
+
+def _misfit(x: Tensor, allowed: str) -> InputError:
+    return InputError(
+        f"got a tensor of shape {tuple(x.shape)}; this norm allows {allowed}: make it of that many channels"
+    )
 
 
 def _check_channels(channels: int) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers import V2, BcosLinear, LayerSpec, attend, chain, conv_norm, hold, project
 from ..layers._switch import layer
+from ..layers.functional import TOKEN_EPS, at_least_float32
 from ._build import build, cards, register_model
 from ._network import ConvNetwork, Level
 
@@ -86,7 +87,7 @@ class AttentionPool2d(nn.Module):
         return torch.unflatten(project(projection, tokens), -1, (self.heads, -1)).transpose(1, 2)
 
     def each(self, x: Tensor) -> Tensor:
-        """(N, K, H, W) -> (N, dim, H, W): the unit-length embedding of each position.
+        """(N, K, H, W) -> (N, dim, H, W): the unit-length embedding of each position, zero where x is.
 
         Raises InputError if a plain linear layer has replaced the projection: it makes no embedding.
         """
@@ -96,8 +97,12 @@ class AttentionPool2d(nn.Module):
                 "global_pool='attn', or call model.reset_classifier(num_classes) for a B-cos one"
             )
         tokens = self.c_proj(project(self.v_proj, x.permute(0, 2, 3, 1)), each=True)
-        norm = hold(lambda: torch.linalg.vector_norm(tokens, dim=-1, keepdim=True))
-        return (tokens / norm).permute(0, 3, 1, 2)
+
+        def norm() -> Tensor:
+            length = torch.linalg.vector_norm(at_least_float32(tokens), dim=-1, keepdim=True)
+            return torch.where(length > TOKEN_EPS, length, 1)  # zero features have the embedding zero
+
+        return (tokens / hold(norm)).to(tokens.dtype).permute(0, 3, 1, 2)
 
 
 class BcosResNetCLIP(ConvNetwork):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from .. import images
 from ..classifier import Classifier
 from ..errors import InputError
 from ..explanations.units import activations
+from ..metrics.checks import check_integer
+from .paths import attempt
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,13 @@ def top_images(
     """The images with the largest activations of a unit, averaged over its map, largest first.
 
     sources: image files, or folders of them. layer, unit: as in `explain_unit`, which can explain the images.
-    Returns them, and an error for each file that cannot be read: one bad file does not stop the others.
+    Returns them, and an error for each source that cannot be read: one bad file does not stop the others.
     Raises InputError for a layer or unit that does not exist, and for a count or batch_size below 1.
     """
-    if count < 1 or batch_size < 1:
-        raise InputError(f"count={count}, batch_size={batch_size}: allowed are 1 and more")
+    check_integer("count", count, 1)
+    check_integer("batch_size", batch_size, 1)
+    files, errors = images.gather(sources)
     found: list[Activation] = []
-    errors: list[InputError] = []
     waiting: list[Path] = []
     pixels: list[torch.Tensor] = []
 
@@ -63,12 +66,12 @@ def top_images(
         waiting.clear()
         pixels.clear()
 
-    for path in images.find_images(list(sources)):
-        try:
-            pixels.append(classifier.preprocess(path)[0])
-        except InputError as error:
-            errors.append(error)
+    for path in files:
+        one = attempt(path, partial(classifier.preprocess, path))
+        if isinstance(one, InputError):
+            errors.append(one)
             continue
+        pixels.append(one[0])
         waiting.append(path)
         if len(waiting) == batch_size:
             run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -12,9 +13,12 @@ from bcos_zoo.errors import InputError
 from bcos_zoo.layers import (
     NORM_NAMES,
     BatchNorm2d,
+    BcosConv2d,
     GroupNorm2d,
     LayerNorm,
     PositionNorm2d,
+    conv_norm,
+    fast_ways,
     linear_mode,
     make_norm2d,
 )
@@ -84,3 +88,52 @@ def test_what_torch_refuses_of_one_value_ours_refuse():
             theirs(x)
         with pytest.raises(InputError):
             ours(x)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("linear", [False, True], ids=["", "linear mode"])
+@pytest.mark.parametrize("made_for", [1, 2, K])
+@pytest.mark.parametrize("name", NORM_NAMES)
+def test_a_norm_takes_the_channels_that_it_was_made_for_and_no_others(name, made_for, linear, training):
+    """Weights of one channel broadcast over any map, and a map of one over any weights."""
+    if name[:2] == "pn" and made_for == 1 or name[:2] == "gn" and made_for == 1:
+        pytest.skip("there is no such norm")
+    norm = make_norm2d(name, made_for).train(training)
+    for channels in (1, 2, 3, K):
+        x = torch.rand(3, channels, 2, 2)
+        with linear_mode() if linear else contextlib.nullcontext():
+            if channels == made_for or name[:2] == "an":
+                assert norm(x).shape == x.shape
+                continue
+            with pytest.raises(InputError, match="this norm allows") as error:
+                norm(x)
+        assert str(tuple(x.shape)) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("shape", [(K, 5, 5), (3, K), (2, 3, K, 5, 5)])
+@pytest.mark.parametrize("name", NORM_NAMES)
+def test_a_norm_of_maps_takes_maps_only(name, shape, training):
+    norm = make_norm2d(name, K).train(training)
+    if name[:2] == "pn" and len(shape) == 3:
+        expected = norm(torch.ones(1, *shape))[0]
+        torch.testing.assert_close(norm(torch.ones(shape)), expected)
+        return
+    with pytest.raises(InputError, match="this norm allows"):
+        norm(torch.rand(shape))
+
+
+@pytest.mark.parametrize("linear", [False, True], ids=["", "linear mode"])
+def test_a_layer_norm_of_tokens_takes_the_channels_that_it_was_made_for(linear):
+    for width in (1, 3, 5):
+        with linear_mode() if linear else contextlib.nullcontext():
+            with pytest.raises(InputError, match=r"this norm allows \(..., 4\)"):
+                LayerNorm(4)(torch.rand(2, 3, width))
+
+
+@pytest.mark.parametrize("made_for", [1, K, 16])
+def test_a_norm_that_does_not_fit_its_convolution_is_refused_folded_into_it_too(made_for):
+    conv, norm, x = BcosConv2d(6, 8, 1).eval(), BatchNorm2d(made_for).eval(), torch.rand(2, 6, 3, 3)
+    for fast in (True, False):
+        with fast_ways(fast), torch.no_grad(), pytest.raises(InputError, match="this norm allows"):
+            conv_norm(conv, norm, x)

@@ -99,6 +99,24 @@ def test_pixels_means_and_positions_make_the_whole_logit(pair):
     assert (share.abs() > 1e-3 * explanation.logits.abs().max()).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_clip_without_pooling_gives_zero_where_all_features_are_zero(dtype):
+    """Zero has no direction; the other positions are what they are without the zeros."""
+    model, _, _ = with_slow("bcos_resnet50_clip.bcosified_in1k", global_pool="")
+    model = model.to(dtype)
+    features = torch.rand(1, model.num_features, 2, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    features[:, :, 0, 1] = 0
+    with torch.no_grad():
+        got = model.forward_head(features)
+        apart = model.forward_head(features[..., 2:])
+    assert got.dtype == dtype and got.isfinite().all() and not got[..., 0, 1].any()
+    torch.testing.assert_close(got[..., 2:], apart)
+    features.requires_grad_()
+    with bcos_zoo.linear_mode():
+        (weights,) = torch.autograd.grad(model.forward_head(features)[:, 0].sum(), features)
+    assert weights.isfinite().all() and weights[..., 0, 0].any()
+
+
 @pytest.mark.parametrize("data", ["in1k", "cc3m"])
 def test_clip_without_pooling_gives_the_unit_embedding_of_each_position(data):
     name = f"bcos_resnet50_clip.bcosified_{data}"

@@ -211,3 +211,35 @@ def test_what_cannot_be_read_or_written_is_refused(classifier, clip, tmp_path, m
     with pytest.raises(InputError, match=r"av cannot be imported .*pip install '\.\[video\]'"):
         clips.explain_clip(classifier, clip, tmp_path / "x.mp4")
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are not listed here")
+@pytest.mark.parametrize("fault", ["targets", "explain", "folder"])
+def test_the_clip_is_closed_when_its_explanation_fails(classifier, clip, tmp_path, monkeypatch, fault):
+    """Also while the error, whose traceback holds every frame of Python's, is still there."""
+    target, to, count = None, tmp_path / "x.mp4", 0
+    if fault == "targets":
+        target = [0, 1]
+    elif fault == "folder":
+        (tmp_path / "file").write_text("no folder")
+        to = tmp_path / "file" / "x.mp4"
+    else:
+        explain = classifier.explain
+
+        def stop(*args):
+            nonlocal count
+            if (count := count + 1) == 3:
+                raise InputError("a frame that cannot be explained")
+            return explain(*args)
+
+        monkeypatch.setattr(classifier, "explain", stop)
+    with pytest.raises(InputError) as held:
+        clips.explain_clip(classifier, clip, to, target=target)
+    assert held.tb is not None
+    opened = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            opened.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:  # that of the listing itself
+            continue
+    assert str(clip) not in opened and not [name for name in opened if name.endswith(".tmp")]

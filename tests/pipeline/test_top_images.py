@@ -51,6 +51,29 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_others(
     assert [type(error) for error in errors] == [InputError] and "broken.png" in str(errors[0])
 
 
-def test_a_count_of_nothing_is_refused(classifier: Classifier, folder: Path) -> None:
-    with pytest.raises(InputError, match="count=0, batch_size=32: allowed are 1 and more"):
-        top_images(classifier, [folder], "layer1", 0, count=0)
+@pytest.mark.parametrize("options", [{"count": 0}, {"count": 2.5}, {"batch_size": 0}, {"batch_size": 1.5}])
+def test_a_count_of_nothing_is_refused(classifier: Classifier, folder: Path, options: Any) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(InputError, match=f"{name}={value}: allowed are integers, 1 and more"):
+        top_images(classifier, [folder], "layer1", 0, **options)
+
+
+def test_a_file_that_takes_too_much_memory_or_that_a_disk_cannot_read_does_not_stop_the_others(
+    classifier: Classifier, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sorted(folder.iterdir())
+    faults = {paths[1]: MemoryError(), paths[4]: OSError(5, "Input/output error")}
+    preprocess = classifier.preprocess
+
+    def failing(path: Path) -> torch.Tensor:
+        if path in faults:
+            raise faults[path]
+        return preprocess(path)
+
+    monkeypatch.setattr(classifier, "preprocess", failing)
+    found, errors = top_images(classifier, [folder, folder / "absent.png"], "layer1", 0)
+    assert {one.path for one in found} == set(paths) - set(faults)
+    absent, memory, disk = (str(error) for error in errors)
+    assert "absent.png' does not exist" in absent and "\n" not in absent
+    assert paths[1].name in memory and "needs more memory than there is" in memory
+    assert paths[4].name in disk and "Input/output error" in disk

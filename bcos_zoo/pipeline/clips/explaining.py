@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -76,7 +77,19 @@ def explain_clip(
         raise InputError(f"{path}: clips are written as .mp4; give a name that ends so")
     if seconds is not None and not 0 < seconds < math.inf:
         raise InputError(f"seconds={seconds}: allowed are finite numbers above 0, or None")
-    frames = reading.frames(av, source, seconds)
+    # Closed here: while an error is handled, its traceback would keep the file or the webcam open.
+    with closing(reading.frames(av, source, seconds)) as frames:
+        return _explain(av, classifier, source, path, frames, target)
+
+
+def _explain(
+    av: Any,
+    classifier: Classifier,
+    source: Path,
+    path: Path,
+    frames: Iterator[tuple[float, Image.Image]],
+    target: Targets,
+) -> Clip:
     first = next(frames, None)
     if first is None:
         raise InputError(f"{source} has no frames; give a clip with at least one")

@@ -6,7 +6,7 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def is_clip(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def frames(av: Any, source: Path, seconds: float | None) -> Iterator[tuple[float, Image.Image]]:
+def frames(av: Any, source: Path, seconds: float | None) -> Generator[tuple[float, Image.Image]]:
     """(time in seconds from the first frame, picture), upright and with square pixels.
 
     Raises InputError for a file that is not a clip, has no pictures, is cut or damaged, or is above 8K.
