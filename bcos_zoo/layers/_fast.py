@@ -267,17 +267,13 @@ def _folds(conv: nn.Module, x: Tensor) -> bool:
 
 
 def _gain(norm: nn.Module, channels: int) -> Tensor | None:
-    """The factor of each channel if `norm` does nothing but multiply by it, else None.
-
-    Also None if it is a norm of another number of channels, which refuses them when called.
-    """
+    """The factor of each channel if `norm` only multiplies by it, and takes that many channels; else None."""
     if not hasattr(norm, "fixed_gain") or not untouched(norm):
         return None
     plain: Any = norm
     gain: Tensor | None = plain.fixed_gain()
-    if gain is None or gain.requires_grad:
-        return None
-    return gain if plain.joint or len(gain) == channels else None
+    fits = gain is not None and not gain.requires_grad and (plain.joint or len(gain) == channels)
+    return gain if fits else None
 
 
 def conv_norm(
