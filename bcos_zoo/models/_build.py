@@ -77,16 +77,15 @@ def build(
     arch: Mapping[str, Any],
     kwargs: Mapping[str, Any],
     *,
-    levels: int,
     spec: type = LayerSpec,
 ) -> Any:
     """Build `cls` through timm, with verified weights if `pretrained`.
 
     arch: the arguments of this architecture; the checkpoint's own arguments override them, and kwargs, what
     timm's caller asked for, override both. Those that are fields of `spec` reach the class as one object.
-    levels: how many feature maps features_only gives unless out_indices says otherwise.
     spec: the dataclass that says how the layers are made.
 
+    features_only gives every level that the network has, unless out_indices says otherwise.
     The network's `build_arguments` are those that differ from `arch`, as plain JSON data (except values that
     JSON cannot hold, such as a class): they build it again, and timm writes them into a config.json. They do
     not change when the network does; its attributes num_classes and global_pool are current. Its
@@ -96,8 +95,16 @@ def build(
     in a family that has no dilated form; TypeError for other unknown keywords.
     """
     kwargs = {key: value if key in RUNTIME else as_tuple(value) for key, value in kwargs.items()}
-    features = {"feature_cls": "getter", "out_indices": tuple(range(levels))}
-    kwargs["feature_cfg"] = features | kwargs.get("feature_cfg", {})
+    features = {"feature_cls": "getter"} | kwargs.get("feature_cfg", {})
+    kwargs["feature_cfg"] = features
+    every_level = "out_indices" not in {**features, **kwargs}
+
+    def make(**made_of: Any) -> Any:
+        made: Any = cls(**made_of)
+        if every_level:  # only now known; timm, which would take five, hands this dict on when it is done
+            features["out_indices"] = tuple(range(len(made.feature_info)))
+        return made
+
     card = kwargs.get("pretrained_cfg")
     arguments: Mapping[str, Any] = {}
     began: str | None = None
@@ -127,7 +134,7 @@ def build(
     shared = {field.name: options.pop(field.name) for field in fields(spec) if field.name in options}
     fit = partial(_fit, name=name, headless=bool(kwargs.get("features_only")))
     model = build_model_with_cfg(
-        cls, name, pretrained, pretrained_filter_fn=fit, spec=spec(**shared), **options
+        make, name, pretrained, pretrained_filter_fn=fit, spec=spec(**shared), **options
     )
     if pretrained:
         model.pretrained_cfg.pop("state_dict", None)  # off the card: the tensors are the network's now

@@ -166,14 +166,12 @@ default_cfgs = cards(
 
 def _position_norm(size: str, pretrained: bool, kwargs: Any) -> BcosConvNeXt:
     arch = dict(norm="pn", norm_eps=1e-6, **_SIZES[size])
-    model: BcosConvNeXt = build(BcosConvNeXt, f"bcos_convnext_{size}", pretrained, arch, kwargs, levels=4)
+    model: BcosConvNeXt = build(BcosConvNeXt, f"bcos_convnext_{size}", pretrained, arch, kwargs)
     return model
 
 
 def _batch_norm(size: str, pretrained: bool, kwargs: Any) -> BcosConvNeXt:
-    model: BcosConvNeXt = build(
-        BcosConvNeXt, f"bcos_convnext_{size}_bnu", pretrained, _SIZES[size], kwargs, levels=4
-    )
+    model: BcosConvNeXt = build(BcosConvNeXt, f"bcos_convnext_{size}_bnu", pretrained, _SIZES[size], kwargs)
     return model
 
 

@@ -200,8 +200,7 @@ def _create(
     name: str, pretrained: bool, kwargs: Any, growth: int, layers: Sequence[int], **more: Any
 ) -> BcosDenseNet:
     arch = dict(growth=growth, layers=layers, **more)
-    levels = len(layers) + (more.get("stem") != "cifar")
-    model: BcosDenseNet = build(BcosDenseNet, name, pretrained, arch, kwargs, levels=levels)
+    model: BcosDenseNet = build(BcosDenseNet, name, pretrained, arch, kwargs)
     return model
 
 

@@ -240,5 +240,5 @@ default_cfgs = cards(
 @register_model
 def bcos_inception_v3(pretrained: bool = False, **kwargs: Any) -> BcosInception3:
     """Inception v3 (Szegedy et al. 2015) for 299x299 images, in the manner of the v2 networks."""
-    model: BcosInception3 = build(BcosInception3, "bcos_inception_v3", pretrained, {}, kwargs, levels=5)
+    model: BcosInception3 = build(BcosInception3, "bcos_inception_v3", pretrained, {}, kwargs)
     return model

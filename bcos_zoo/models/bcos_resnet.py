@@ -177,8 +177,7 @@ def _create(
     name: str, pretrained: bool, kwargs: Any, block: type[nn.Module], layers: tuple[int, ...], **more: Any
 ) -> BcosResNet:
     arch = dict(block=block, layers=layers, **more)
-    levels = 1 + len(kwargs.get("layers", layers))  # the stem and each stage
-    model: BcosResNet = build(BcosResNet, name, pretrained, arch, kwargs, levels=levels)
+    model: BcosResNet = build(BcosResNet, name, pretrained, arch, kwargs)
     return model
 
 

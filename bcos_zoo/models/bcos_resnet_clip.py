@@ -215,5 +215,5 @@ def bcos_resnet50_clip(pretrained: bool = False, **kwargs: Any) -> BcosResNetCLI
     arch: dict[str, Any] = dict(
         layers=(3, 4, 6, 3), normalize=False, act="relu", logit_bias=0.0, mean=_CLIP_MEAN, std=_CLIP_STD
     )
-    model: BcosResNetCLIP = build(BcosResNetCLIP, "bcos_resnet50_clip", pretrained, arch, kwargs, levels=5)
+    model: BcosResNetCLIP = build(BcosResNetCLIP, "bcos_resnet50_clip", pretrained, arch, kwargs)
     return model

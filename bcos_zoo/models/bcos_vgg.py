@@ -121,7 +121,7 @@ default_cfgs = {
 
 def _vgg(name: str, pretrained: bool, kwargs: Any, depth: int, norm: str) -> BcosVGG:
     arch = dict(depths=_DEPTHS[depth], norm=norm)
-    model: BcosVGG = build(BcosVGG, name, pretrained, arch, kwargs, levels=6)
+    model: BcosVGG = build(BcosVGG, name, pretrained, arch, kwargs)
     return model
 
 
@@ -177,5 +177,5 @@ def bcos_vgg19_bnu(pretrained: bool = False, **kwargs: Any) -> BcosVGG:
 def bcos_plain9(pretrained: bool = False, **kwargs: Any) -> BcosPlain:
     """Nine convolutions for 32x32 images, with B = 2 by default (Boehle et al. 2022, section 4)."""
     arch = dict(max_out=2, norm="none", scale=10**-1.25)
-    model: BcosPlain = build(BcosPlain, "bcos_plain9", pretrained, arch, kwargs, levels=3)
+    model: BcosPlain = build(BcosPlain, "bcos_plain9", pretrained, arch, kwargs)
     return model

@@ -226,8 +226,7 @@ def _create(name: str, pretrained: bool, kwargs: Any, size: str) -> BcosSimpleVi
     if "_vitc_" in name:
         arch |= dict(depth=arch["depth"] - 1, patch_size=1, conv_stem=_STEMS[size])
         arch |= {} if spec is ConventionalSpec else dict(norm="ln")
-    levels = kwargs.get("depth", arch["depth"])
-    model: BcosSimpleViT = build(BcosSimpleViT, name, pretrained, arch, kwargs, levels=levels, spec=spec)
+    model: BcosSimpleViT = build(BcosSimpleViT, name, pretrained, arch, kwargs, spec=spec)
     return model
 
 

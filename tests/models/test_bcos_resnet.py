@@ -169,6 +169,30 @@ def test_features_only_gives_every_level_by_default(name, levels, feature_cls):
     assert [64 // m.shape[2] for m in maps] == model.feature_info.reduction()
 
 
+OTHER_SIZES = {  # name -> what makes it another network, and the sides of its levels for 64 pixels, by hand
+    "bcos_densenet121": ({"layers": (2, 2), "growth": 4}, [32, 16, 8]),
+    "bcos_densenet100": ({"layers": (2, 2, 2, 2), "growth": 4}, [64, 32, 16, 8]),
+    "bcos_convnext_tiny": ({"layers": (1, 1, 1), "widths": (8, 8, 8)}, [16, 8, 4]),
+    "bcos_convnext_tiny_bnu": ({"layers": (1, 1), "widths": (8, 8)}, [16, 8]),
+    "bcos_vgg11": ({"depths": (1, 1), "widths": (4, 8), "hidden": 8}, [64, 32, 16]),
+    "bcos_resnet50_clip": ({"layers": (1, 1), "width": 8, "heads": 4}, [32, 16, 8]),
+    "bcos_resnet18": ({"layers": (1, 1)}, [32, 16, 8]),
+    "bcos_simple_vit_ti_patch16_224": ({"depth": 2}, [4, 4]),
+}
+
+
+@pytest.mark.parametrize("feature_cls", [None, "getter"])
+@pytest.mark.parametrize("name", OTHER_SIZES)
+def test_features_only_gives_every_level_of_networks_of_other_sizes(name, feature_cls):
+    options, sides = OTHER_SIZES[name]
+    if feature_cls is not None:
+        options = options | {"feature_cls": feature_cls}
+    model = timm.create_model(name, features_only=True, **options).eval()
+    maps = model(images(1, 64, 64))
+    assert [m.shape[2] for m in maps] == sides
+    assert [m.shape[1] for m in maps] == model.feature_info.channels()
+
+
 def test_features_only_gives_the_levels_asked_for(shared):
     model = timm.create_model("bcos_resnet20", features_only=True, out_indices=(1, 2)).eval()
     model.model.load_state_dict(shared.state_dict(), strict=False)
