@@ -23,11 +23,11 @@ def list_(
     from .. import zoo
 
     names = zoo.checkpoint_names(pattern) if pretrained else zoo.list_models(pattern)
-    if as_json:
-        return print_json(zoo.overview(names) if pretrained else names)
     if not names:
         near = closest(pattern, [*zoo.list_models(), *zoo.checkpoint_names()])
         raise InputError(f"nothing is called {pattern!r}; closest: {near}. `bcos-zoo list` shows all")
+    if as_json:
+        return print_json(zoo.overview(names) if pretrained else names)
     if not pretrained:
         for name in names:
             typer.echo(name)

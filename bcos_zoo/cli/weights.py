@@ -13,6 +13,7 @@ from .console import JsonOption, print_json
 if TYPE_CHECKING:
     from .. import weights
 
+MOST_ADVICE = 3
 app = typer.Typer(no_args_is_help=True, help="Work on files of weights.")
 
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Checkpoints, or architectures.")]
@@ -55,16 +56,23 @@ def verify(names: Some = None, cache_dir: CacheDir = None, as_json: JsonOption =
     wanted = ("ok",) if names else ("ok", "missing")  # a file may vanish meanwhile
     bad = [verdict for verdict in verdicts if verdict.state not in wanted]
     if as_json:
-        print_json([asdict(verdict) | {"path": str(verdict.path)} for verdict in verdicts])
+        print_json([asdict(one) | {"path": None if one.path is None else str(one.path)} for one in verdicts])
     else:
         _print_verdicts(verdicts)
     if bad:
         typer.echo(
             f"error: of {len(verdicts)} files {len(bad)} are not as they should be "
-            f"({', '.join(verdict.name for verdict in bad)}); `bcos-zoo weights fetch` gets them anew",
+            f"({', '.join(verdict.name for verdict in bad)}); {_advice(bad)}",
             err=True,
         )
         raise typer.Exit(2)
+
+
+def _advice(bad: list[weights.Verdict]) -> str:
+    """What to do about each of a few files; the same advice is given once."""
+    each = dict.fromkeys(f"{one.name}: {one.advice}" if len(bad) > 1 else str(one.advice) for one in bad)
+    shown = list(each)[:MOST_ADVICE]
+    return "; ".join(shown) + ("; ..., see --json" if len(each) > len(shown) else "")
 
 
 def _print_verdicts(verdicts: list[weights.Verdict]) -> None:

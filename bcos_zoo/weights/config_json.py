@@ -124,9 +124,11 @@ def _checked(name: str, config: Any) -> ConfigJson:
         raise refuse(f"has unknown keys in pretrained_cfg ({', '.join(unknown)[:100]})")
     explanation = ours.get("explanation") or {}
     if explanation:
-        smooth, percentile = explanation.get("smooth"), explanation.get("percentile")
+        settings = explanation if isinstance(explanation, dict) else {}
+        smooth, percentile = settings.get("smooth"), settings.get("percentile")
+        numbers = not any(isinstance(value, bool) for value in (smooth, percentile))
         whole = isinstance(smooth, int) and smooth >= 0
-        if not whole or not (isinstance(percentile, (int, float)) and 0 < percentile <= 100):
+        if not (numbers and whole and isinstance(percentile, (int, float)) and 0 < percentile <= 100):
             raise refuse(f"has explanation={explanation!r:.80}: smooth is 0 and more, percentile in (0, 100]")
         explanation = {"smooth": smooth, "percentile": percentile}
     names = config.get("label_names") or card.get("label_names") or config.get("labels")
@@ -186,7 +188,11 @@ def _training(ours: Mapping[str, Any], refuse: Callable[[str], WeightsError]) ->
     both = [given.get(key, {}) for key in ("scores", "test")]
     fits = isinstance(said, dict) and all(text is None or isinstance(text, str) for text in texts)
     fits = fits and isinstance(given.get("epoch", 0), (int, NoneType))
+    fits = fits and isinstance(given.get("multilabel", False), bool)
     fits = fits and all(isinstance(scores, dict) for scores in both)
     if not fits or not all(isinstance(v, (int, float)) for scores in both for v in scores.values()):
-        raise refuse(f"has training={said!r:.80}: base, data and recipe are texts, scores are numbers")
+        raise refuse(
+            f"has training={said!r:.80}: base, data and recipe are texts, multilabel is true or "
+            "false, scores are numbers"
+        )
     return Training(**given)

@@ -30,6 +30,7 @@ from .download import download, offline, patiently, shown
 from .manifest import Checkpoint, HubFile, LocalFile, Packaged, Place, Url
 
 MIRROR = "BCOS_ZOO_MIRROR"
+MOVE_AWAY = "move it away, or name another folder: TORCH_HOME moves the cache"
 LONGEST = 100  # characters of a name, before the sha256
 CacheDir = str | os.PathLike[str] | None
 _log = logging.getLogger(__name__)
@@ -131,21 +132,29 @@ class Verdict:
     expected: str | None  # what the sha256 begins with
     sha256: str | None  # of the file
     bytes: int | None
+    advice: str | None = None  # what to do, unless the state is "ok"
 
 
 def verify(checkpoints: Iterable[Checkpoint], cache_dir: CacheDir = None) -> Iterator[Verdict]:
     """Hash the whole cached file of each checkpoint. Does not use the network."""
     for record in checkpoints:
         if (file := record.file) is None or file.digest is None:
-            yield Verdict(record.name, None, "unverifiable", None, None, None)
+            url = file.where.url if file and isinstance(file.where, Url) else record.origin.url
+            yield Verdict(record.name, None, "unverifiable", None, None, None, _by_hand(record, url))
             continue
-        path = location(record, cache_dir)
+        path, where = location(record, cache_dir), file.where
+        advice = _REMEDY.get(type(where), f"`bcos-zoo weights fetch {record.name}` downloads it")
+        if where is None and not os.environ.get(MIRROR):
+            advice = _from_a_mirror(filename(record), file.digest)
         if not path.exists():
-            yield Verdict(record.name, path, "missing", file.digest, None, None)
+            yield Verdict(record.name, path, "missing", file.digest, None, None, advice)
             continue
-        got = sha256(path)
-        state = "ok" if got.startswith(file.digest) else "bad"
-        yield Verdict(record.name, path, state, file.digest, got, path.stat().st_size)
+        got, size = sha256(path), path.stat().st_size
+        if got.startswith(file.digest):
+            yield Verdict(record.name, path, "ok", file.digest, got, size)
+            continue
+        of_others = isinstance(where, Url) and not was_fetched(path)
+        yield Verdict(record.name, path, "bad", file.digest, got, size, MOVE_AWAY if of_others else advice)
 
 
 def cached(cache_dir: CacheDir = None) -> list[Checkpoint]:
@@ -219,8 +228,12 @@ def _from_cache(path: Path, record: Checkpoint, digest: str) -> Path:
             ) from error
     raise WeightsError(
         f"no place is known for the weights of {record.name} ({record.origin.project}); "
-        f"put {path.name}, of sha256 {digest}, into a folder and name the folder in {MIRROR}"
+        + _from_a_mirror(path.name, digest)
     )
+
+
+def _from_a_mirror(name: str, digest: str) -> str:
+    return f"put {name}, of sha256 {digest}, into a folder and name the folder in {MIRROR}"
 
 
 def _from_url(url: str, folder: Path, record: Checkpoint, file: _Known) -> Path:
@@ -256,7 +269,7 @@ def _make_room(path: Path, digest: str) -> None:
             return  # another process has just removed it, or put the right one there
         raise WeightsError(
             f"{path} does not have the sha256 {digest}, and was not put there by bcos_zoo, which leaves it "
-            "alone; move it away, or name another folder: TORCH_HOME moves the cache"
+            f"alone; {MOVE_AWAY}"
         )
     names = (path.with_name(f"{path.name}{f'.{i}' if i else ''}.damaged") for i in count())
     aside = next(name for name in names if not os.path.lexists(name))

@@ -26,6 +26,13 @@ def test_list_names_every_architecture_and_pretrained_every_checkpoint(run):
     assert "bcos_resnet50.v2_in1k" in run("list", "--pretrained")[1].split()
     assert run("list", "bcos_resnet2*")[1].split() == ["bcos_resnet20"]
     assert json.loads(run("list", "bcos_resnet2*", "--json")[1]) == ["bcos_resnet20"]
+    for words in (
+        ["list", "nope*"],
+        ["list", "nope*", "--json"],
+        ["list", "nope*", "--pretrained", "--json"],
+    ):
+        code, out, err = run(*words)
+        assert (code, out) == (2, "") and "nothing is called 'nope*'" in err
 
 
 def test_info_tells_what_the_manifest_holds(run):

@@ -54,9 +54,25 @@ def test_verify_tells_the_good_from_the_bad_and_the_missing(run: Run) -> None:
     assert [line.split()[0] for line in out.splitlines()] == ["bad", "ok", "ok"]
     assert f"{bad}  expected 68b4160fff, got " in out
     assert err.startswith("error: of 3 files 1 are not as they should be (bcos_resnet18.v2_in1k); ")
+    assert err.endswith("; move it away, or name another folder: TORCH_HOME moves the cache\n")
     code, out, err = run("weights", "verify", "bcos_resnet50", "--json")
     assert code == 2 and json.loads(out)[0]["state"] == "missing"
+    assert err.endswith("; `bcos-zoo weights fetch bcos_resnet50.v2_in1k` downloads it\n")
     assert bad.read_bytes() == b"damaged"  # it was only looked at
+
+
+def test_what_verify_advises_is_what_fetch_says(run: Run) -> None:
+    """Of files that `fetch` would refuse too, or for which it knows no place."""
+    for name in ("bcos_resnet18.bcosified_in1k", "bcos_densenet121.v1_in1k"):
+        code, out, err = run("weights", "verify", name, "--json")
+        (verdict,) = json.loads(out)
+        assert (code, verdict["state"], verdict["path"]) == (2, "unverifiable", None)
+        assert err.endswith(f"; {verdict['advice']}\n") and "weights convert FILE" in verdict["advice"]
+        assert verdict["advice"] in run("weights", "fetch", name)[2]
+    bad = cached("bcos_resnet18.v2_in1k", b"damaged")
+    code, out, err = run("weights", "verify", "bcos_resnet18", "bcos_resnet18.bcosified_in1k")
+    assert "; bcos_resnet18.v2_in1k: move it away" in err and "bcosified_in1k: get the file of" in err
+    assert run("weights", "fetch", "bcos_resnet18")[0] == 2 and bad.exists()
 
 
 def test_list_gives_the_sizes_of_what_is_here(run: Run) -> None:
