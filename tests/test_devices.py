@@ -117,7 +117,7 @@ def test_a_run_is_refused_where_its_device_is_not(monkeypatch, tmp_path):
 def test_several_processes_do_not_share_one_device(monkeypatch, tmp_path):
     machine_with(monkeypatch, "cuda", 2)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="one device, and several processes"):
+    with pytest.raises(InputError, match="one device, but there are several processes"):
         runtime.accelerator(recipe_on("cuda:1"), tmp_path)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import bcos_zoo
 from bcos_zoo.classifier import Classifier
-from bcos_zoo.data import list_folder
+from bcos_zoo.evaluate.accuracy import labelled_files
 from bcos_zoo.images import load_rgb
 from bcos_zoo.pipeline import explain_image
 
@@ -34,15 +34,13 @@ def free(classifier: Classifier, folder: Path) -> None:
 
 def of_folder(classifier: Classifier, root: Path, folder: Path) -> None:
     """Some wrong answers of a folder of classes, explained for the truth too; as many right ones."""
-    paths, labels, names = list_folder(root)
-    if len(names) != len(classifier.class_names):
-        sys.exit(f"{root} has {len(names)} classes, {NETWORK} has {len(classifier.class_names)}")
+    paths, labels = labelled_files(classifier, root)
     left = {True: COUNT - COUNT // 2, False: COUNT // 2}
     shuffled = random.Random(0).sample(list(zip(paths, labels, strict=True)), len(paths))
     for path, label in shuffled:
         if not any(left.values()):
             break
-        picture, truth = load_rgb(path), classifier.class_names[label]  # both in the order of the folders
+        picture, truth = load_rgb(path), classifier.class_names[label]
         said = classifier.predict(picture, top_k=1)[0].label
         right = said == truth
         if left[right] == 0:

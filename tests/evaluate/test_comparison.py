@@ -96,7 +96,7 @@ def test_other_settings_do_not_mix_with_what_is_there(
 ) -> None:
     compare(classifier, data, tmp_path, Settings(explainers=("inherent",), grid=2, samples=1))
     with pytest.raises(
-        InputError, match="other settings, data or weights; give another folder with -o .another seed came"
+        InputError, match="other settings, data or weights; give another folder with -o .they differ in seed"
     ):
         compare(classifier, data, tmp_path, Settings(explainers=("inherent",), grid=2, samples=1, seed=1))
     assert len(compare(classifier, data, tmp_path, FAST)) == 2 * 3 * 4  # more of the same

@@ -140,7 +140,7 @@ def test_rows_of_other_boxes_do_not_mix_but_other_metrics_may_follow(
     assert len(compare(classifier, data / "data", tmp_path, both)) == 16
     only = Settings(explainers=("inherent",), metrics=("completeness",), samples=4)
     assert len(compare(classifier, data / "data", tmp_path, only)) == 20
-    with pytest.raises(InputError, match="holds rows of other settings.*another objects came"):
+    with pytest.raises(InputError, match="holds rows of other settings.*they differ in objects"):
         compare(classifier, data / "data", tmp_path, settings(data, masks=data / "masks"))
 
 

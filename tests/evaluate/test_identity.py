@@ -77,7 +77,7 @@ def test_rows_of_other_pictures_are_never_the_answer(
 ) -> None:
     compare(classifier, data, tmp_path / "ev", FAST)
     change(data)
-    with pytest.raises(InputError, match=r"another folder with -o \(another data came\)"):
+    with pytest.raises(InputError, match=r"another folder with -o \(they differ in data\)"):
         compare(classifier, data, tmp_path / "ev", FAST)
 
 
@@ -134,7 +134,7 @@ def test_rows_of_another_network_are_never_the_answer(
     classifier: Classifier, data: Path, tmp_path: Path, change: Callable[[Classifier], Classifier], said: str
 ) -> None:
     compare(classifier, data, tmp_path / "ev", FAST)
-    with pytest.raises(InputError, match=f"another {said}"):
+    with pytest.raises(InputError, match=f"they differ in {said}"):
         compare(change(classifier), data, tmp_path / "ev", FAST)
 
 
@@ -148,7 +148,7 @@ def test_rows_of_other_masks_are_never_the_answer(classifier: Classifier, data: 
     moved = replace(settings, masks=(tmp_path / "masks").rename(tmp_path / "moved"))
     compare(classifier, data, tmp_path / "ev", moved)
     Image.fromarray(np.eye(32, dtype=np.uint8)).save(sorted((tmp_path / "moved").rglob("*.png"))[0])
-    with pytest.raises(InputError, match="another objects came"):
+    with pytest.raises(InputError, match="they differ in objects"):
         compare(classifier, data, tmp_path / "ev", moved)
 
 

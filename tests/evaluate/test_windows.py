@@ -111,7 +111,7 @@ def test_a_stride_that_sees_pixels_unequally_often_is_refused(
 def test_rows_with_and_without_windows_do_not_mix(classifier: Classifier, data: Path, tmp_path: Path) -> None:
     compare(classifier, data, tmp_path, Settings(("inherent",), metrics=("sparseness",), grid=2, samples=1))
     compare(classifier, data, tmp_path, Settings(("inherent",), grid=2, samples=1, stride=16))
-    with pytest.raises(InputError, match="other settings, data or weights.*another stride came"):
+    with pytest.raises(InputError, match="other settings, data or weights.*they differ in stride"):
         compare(classifier, data, tmp_path, Settings(("inherent",), grid=2, samples=1))
 
 

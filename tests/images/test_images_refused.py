@@ -206,5 +206,5 @@ def test_a_missing_path_and_a_folder_without_images_are_refused(tmp_path):
         find_images([tmp_path])
     with pytest.raises(InputError, match=r"none' does not exist"):
         find_images([tmp_path / "none"])
-    with pytest.raises(InputError, match=r"one path came, 'photos'; a list of paths is needed"):
+    with pytest.raises(InputError, match=r"got one path, 'photos'; a list of paths is needed"):
         find_images("photos")

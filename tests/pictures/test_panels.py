@@ -264,7 +264,7 @@ def test_what_cannot_be_drawn_is_refused():
         panels.sheet_panels(photograph, e, name="x", titles=["a", "b"])
     with pytest.raises(InputError, match="a sheet of no pictures"):
         panels.lay_out([])
-    with pytest.raises(InputError, match="no picture came"):
+    with pytest.raises(InputError, match="got no picture"):
         panels.side_by_side([])
     with pytest.raises(InputError, match="format 'gif': allowed are svg, pdf"):
         figures.draw([[panels.Panel(photograph)]], "gif")

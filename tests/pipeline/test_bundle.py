@@ -259,7 +259,7 @@ def test_any_flipped_byte_is_an_error_or_a_line_that_fails(written, photograph, 
     ("change", "message"),
     [
         ({"more.npy": b""}, "a bundle holds metadata.json, logits.npy"),
-        ({"metadata.json": b"{}"}, "no bundle of version 1"),
+        ({"metadata.json": b"{}"}, "not a bundle of version 1"),
         ({"metadata.json": b"[" * 100_000}, "is not a bundle, or is damaged"),
         ({"metadata.json": b"\xff"}, "is not a bundle, or is damaged"),
         ({"logits.npy": b""}, "is not a bundle, or is damaged"),
@@ -274,7 +274,7 @@ def test_other_contents_are_refused(written, tmp_path, change, message):
 
 def test_metadata_without_what_verify_needs_are_refused(written, tmp_path):
     lacking = forged(written, tmp_path / "x.zip", say=lambda m: m["model"].pop("weights_sha256"))
-    with pytest.raises(InputError, match="metadata that lack model.weights_sha256"):
+    with pytest.raises(InputError, match="metadata without model.weights_sha256"):
         bundle.read(lacking)
 
 
