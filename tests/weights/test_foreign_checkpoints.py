@@ -160,13 +160,3 @@ def test_numbers_of_another_kind_are_one_line(change: Any, says: str, tmp_path: 
     out = tmp_path / "out.safetensors"
     assert cli.run(["weights", "convert", str(file), "--to", "bcos_resnet20.cifar10", "-o", str(out)]) == 2
     assert not out.exists()
-
-
-def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
-    """`weights_only` allows it."""
-    path, content = tmp_path / "loop.pth", {}  # type: Path, dict[str, Any]
-    content["model"] = content
-    content["ema"] = {"state_dict": content}
-    torch.save(content, path)
-    with pytest.raises(WeightsError, match="give a flat dict of tensors"):
-        state_dicts.read(path)
