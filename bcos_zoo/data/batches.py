@@ -10,23 +10,25 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-Item = tuple[Tensor, Tensor, tuple[str, ...]]
+Item = tuple[Tensor | None, Tensor, tuple[str, ...]]  # None: an image that is left out
 
 
 class Batch(NamedTuple):
     """What a loader yields at each step."""
 
-    images: Tensor  # (N, 3, H, W) float32
+    images: Tensor  # (N, 3, H, W) float32; (0,) if none of a measurement's could be read
     labels: Tensor  # (N,) int64, or (N, C) float32
-    failed: list[str]  # 'name: why' of unreadable images; the next readable one stands in for each
+    failed: list[str]  # 'name: why' of unreadable images: in training, the next readable one stands in
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Items stacked into a batch."""
-    images, labels, failed = zip(*items, strict=True)
-    return Batch(
-        default_collate(list(images)), default_collate(list(labels)), [why for one in failed for why in one]
-    )
+    failed = [why for _, _, whys in items for why in whys]
+    read = [(image, label) for image, label, _ in items if image is not None]
+    if not read:
+        return Batch(torch.empty(0), items[0][1][None][:0], failed)
+    images, labels = zip(*read, strict=True)
+    return Batch(default_collate(list(images)), default_collate(list(labels)), failed)
 
 
 def settings(workers: int) -> dict[str, Any]:

@@ -20,7 +20,10 @@ TRIES = 100  # unreadable images in a row, after which the disk must be at fault
 
 
 class Augmented(Dataset[Item]):
-    """Samples through a transform, by key: a pure function of (seed, draw, index)."""
+    """Samples through a transform, by key: a pure function of (seed, draw, index).
+
+    For an image that cannot be read the next one that can be stands in.
+    """
 
     def __init__(self, samples: Samples, transform: Transform, *, seed: int) -> None:
         self.samples, self.transform, self.seed = samples, transform, seed
@@ -51,6 +54,19 @@ class Augmented(Dataset[Item]):
         raise InputError(
             f"{len(failed)} images in a row cannot be read; check the disk. The first: {failed[0]}"
         )
+
+
+class Measured(Augmented):
+    """The same for a measurement, in which nothing may stand in: an image that cannot be read is left out."""
+
+    def _item(self, key: Key) -> Item:
+        draw, index = key
+        try:
+            image = self.samples.load(index)
+        except InputError as error:
+            return None, self.samples.labels[index], (fault(self.samples.name(index), error),)
+        seeds.seed_all(self.seed, draw)
+        return self.transform(image), self.samples.labels[index], ()
 
 
 def train_loader(
@@ -85,13 +101,16 @@ def val_loader(
     workers: int = 0,
     cache: bool = False,
 ) -> Iterable[Batch]:
-    """Every image once, in order; each of several processes gets a contiguous part, which may be empty."""
+    """Every image that can be read once, in order; the others are left out, and named in the batches.
+
+    Each of several processes gets a contiguous part, which may be empty.
+    """
     part = range(len(samples))[rank * len(samples) // processes : (rank + 1) * len(samples) // processes]
     samples = samples.select(list(part))
     samples = in_memory(samples) if cache else samples
     starts = range(0, len(samples), batch_size)
     keys = [[(i, i) for i in range(s, min(s + batch_size, len(samples)))] for s in starts]
-    return _loader(Augmented(samples, transform, seed=0), keys, workers)
+    return _loader(Measured(samples, transform, seed=0), keys, workers)
 
 
 def _loader(dataset: Augmented, keys: Iterable[list[Key]], workers: int) -> DataLoader[Any]:

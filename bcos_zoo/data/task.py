@@ -59,8 +59,8 @@ class Task:
         """The task as it was when a run began, with the same images left out. state: its `state` then.
 
         The task is returned unchanged if the names or labels differ, which `fingerprint` tells. Images that
-        have become unreadable stay in it: loaders put others in their places. Raises InputError if the
-        content of images has changed. where: what to call the run.
+        have become unreadable stay in it: in training others stand in for them, in measurements they are left
+        out. Raises InputError if the content of images has changed. where: what to call the run.
         """
         if state.get("set") != self.fingerprint:
             return self

@@ -106,7 +106,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         save()
     network = trainer.kept()
     found, logits, targets = trainer.validate(network)
-    tested = trainer.test(network)  # once, after all choices are made
+    tested, images = trainer.test(network) or (None, 0)  # once, after all choices are made
     if tested is not None:
         accelerator.log({f"test_{name}": value for name, value in tested.items()}, step=trainer.kept_epoch)
     accelerator.end_training()
@@ -115,7 +115,8 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
             if of is not None:
                 said = " ".join(f"{name} {value:.5g}" for name, value in of.items())
                 log(f"{part}, network of epoch {trainer.kept_epoch}: {said}")
-        records.end(at.rows, network, trainer.kept_epoch, found, logits, targets, tested)
+        records.unreadable(at.failed)
+        records.end(at.rows, network, trainer.kept_epoch, found, logits, targets, tested, images)
     unreadable = len(trainer.task.unreadable) + len(at.failed)
     return Result(folder, int(at.rows[-1]["epoch"]), trainer.kept_epoch, found, unreadable, tested)
 
@@ -128,5 +129,5 @@ class Result:
     epochs: int  # trained in all, before and after resuming
     best_epoch: int  # the one whose network was kept
     scores: dict[str, float]  # of that network, on the validation images, which may have chosen it
-    unreadable: int  # images left out, or replaced while training
+    unreadable: int  # images left out, from the start or when they broke
     test: dict[str, float] | None = None  # on the test images, which chose nothing; None without a test part

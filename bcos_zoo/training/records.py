@@ -72,9 +72,11 @@ class Records:
         logits: Tensor,
         targets: Tensor,
         test: Mapping[str, float] | None = None,
+        images: int = 0,
     ) -> None:
         """At the end. network: the one that is kept. epoch: the one it is from. scores, logits (M, C),
-        targets: on the validation images. test: its scores on the test images, if there are any.
+        targets: on the validation images. test: its scores on the test images, if there are any; images: the
+        number of these.
         """
         history.write(self.folder, rows)
         curves.draw(self.folder, rows, best=epoch)
@@ -85,8 +87,7 @@ class Records:
             confusion.write(self.folder, counted(logits, targets), names)
         self.network.finish(network, epoch=epoch, scores=scores, test=test)
         if test is not None:
-            assert self.task.test is not None  # the scores come from it
-            said = {"epoch": epoch, "images": len(self.task.test)} | history.plain(test)
+            said = {"epoch": epoch, "images": images} | history.plain(test)
             self._write(TEST, json.dumps(said, indent=1, allow_nan=False) + "\n")
 
     def unreadable(self, met: Sequence[str]) -> None:

@@ -177,26 +177,32 @@ class Trainer:
 
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor, Tensor]:
         """Scores of a network on the validation images, its logits (M, C), and their targets."""
-        return self._measure(network, self.val_loader)
+        return self._measure(network, self.val_loader, "validation")
 
-    def test(self, network: nn.Module) -> dict[str, float] | None:
-        """Scores of a network on the test images; None if there is no such part."""
+    def test(self, network: nn.Module) -> tuple[dict[str, float], int] | None:
+        """Scores of a network on the test images, and how many were read; None if there is no such part."""
         if self.task.test is None:
             return None
-        found, _, _ = self._measure(network, self._in_order(self.task.test, cache=False))
-        return found
+        found, _, targets = self._measure(network, self._in_order(self.task.test, cache=False), "the test")
+        return found, len(targets)
 
     @torch.no_grad()
     def _measure(
-        self, network: nn.Module, batches: Iterable[Batch]
+        self, network: nn.Module, batches: Iterable[Batch], part: str
     ) -> tuple[dict[str, float], Tensor, Tensor]:
         mine: list[tuple[Tensor, Tensor]] = []
+        unread: list[str] = []
         for x, y, failed in batches:
-            self._fail(failed)
+            unread += failed
+            if not len(x):
+                continue
             with self.accelerator.autocast():
                 logits = network(x.to(self.accelerator.device, memory_format=self.format))
             mine.append((logits.float().cpu(), y))
-        logits, targets = (torch.cat(parts) for parts in zip(*_gathered(mine), strict=True))
+        self._fail(_gathered(unread))  # on all processes alike: one that stopped alone would be waited for
+        if not (found := _gathered(mine)):
+            raise InputError(f"no image of {part} can be read; check the disk")
+        logits, targets = (torch.cat(each) for each in zip(*found, strict=True))
         device = self.accelerator.device
         loss = float(self.learner.criterion(logits.to(device), targets.to(device)))
         return {"loss": loss} | scores.scores(logits, targets, self.task.multilabel), logits, targets

@@ -141,6 +141,25 @@ def test_an_image_that_vanishes_is_replaced_by_the_next_and_said(tmp_path, worke
     assert all("does not exist" in why or "is empty" in why for why in said.values())
 
 
+@pytest.mark.parametrize("workers, cache, batch", [(0, False, 3), (1, False, 3), (0, True, 3), (0, False, 1)])
+def test_nothing_stands_in_for_an_image_that_cannot_be_measured(tmp_path, workers, cache, batch):
+    """It would count twice: only the readable ones are measured, each with its own label."""
+    root = class_folders(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 4, "val/b": 4})
+    task = open_task(root, check=False, **QUIET)
+    for gone in (1, 4):
+        broken = task.val.name(gone)
+        with open(broken, "wb") as file:
+            file.write(b"no image")
+    transform = train_transform(CARD, PLAIN)
+    found = list(val_loader(task.val, transform, batch, workers=workers, cache=cache))
+    readable = [0, 2, 3, 5, 6, 7]
+    images = [image for one in found for image in one.images]
+    assert torch.equal(torch.stack(images), torch.stack([transform(task.val.load(i)) for i in readable]))
+    assert [int(y) for one in found for y in one.labels] == [0, 0, 0, 1, 1, 1]
+    said = [line.partition(": ")[0] for one in found for line in one.failed]
+    assert said == [task.val.name(1), task.val.name(4)]
+
+
 def test_a_set_that_is_gone_ends_the_epoch(tmp_path):
     task = open_task(class_folders(tmp_path / "set", {"a": 3, "b": 3}), **QUIET)
     for path in (tmp_path / "set").rglob("*.png"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from small_runs import Stop, make, paint, quiet, same, stop_at, weights
 import bcos_zoo
 from bcos_zoo import InputError
 from bcos_zoo.data import open_task
+from bcos_zoo.evaluate import evaluate
 from bcos_zoo.training import engine, states
 
 
@@ -258,3 +260,26 @@ def test_the_card_shows_an_image_of_the_users_own_that_was_not_learnt_from(task,
     assert given and all(any(np.array_equal(np.asarray(one), val) for val in own) for one in given)
     card = (tmp_path / "README.md").read_text()
     assert "A validation image, what its pixels contribute" in card and "van der Walt" not in card
+
+
+def test_a_broken_test_image_is_not_measured_and_is_listed(tmp_path):
+    """Found only when the test is made, at the end: the score is that of the other images."""
+    root = paint(tmp_path / "set", {"train": 8, "val": 4, "test": 3})
+    (root / "test" / "blue" / "1.png").write_bytes(b"no image")
+    wanted = make(data__check=False, data__bad_share=0.5, run__epochs=1)
+    result = engine.train(wanted, open_task(root, check=False, log=quiet), tmp_path / "run", log=quiet)
+    said = json.loads((tmp_path / "run" / "test.json").read_text())
+    assert said["images"] == 5
+    assert (
+        (tmp_path / "run" / "unreadable.txt").read_text().startswith(f"{root / 'test' / 'blue' / '1.png'}: ")
+    )
+    (root / "test" / "blue" / "1.png").unlink()
+    assert said["top1"] == pytest.approx(evaluate(bcos_zoo.load(tmp_path / "run"), root / "test").top1)
+    assert result.unreadable == 1
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="no image of the test can be read; check the disk"):
+        engine.train(
+            replace(wanted, data=replace(wanted.data, bad_share=0.9)),
+            open_task(root, check=False, log=quiet), tmp_path / "other", log=quiet,
+        )  # fmt: skip
