@@ -8,6 +8,7 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -48,6 +49,52 @@ class Table:
         return [row[name] for row in self.rows]
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What a CSV says of each image, row by row."""
+
+    table: Table
+    files: tuple[Path, ...]
+    named: tuple[str, ...]  # the paths as they are written
+    said: tuple[frozenset[str], ...]  # the classes that each shows
+    split: str | None  # the column of the parts
+    parts: tuple[str, ...]  # the name of each one's part; "" without such a column
+    groups: np.ndarray | None
+    one_label: bool  # whether each image has exactly one
+    columns: tuple[str, ...] | None  # the classes that have a column of 0 and 1
+
+    def classes(self, said: Sequence[frozenset[str]]) -> tuple[str, ...]:
+        """Those with a column, or else those that an image shows, sorted. Raises InputError if none does."""
+        shown = tuple(sorted(frozenset().union(*said))) if self.columns is None else self.columns
+        if not shown:
+            raise InputError(f"{self.table.path}: no labels; {HELP}")
+        return shown
+
+    def once(self, uses: Sequence[str]) -> tuple[list[int], list[str]]:
+        """Indices of the rows that are the first to name their image, and a note if there are others.
+
+        uses: what each row is for. Raises InputError if two rows say different things of one image.
+        """
+        groups = [None] * len(self.said) if self.groups is None else self.groups.tolist()
+        told = list(zip(self.said, uses, groups, strict=True))
+        kept, again = _once(self.table, self.files, self.named, told)
+        note = f"{again} lines name an image that another has named, and say the same of it"
+        return kept, [f"{self.table.path}: {note}"] if again else []
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The images of a CSV that are measured. said: the classes that each shows."""
+
+    source: Files
+    said: list[frozenset[str]]
+    classes: tuple[str, ...]
+    one_label: bool  # whether each image has exactly one
+    groups: np.ndarray | None
+    part: str | None  # the name of their part, or its names; None for a CSV without parts
+    notes: tuple[str, ...]
+
+
 def from_csv(
     path: Path, train_split: str = "train", val_split: str | None = None, group: str | None = None
 ) -> LabelledSet:
@@ -60,6 +107,48 @@ def from_csv(
     Lines that name the same image, however they write it, count once if they agree.
     Raises InputError with the line if they do not agree, and for any other fault.
     """
+    listed = _listed(path, group)
+    uses, names, notes = _uses(listed.table, listed.split, train_split, val_split)
+    kept, again = listed.once(uses)
+    chosen = [i for i in kept if uses[i]]
+    source = Files(tuple(listed.files[i] for i in chosen))
+    uses, notes = [uses[i] for i in chosen], [*notes, *again]
+    grouped = None if listed.groups is None else listed.groups[chosen]
+    if listed.one_label:
+        texts = [next(iter(listed.said[i])) for i in chosen]
+        return by_names(path, source, texts, uses, names=names, groups=grouped, notes=notes)
+    classes = listed.classes(listed.said)
+    values = [[float(name in listed.said[i]) for name in classes] for i in chosen]
+    everything = Samples(source, torch.arange(len(chosen)), torch.tensor(values), grouped)
+    return parted(everything, uses, classes, notes)
+
+
+def to_measure(path: Path, group: str | None = None) -> Rows:
+    """The rows of a CSV that a network is measured on: the test part, else validation, else all there is.
+
+    Columns and errors are those of `from_csv`; but there need be nothing to learn from, and what is said of
+    other parts does not matter. Raises InputError for a part of any other name.
+    """
+    listed = _listed(path, group)
+    kept, again = listed.once(listed.parts)
+    names: tuple[str, ...] = ()
+    if listed.split is not None:
+        uses = [parts.part_of(name) for name in listed.parts]
+        if None in uses:
+            i = uses.index(None)
+            _refuse_part(listed.table, listed.parts[i], listed.table.lines[i])
+        use = next(one for one in ("test", "val", "train") if one in uses)
+        kept = [i for i in kept if uses[i] == use]
+        names = tuple(dict.fromkeys(listed.parts[i] for i in kept))
+    said = [listed.said[i] for i in kept]
+    return Rows(
+        Files(tuple(listed.files[i] for i in kept)), said, listed.classes(said), listed.one_label,
+        None if listed.groups is None else listed.groups[kept], ", ".join(names) or None, tuple(again),
+    )  # fmt: skip
+
+
+def _listed(path: Path, group: str | None) -> Listed:
+    """What a CSV says of each image. Raises InputError for what is missing or cannot be understood."""
     table = _read(path)
     key = table.column(*PATHS)
     if key is None:
@@ -67,33 +156,15 @@ def from_csv(
     named = table.filled(key, "path", "name an image")
     split, label, labels = (table.column(name) for name in ("split", "label", "labels"))
     grouped = _groups(table, named, group)
-    uses, names, notes = _uses(table, split, train_split, val_split)
     taken = {key, split, table.column(group) if group else None}
     ones = [name for name in table.columns if name not in taken]
     said = [frozenset({one}) for one in table.filled(label, "label", "name a class")] if label else []
     for row, line in zip(table.rows, table.lines, strict=True) if not label else ():
         said.append(_several(table, row[labels], line) if labels else _ones(table, row, line, ones))
-    files = [_file(path.parent, name) for name in named]
-    told = list(zip(said, uses, [None] * len(said) if grouped is None else grouped.tolist(), strict=True))
-    kept, again = _once(table, files, named, told)
-    if again:
-        notes = [
-            *notes,
-            f"{path}: {again} lines name an image that another has named, and say the same of it",
-        ]
-    chosen = [i for i in kept if uses[i]]
-    source = Files(tuple(files[i] for i in chosen))
-    uses = [uses[i] for i in chosen]
-    grouped = None if grouped is None else grouped[chosen]
-    if label:
-        texts = [table.rows[i][label] for i in chosen]
-        return by_names(path, source, texts, uses, names=names, groups=grouped, notes=notes)
-    classes = tuple(sorted(set().union(*said)) if labels else ones)
-    if not classes:
-        raise InputError(f"{path}: no labels; {HELP}")
-    values = [[float(name in said[i]) for name in classes] for i in chosen]
-    everything = Samples(source, torch.arange(len(chosen)), torch.tensor(values), grouped)
-    return parted(everything, uses, classes, notes)
+    files = tuple(_file(path.parent, name) for name in named)
+    values = tuple(row[split] if split else "" for row in table.rows)
+    fixed = None if label or labels else tuple(ones)
+    return Listed(table, files, tuple(named), tuple(said), split, values, grouped, label is not None, fixed)
 
 
 def _read(path: Path) -> Table:
@@ -193,13 +264,17 @@ def _uses(
     asked = {name.lower() for name in (train_split, val_split or "train")}
     for value, line in zip(values, table.lines, strict=True):
         if parts.part_of(value) is None and value.lower() not in asked:
-            raise InputError(f"{table.path}, line {line}: split is {value!r}; it can be train, val or test")
+            _refuse_part(table, value, line)
     chosen = parts.choose(table.path, values, train_split, val_split, kind="split", merged=True)
     if chosen is None:
         raise InputError(f"{table.path}: no line whose split is train; mark the training images so")
     names = {use: name for name, use in reversed(chosen.uses.items())}
     notes = [f"{table.path}: {chosen.said()}"] if len(chosen.uses) + len(chosen.aside) > 1 else []
     return [chosen.uses.get(value, "") for value in values], names, notes
+
+
+def _refuse_part(table: Table, value: str, line: int) -> NoReturn:
+    raise InputError(f"{table.path}, line {line}: split is {value!r}; it can be train, val or test")
 
 
 def _several(table: Table, text: str, line: int) -> frozenset[str]:

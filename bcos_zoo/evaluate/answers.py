@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from ..classifier import Classifier
-from ..data import Samples, from_csv, groups, of_files
+from ..data import Samples, groups, of_files
+from ..data.tables import to_measure
 from ..errors import InputError
-from ..files import is_file
+from ..files import is_file, is_folder
 from ..outputs import Outputs
 from .accuracy import BATCH_SIZE, Accuracy, accuracy_of, class_index, labelled_files, logits_of_samples
 from .discrimination import RANKED, Asked, Score, discriminate
+
+TABLES = (".csv", ".tsv")  # endings of files that are read as tables
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Answers:
     logits: Tensor  # (M, C)
     truth: Tensor  # (M,) class indices; for several labels (M, C) zeros and ones
     groups: Sequence[Hashable]  # (M,) the group of each image; its own index if no groups are known
-    part: str | None = None  # of the source that was used, if it has parts: "test", "val" or "train"
+    part: str | None = None  # the name of the part that was used, if the source has parts
+    notes: tuple[str, ...] = ()  # what people should know about how the source was read
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -46,7 +50,7 @@ class Measured:
         """All of it as plain data."""
         found = {} if self.accuracy is None else asdict(self.accuracy)
         found |= {"images": len(self.answers), "part": self.answers.part}
-        found["outputs"] = self.answers.outputs.kind
+        found |= {"outputs": self.answers.outputs.kind, "notes": list(self.answers.notes) or None}
         if self.scores:
             asked = asdict(self.asked)
             if self.asked.confidence is None:
@@ -59,7 +63,7 @@ class Measured:
         """In words: the accuracy, and what the intervals are based on."""
         part = f" of {self.answers.part}" if self.answers.part else ""
         where = f"{model} on {len(self.answers)} images{part}"
-        lines = []
+        lines = list(self.answers.notes)
         if (one := self.accuracy) is not None:
             top5 = "" if one.top5 is None else f"top-5 {one.top5:.2f} %, "
             lines.append(
@@ -124,12 +128,12 @@ def answer(
 ) -> Answers:
     """Run a network on the images of `root/<class>/<image>`, or of a CSV (see `bcos_zoo.data.from_csv`).
 
-    From a CSV with parts, the test part is taken, or else the validation part, or else all. Classes are those
-    of the network, by name; a CSV with several labels may lack some.
+    From a CSV with parts, the test part is taken, or else the validation part, or else that for training, and
+    `part` says which. Classes are those of the network, by name; the images need not show all of them.
     group: what the images of one patient, animal or video share: a column of the CSV, or a pattern for paths
     below the root (see `bcos_zoo.data.groups.by_pattern`).
-    Raises InputError for classes that the network does not have, for several labels if the network gives one
-    per image, and for an image that cannot be read.
+    Raises InputError for a source of another kind, for classes that the network does not have, for several
+    labels if the network gives one per image, and for an image that cannot be read.
 
     ```python
     from pathlib import Path
@@ -146,12 +150,18 @@ def answer(
     ```
     """
     source = Path(source)
-    samples, part = _of_table(classifier, source, group) if is_file(source) else (None, None)
-    if samples is None:
+    part: str | None = None
+    notes: tuple[str, ...] = ()
+    if is_folder(source):
         samples = _of_folder(classifier, source, group)
+    elif is_file(source) and source.suffix.lower() in TABLES:
+        samples, part, notes = _of_table(classifier, source, group)
+    else:
+        what = "no kind of file that is measured" if is_file(source) else "no such file or folder"
+        raise InputError(f"{source}: {what}; give a folder of class folders, or a .csv")
     logits, truth = logits_of_samples(classifier, samples, batch_size=batch_size, workers=workers)
     known: Sequence[Hashable] = range(len(samples)) if samples.groups is None else samples.groups.tolist()
-    return Answers(classifier.outputs, logits, truth, known, part)
+    return Answers(classifier.outputs, logits, truth, known, part, notes)
 
 
 def _of_folder(classifier: Classifier, root: Path, group: str | None) -> Samples:
@@ -163,20 +173,22 @@ def _of_folder(classifier: Classifier, root: Path, group: str | None) -> Samples
     return Samples(samples.source, samples.indices, samples.labels, groups.by_pattern(root, group, names))
 
 
-def _of_table(classifier: Classifier, path: Path, group: str | None) -> tuple[Samples, str | None]:
-    found = from_csv(path, group=group)
-    parts = {"test": found.test, "val": found.val, "train": found.train}
-    part, samples = next((name, one) for name, one in parts.items() if one is not None)
-    index = torch.tensor([class_index(classifier.class_names, name, path) for name in found.class_names])
-    labels = samples.labels
-    if labels.ndim == 1:
-        labels = index[labels]
-    elif not classifier.outputs.multilabel:
+def _of_table(
+    classifier: Classifier, path: Path, group: str | None
+) -> tuple[Samples, str | None, tuple[str, ...]]:
+    """The images of a table that are measured, the name of their part, and what people should know."""
+    rows = to_measure(path, group)
+    if not rows.one_label and not classifier.outputs.multilabel:
         raise InputError(
             f"{path}: several labels an image, but this network tells one; give a column label, or a network "
             "that was trained with several"
         )
+    index = {name: class_index(classifier.class_names, name, path) for name in rows.classes}
+    if rows.one_label:
+        labels = torch.tensor([index[name] for shown in rows.said for name in shown], dtype=torch.int64)
     else:
-        labels = torch.zeros(len(labels), len(classifier.class_names)).index_copy(1, index, labels.float())
-    told = part if found.val is not None or found.test is not None else None
-    return Samples(samples.source, samples.indices, labels, samples.groups), told
+        labels = torch.zeros(len(rows.said), len(classifier.class_names))
+        for row, shown in zip(labels, rows.said, strict=True):
+            row[[index[name] for name in shown]] = 1
+    samples = Samples(rows.source, torch.arange(len(rows.said)), labels, rows.groups)
+    return samples, rows.part, rows.notes
