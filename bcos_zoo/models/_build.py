@@ -26,6 +26,7 @@ from ..errors import InputError, WeightsError
 from ..layers import LayerSpec
 from ..weights import manifest, state_dicts
 from ..weights.manifest import as_tuple
+from ._network import forget_names
 
 SOURCES = {"file", "url", "hf_hub_id", "state_dict"}  # keys of a card that say where the weights are
 RUNTIME = {  # keywords that do not describe the network itself
@@ -90,7 +91,8 @@ def build(
     JSON cannot hold, such as a class): they build it again, and timm writes them into a config.json. They do
     not change when the network does; its attributes num_classes and global_pool are current. Its
     `pretrained_from` names the checkpoint, or the `hf-hub:org/name@revision`, whose weights it started with;
-    None if these are random or from the caller's file.
+    None if these are random or from the caller's file. Its card names classes only if its classifier came
+    with these names: from a checkpoint, or from a file for which the caller gave the tag, the card or names.
     Raises WeightsError if the checkpoint is missing, damaged or does not fit; InputError for an output_stride
     in a family that has no dilated form; TypeError for other unknown keywords.
     """
@@ -106,6 +108,7 @@ def build(
         return made
 
     card = kwargs.get("pretrained_cfg")
+    overlay = kwargs.get("pretrained_cfg_overlay") or {}
     arguments: Mapping[str, Any] = {}
     began: str | None = None
     file: str | None = None
@@ -116,7 +119,6 @@ def build(
         tag = _registered_tag(name, card)
         full = f"{name}.{tag}" if tag else name
         arguments = manifest.load()[full].arguments if tag else {}
-        overlay = kwargs.get("pretrained_cfg_overlay") or {}
         file = overlay.get("file") if pretrained else None
         if pretrained and not overlay.keys() & SOURCES:
             began, file = full, str(weights.fetch(full, kwargs.get("cache_dir")))
@@ -138,6 +140,10 @@ def build(
     )
     if pretrained:
         model.pretrained_cfg.pop("state_dict", None)  # off the card: the tensors are the network's now
+    named = bool(card or began or overlay.get("label_names"))
+    loaded = pretrained and not kwargs.get("features_only")
+    if not (named and loaded and model.num_classes == model.pretrained_cfg["num_classes"]):
+        forget_names(model)
     asked = {**arguments, **kwargs}.items()
     own = {k: _plain(v) for k, v in asked if k not in RUNTIME and (k not in arch or arch[k] != v)}
     model.build_arguments, model.pretrained_from = own, began

@@ -36,6 +36,14 @@ def gains(model: nn.Module) -> set[str]:
     }
 
 
+def forget_names(model: nn.Module) -> None:
+    """Take the class names off a network's card, once its classifier is not that of the checkpoint."""
+    for card in ("pretrained_cfg", "default_cfg"):  # the second is timm's older name for the first
+        if isinstance(known := getattr(model, card, None), dict):
+            names = ("label_names", "label_descriptions")
+            setattr(model, card, {key: value for key, value in known.items() if key not in names})
+
+
 class Stride(NamedTuple):
     """How a stage widens its view: by a stride in its first layer, or by dilation from that layer on."""
 
@@ -145,6 +153,7 @@ class ConvNetwork(Network):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a fresh classifier on the same features; the logit bias follows num_classes unless given.
 
+        Its classes have no names, so the card's are dropped.
         Raises InputError for a negative num_classes and for a pooling not in `POOLS`.
         """
         if num_classes < 0:
@@ -162,6 +171,7 @@ class ConvNetwork(Network):
             classifier = spec.conv(self.head_hidden_size, num_classes, 1).apply(self._init)
             logits = spec.logits(num_classes)
         self.num_classes = num_classes
+        forget_names(self)
         self._replace(self.CLASSIFIER, classifier)
         self._replace("logits", logits)
 

@@ -20,7 +20,7 @@ from ..layers import V2, BcosLinear, LayerSpec, attend, chain, conv_norm, hold, 
 from ..layers._switch import layer
 from ..layers.functional import TOKEN_EPS, at_least_float32
 from ._build import build, cards, register_model
-from ._network import ConvNetwork, Level
+from ._network import ConvNetwork, Level, forget_names
 
 
 class Bottleneck(nn.Module):
@@ -180,6 +180,7 @@ class BcosResNetCLIP(ConvNetwork):
                 normalize=spec.normalize, device=spec.device, dtype=spec.dtype,
             )  # fmt: skip
         self.num_classes = num_classes
+        forget_names(self)
         self._replace(self.CLASSIFIER, projection)
         self._replace("logits", spec.logits(num_classes) if num_classes else nn.Identity())
 

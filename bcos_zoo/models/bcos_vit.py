@@ -21,7 +21,7 @@ from .._compat import check_indices
 from ..errors import InputError
 from ..layers import V2, ConventionalSpec, Encoder, Head, LayerSpec, PatchEmbed, is_linear
 from ._build import build, cards, register_model
-from ._network import STEM_FITS, gains
+from ._network import STEM_FITS, forget_names, gains
 from .interface import Network
 
 
@@ -104,6 +104,7 @@ class BcosSimpleViT(Network):
         classifier = spec.linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
         logits = spec.logits(num_classes) if num_classes else nn.Identity()
         self.num_classes = num_classes
+        forget_names(self)
         self.linear_head.linear = classifier.train(self.training)
         self.logits: Callable[[Tensor], Tensor] = logits.train(self.training)
 
