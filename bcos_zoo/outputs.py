@@ -28,8 +28,9 @@ class Outputs:
 
     kind: "sigmoid", for each class independently, or "softmax", over all classes.
     multilabel: whether an image may show several of the classes, or none.
-    Two classes may share one logit: see `class_logits`.
-    Raises InputError for another kind, and for a softmax of several labels.
+    Two sigmoid classes may share one logit: see `class_logits`.
+    Raises InputError for names that are not a list of texts, for another kind, and for a softmax of several
+    labels.
     """
 
     class_names: tuple[str, ...]
@@ -37,6 +38,8 @@ class Outputs:
     multilabel: bool = False
 
     def __post_init__(self) -> None:
+        check_names(self.class_names)
+        object.__setattr__(self, "class_names", tuple(self.class_names))  # a list could change later
         if self.kind not in KINDS:
             raise InputError(f"outputs of kind {self.kind!r}; allowed are {', '.join(KINDS)}")
         if self.multilabel and self.kind == "softmax":
@@ -49,8 +52,7 @@ class Outputs:
         """`names` if they are Outputs; for mere names, the sigmoids that B-cos networks learn to give."""
         if isinstance(names, Outputs):
             return names
-        check_names(names)
-        return Outputs(tuple(names))
+        return Outputs(names)  # type: ignore[arg-type]  # any sequence is made a tuple
 
     @property
     def distinct_names(self) -> tuple[str, ...]:
@@ -65,6 +67,11 @@ class Outputs:
                 f"{len(self.class_names)} class names for {logits} classes; give one for each (or two for a "
                 "single logit of one label an image, the second what the logit speaks for)"
             )
+        if self.single(logits) and self.kind == "softmax":
+            raise InputError(
+                "a softmax over the two classes of a single logit; one logit is trained with binary "
+                "cross-entropy: take kind='sigmoid'"
+            )
 
     def single(self, logits: int) -> bool:
         """Whether a network with this number of logits has a single one, which separates two classes."""
@@ -73,7 +80,8 @@ class Outputs:
     def class_logits(self, logits: Tensor) -> Tensor:
         """(..., C), one logit per class, from the network's output; [-z, z] for a single logit z.
 
-        logits: (..., C) or (..., 1). Raises InputError for any other width.
+        Then each of the two is the whole log-odds of its class.
+        logits: (..., C) or (..., 1). Raises InputError as `check_width` does.
         """
         self.check_width(logits.shape[-1])
         return of_two(logits) if self.single(logits.shape[-1]) else logits
@@ -93,7 +101,6 @@ class Outputs:
         In float32, the sigmoid of logits above 17 would be exactly 1.
         """
         wide = self.class_logits(logits).double()
-        # Two logits made from a single one need no softmax: each is the whole log-odds.
         return wide.softmax(-1) if self.kind == "softmax" else wide.sigmoid()
 
     def log_odds(self, logits: Tensor) -> Tensor:
@@ -120,6 +127,11 @@ def check_names(names: object) -> None:
     """Raise InputError unless class names are a sequence of texts; one text is a sequence of letters."""
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise InputError(f"class names are {str(names):.40}; allowed is a list of names, one per class")
+    if other := [name for name in names if not isinstance(name, str)]:
+        raise InputError(
+            f"class names hold {other[0]!r:.40}, of type {type(other[0]).__name__}; allowed are texts: "
+            "[str(name) for name in names] makes them"
+        )
 
 
 def of_two(logit: Tensor) -> Tensor:

@@ -93,6 +93,51 @@ def test_what_no_network_gives_is_refused(given, message):
         Outputs(THREE, **given)
 
 
+@pytest.mark.parametrize("z", [2.0, -0.5])
+def test_a_single_logit_has_a_sigmoid_and_no_softmax(z):
+    """A softmax over [-z, z] would be the sigmoid of 2 z."""
+    assert Outputs(TWO).probabilities(torch.tensor([[z]]))[0, 1].item() == pytest.approx(odds(z))
+    soft, logit, advice = Outputs(TWO, "softmax"), torch.tensor([[z]]), "of a single logit; .* kind='sigmoid'"
+    for call in (soft.probabilities, soft.log_odds, soft.class_logits, soft.predicted):
+        with pytest.raises(InputError, match=advice):
+            call(logit)
+    with pytest.raises(InputError, match=advice):
+        Classifier(small(1), soft)
+    assert soft.probabilities(torch.tensor([-z, z]))[1].item() == pytest.approx(share([-z, z], 1))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("cat", "class names are cat; allowed is a list of names"),
+        ({"cat", "dog", "frog"}, "class names are {.*; allowed is a list of names"),
+        ([0, 1, 2], r"class names hold 0, of type int; allowed are texts: \[str\(name\)"),
+        (("cat", None, "frog"), "class names hold None, of type NoneType; allowed are texts"),
+        (["cat", b"dog", "frog"], "class names hold b'dog', of type bytes; allowed are texts"),
+    ],
+)
+def test_class_names_are_texts_at_every_door(names, message):
+    """Numbers would be written to files that cannot be read again, and "cat" would be three classes."""
+    model: Any = small(3)
+    doors: list[Any] = [
+        Outputs,
+        Outputs.of,
+        lambda names: Classifier(model, names),
+        lambda names: explain(model, images(1), class_names=names),
+        lambda names: bcos_zoo.ExplanationHead(model, class_names=names),
+    ]
+    for door in doors:
+        with pytest.raises(InputError, match=message):
+            door(names)
+
+
+def test_class_names_stay_as_they_were_given():
+    names = ["cat", "dog"]
+    outputs = Outputs(names)  # type: ignore[arg-type]  # as people write it
+    names.append("frog")
+    assert outputs.class_names == TWO and outputs == Outputs(TWO) and hash(outputs) == hash(Outputs(TWO))
+
+
 @pytest.mark.parametrize(
     ("probability", "text"),
     [
