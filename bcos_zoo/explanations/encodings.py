@@ -39,17 +39,23 @@ def check(model: nn.Module, tape: Tape, image: Tensor) -> None:
                 f"{which} encodes values from {least:.3g} to {most:.3g}; allowed is [0, 1]: "
                 "leave out mean/std normalisation, and any other scaling, before the network"
             )
-        others = [other.encoded for other in tape.encodings if other is not encoding]
-        if any(part is not None for part in _gradients(encoding.encoded, others)):
+        rest = [other.encoded for other in tape.encodings if other is not encoding]
+        if any(part is not None for part in _gradients(encoding.encoded, rest)):
             raise InputError(
                 f"{which} encodes what another part of the network gave, shape {tuple(values.shape)}; "
                 "the image itself must be encoded: explain the parts by themselves"
             )
-        if not _is_linear(encoding, image):
+    other, encoded = _elsewhere(model, image)
+    same_way = len(encoded) == len(tape.encodings)
+    for place, encoding in enumerate(tape.encodings):
+        if encoding.of_the_image:
+            continue
+        if not (same_way and _is_linear(encoding, image, other, encoded[place])):
+            values = encoding.image
             raise InputError(
-                f"{which} encodes values of shape {tuple(values.shape)} that are no linear map of the given "
-                f"image {tuple(image.shape)}: leave out mean/std normalisation, colour jitter and the like; "
-                f"{ALLOWED}"
+                f"{_name(model, encoding)} encodes values of shape {tuple(values.shape)} that are no linear "
+                f"map of the given image {tuple(image.shape)}: leave out mean/std normalisation, colour "
+                f"jitter and the like; {ALLOWED}"
             )
 
 
@@ -75,9 +81,26 @@ def _gradients(of: Tensor, inputs: list[Tensor]) -> tuple[Tensor | None, ...]:
     return torch.autograd.grad(of, inputs, torch.ones_like(of), retain_graph=True, allow_unused=True)
 
 
-def _is_linear(encoding: Encoding, image: Tensor) -> bool:
-    """Whether u = M x, where M is the Jacobian of u, judged by two random projections."""
+def _elsewhere(model: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Other images (N, K, H, W), and what the network encodes of them.
+
+    At the given images alone, any map of degree one looks linear, such as a maximum or `sqrt(x * x.mean())`.
+    """
+    generator = torch.Generator().manual_seed(1)
+    other = torch.rand(image.shape, generator=generator).to(image)
+    with torch.no_grad(), linear_mode(freeze_parameters=True) as tape:
+        model(other.clone())  # the network may write to it
+    return other, [encoding.image.detach() for encoding in tape.encodings]
+
+
+def _is_linear(encoding: Encoding, image: Tensor, other: Tensor, encoded: Tensor) -> bool:
+    """Whether u = M x, where M is the Jacobian of u, judged by two random projections, at two points.
+
+    other: (N, K, H, W), the second point. encoded: what the network encodes of it in the place of u.
+    """
     u = encoding.image.detach()
+    if encoded.shape != u.shape:
+        return False
     generator = torch.Generator().manual_seed(0)
     for signed in (False, True):
         probe = torch.rand(u.shape, generator=generator).to(u) + 0.5
@@ -86,12 +109,13 @@ def _is_linear(encoding: Encoding, image: Tensor) -> bool:
         back = _transposed(encoding, probe, image, create_graph=False, plain=True)
         if back is None:
             return False
-        ours, theirs = probe * u, back * image.detach()
         n = len(image)
-        gap = (per_image(ours, n) - per_image(theirs, n)).abs()
-        size = per_image(ours.abs(), n) + per_image(theirs.abs(), n)
-        if (gap > ROUNDING * torch.finfo(u.dtype).eps * size).any():
-            return False
+        for values, pixels in ((u, image.detach()), (encoded, other)):
+            ours, theirs = probe * values, back * pixels
+            gap = (per_image(ours, n) - per_image(theirs, n)).abs()
+            size = per_image(ours.abs(), n) + per_image(theirs.abs(), n)
+            if (gap > ROUNDING * torch.finfo(u.dtype).eps * size).any():
+                return False
     return True
 
 
