@@ -20,7 +20,6 @@ from .._compat import wrapped_for_captum
 from ..errors import InputError
 from ..explanations.engine import explain_output
 from ..explanations.inputs import class_logits, unwrapped
-from ..explanations.targets import Targets
 from ..explanations.units import check_layer
 from ..layers import Encode, encode
 from ..layers._fast import channels_last
@@ -70,7 +69,8 @@ class BcosAttribution:
         The linear map is over the 2K channels [x, 1-x]. Channel k gets what k and its inverse contribute
         together, so the sum over all channels is still the logit minus the network's constants.
         inputs: (N, K, H, W) in [0, 1]; perturbed by a library, they may leave that range by less than 1.
-        target: as in captum: one class for all images, or one for each; None if there is only one output.
+        target: as in captum: the index of one class for all images, or a list or tensor (N,) with one for
+        each; None if there is only one output.
         additional_forward_args: a parameter of captum's interface; must be None.
         return_convergence_delta: return (contributions, delta), as captum does.
         Raises InputError for inputs, targets and models that do not fit.
@@ -119,7 +119,7 @@ class BcosAttribution:
         if x.ndim != 4 or x.numel() == 0:
             raise InputError(f"got a tensor of shape {tuple(x.shape)}; images come as (N, K, H, W)")
         _check_range(x)
-        explanation = explain_output(forward, self.forward_func, x, _captum_target(target))
+        explanation = explain_output(forward, self.forward_func, x, _captum_target(target, len(x)))
         weights = explanation.weights[:, 0]
         plain, inverse = (weights * encode(x.detach().to(weights))).chunk(2, 1)
         summed = (plain + inverse).contiguous()  # captum takes views of its result
@@ -143,13 +143,25 @@ def _check_range(x: Tensor) -> None:
         )
 
 
-def _captum_target(target: Any) -> Targets:
-    """Captum's targets, in which a list holds one per image, in the form that `explain` takes."""
-    if isinstance(target, (tuple, str)):
-        raise InputError(f"target {target!r} is no class; allowed are an index, and one for each image")
-    if isinstance(target, list):
-        target = torch.tensor(target)
-    return int(target) if isinstance(target, Tensor) and target.numel() == 1 else target
+def _captum_target(target: Any, n: int) -> int | Tensor | None:
+    """Captum's targets for n images, in the form that `explain` takes: None, one class, or one per image."""
+    if target is None:
+        return None
+    allowed = f"allowed are class indices, one for all images or one for each of {n}"
+    try:
+        if isinstance(target, tuple):  # captum's index into an output of several axes, which logits are not
+            raise TypeError
+        found = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"target {str(target)!r:.80} holds no class indices; {allowed}") from None
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
+        raise InputError(f"target {str(target)!r:.80} is of {found.dtype}; {allowed}, as integers")
+    # As in captum, a tensor of one value is for all images, but a list of one is not.
+    if found.ndim == 0 or (isinstance(target, Tensor) and found.numel() == 1):
+        return int(found)
+    if found.shape != (n,):
+        raise InputError(f"target of shape {tuple(found.shape)}; {allowed}, as ({n},)")
+    return found
 
 
 def quantus_explain_func(
@@ -169,9 +181,10 @@ def quantus_explain_func(
     device: passed by Quantus, and ignored: the images go to the device of the model.
     Raises InputError as `BcosAttribution` or the method does.
     """
-    x, picked = torch.as_tensor(inputs), torch.as_tensor(np.asarray(targets)).long()
-    if picked.shape != (len(x),):
-        raise InputError(f"targets are {tuple(picked.shape)}; for {len(x)} images allowed is ({len(x)},)")
+    x = torch.as_tensor(inputs)
+    picked = _captum_target(np.asarray(targets).tolist(), len(x))
+    if not isinstance(picked, Tensor):
+        raise InputError(f"targets={targets!r:.80}: allowed is one class index for each of {len(x)} images")
     if attribute is None:
         maps = BcosAttribution(model).attribute(x, picked).sum(1)
     else:

@@ -112,9 +112,26 @@ def test_it_leaves_no_gradient_and_no_mode_behind(small, x):
 
 BAD = [
     (dict(target=None), "target=None, but there are 10 classes; name the one to attribute"),
-    (dict(target=(1, 2)), r"target \(1, 2\) is no class"),
+    (
+        dict(target=(1, 2)),
+        r"target '\(1, 2\)' holds no class indices; allowed are class indices, one for all",
+    ),
     (dict(target=10), "target 10 is no class of this model; allowed are 0 to 9"),
-    (dict(target=[1, 2, 3]), r"targets have shape \(3,\); for 2 images"),
+    (dict(target=[1, 10]), "target 10 is no class of this model; allowed are 0 to 9"),
+    (dict(target=[1, 2, 3]), r"target of shape \(3,\); .*one for each of 2, as \(2,\)"),
+    (dict(target=[3]), r"target of shape \(1,\); .*one for each of 2"),  # captum broadcasts tensors alone
+    (dict(target=[]), "target '\\[\\]' is of torch.float32"),
+    (dict(target=torch.tensor([[1, 2], [3, 4]])), r"target of shape \(2, 2\); .*one for each of 2"),
+    (dict(target=torch.tensor([[1], [2]])), r"target of shape \(2, 1\); .*one for each of 2"),
+    (dict(target=[(1, 2), (3, 4)]), r"target of shape \(2, 2\)"),
+    (dict(target=["cat", "dog"]), r"target \"\['cat', 'dog'\]\" holds no class indices; allowed are class"),
+    (dict(target="cat"), "target 'cat' holds no class indices; allowed are class indices"),
+    (dict(target=[1.0, 2.0]), "is of torch.float32; allowed are class indices, .*, as integers"),
+    (
+        dict(target=torch.tensor([1.5, 2.5])),
+        "is of torch.float32; allowed are class indices, .*, as integers",
+    ),
+    (dict(target=[True, False]), "is of torch.bool; allowed are class indices"),
     (dict(additional_forward_args=1), "additional_forward_args are given; a network of images takes none"),
     (dict(inputs=(1, 2)), "got a tuple; allowed are a tensor and a tuple of one tensor"),
     (dict(inputs=torch.full((3, 8, 8), 0.5)), r"shape \(3, 8, 8\); images come as \(N, K, H, W\)"),
@@ -165,8 +182,15 @@ def test_quantus_gets_maps_of_one_channel(shared, x):
     maps = quantus_explain_func(model=shared, inputs=x.numpy(), targets=TARGETS.numpy(), device="cpu")
     assert isinstance(maps, np.ndarray) and maps.shape == (2, 1, 32, 48)
     assert_close(torch.from_numpy(maps[:, 0]), explain(shared, x, TARGETS).contributions[:, 0], 1e-5)
-    with pytest.raises(InputError, match=r"targets are \(3,\); for 2 images allowed is \(2,\)"):
-        quantus_explain_func(shared, x.numpy(), np.arange(3))
+    for wrong, message in (
+        (np.arange(3), r"target of shape \(3,\); .*one for each of 2"),
+        (np.array([[3, 1], [2, 4]]), r"target of shape \(2, 2\); .*one for each of 2"),
+        (np.array([3.7, 1.2]), "is of torch.float32; allowed are class indices"),  # once 3 and 1
+        (np.array(["cat", "dog"]), "holds no class indices"),
+        (np.array(3), "allowed is one class index for each of 2 images"),
+    ):
+        with pytest.raises(InputError, match=message):
+            quantus_explain_func(shared, x.numpy(), wrong)
     with pytest.raises(TypeError, match="methode"):
         quantus_explain_func(shared, x.numpy(), TARGETS.numpy(), methode="gradcam")
 
