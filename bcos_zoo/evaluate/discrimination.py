@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import metrics
 from ..errors import InputError
+from ..metrics.checks import check_labels
 from ..outputs import Outputs
 
 RANKED = ("auroc", "sensitivity")  # computed for each class against all others
@@ -91,7 +92,7 @@ def discriminate(
     ```
     """
     odds = outputs.log_odds(logits).cpu()
-    shown = _shown(truth, odds.shape[1]).cpu()
+    shown = _shown(truth, odds).cpu()
     if groups is not None and len(groups) != len(odds):
         raise InputError(f"{len(groups)} groups for {len(odds)} images; give one for each")
     orders = torch.stack([metrics.ranks(column) for column in odds.T], 1)
@@ -133,9 +134,16 @@ def _of_class(name: str, order: Tensor, shown: Tensor, asked: Asked) -> float:
     return metrics.sensitivity_at_specificity(order, shown, asked.specificity)
 
 
-def _shown(truth: Tensor, classes: int) -> Tensor:
-    """(M, C) bool: the classes that an image shows."""
-    return truth.bool() if truth.ndim == 2 else torch.nn.functional.one_hot(truth.long(), classes).bool()
+def _shown(truth: Tensor, odds: Tensor) -> Tensor:
+    """(M, C) bool: the classes that an image shows. Raises InputError for truth that does not fit."""
+    if not isinstance(truth, Tensor) or truth.ndim != 2:
+        check_labels(truth, odds)
+        return torch.nn.functional.one_hot(truth.long(), odds.shape[1]).bool()
+    if truth.shape != odds.shape:
+        raise InputError(
+            f"truth of shape {tuple(truth.shape)} for logits of {tuple(odds.shape)}; allowed is the same"
+        )
+    return truth.bool()
 
 
 def _hits(odds: Tensor, shown: Tensor, *, several: bool) -> dict[str, Tensor]:

@@ -83,6 +83,10 @@ def sensitivity_at_specificity(scores: Tensor, truth: Tensor, specificity: float
 def _both(scores: Tensor, truth: Tensor) -> bool:
     """Whether there are images of the class, and others."""
     check_values("scores", scores, "(M,)")
+    if not isinstance(truth, Tensor):
+        raise InputError(
+            f"got truth as {type(truth).__name__}; allowed are tensors: torch.as_tensor(truth) makes one"
+        )
     if truth.shape != scores.shape or not ((truth == 0) | (truth == 1)).all():
         raise InputError(
             f"truth of shape {tuple(truth.shape)} for scores of {tuple(scores.shape)}; allowed is the same, "

@@ -31,9 +31,11 @@ def check(format_: str) -> None:
 def draw(rows: Sequence[Sequence[Panel]], format_: str) -> bytes:
     """The bytes of a file with rows of panels and captions. The same panels give the same bytes.
 
-    Raises InputError as `check` does.
+    Raises InputError as `check` does, and for a row without panels.
     """
     check(format_)
+    if not rows or not all(rows):
+        raise InputError("there is no panel to draw, or a row of none; give at least one for each row")
     import matplotlib
 
     width, height = rows[0][0].picture.size

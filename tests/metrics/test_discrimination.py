@@ -199,3 +199,18 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says():
             held[name] += got.low <= 0 <= got.high
     assert 0.88 < held["groups"] / 200 < 0.99
     assert held["images"] / 200 < 0.8
+
+
+def test_truth_that_is_no_tensor_is_refused_in_one_line():
+    scores, outputs = torch.tensor([0.9, 0.1, 0.4]), Outputs(("cat", "dog"))
+    for metric in (auroc, lambda scores, truth: sensitivity_at_specificity(scores, truth, 0.9)):
+        with pytest.raises(InputError, match="got truth as list; allowed are tensors: torch.as_tensor"):
+            metric(scores, [1, 0, 1])
+    logits = torch.eye(2)
+    for truth, message in (
+        ([0, 1], "got labels as list; allowed are tensors"),
+        (torch.tensor([0, 2]), "labels from 0 to 2; with 2 classes allowed are 0 to 1"),
+        (torch.ones(2, 3), r"truth of shape \(2, 3\) for logits of \(2, 2\); allowed is the same"),
+    ):
+        with pytest.raises(InputError, match=message):
+            discriminate(outputs, logits, truth, Asked(("auroc",)))

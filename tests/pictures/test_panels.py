@@ -268,3 +268,8 @@ def test_what_cannot_be_drawn_is_refused():
         panels.side_by_side([])
     with pytest.raises(InputError, match="format 'gif': allowed are svg, pdf"):
         figures.draw([[panels.Panel(photograph)]], "gif")
+    for rows in ([], [[]], [[panels.Panel(photograph)], []]):
+        with pytest.raises(
+            InputError, match="there is no panel to draw, or a row of none; give at least one"
+        ):
+            figures.draw(rows, "svg")
