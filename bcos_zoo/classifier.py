@@ -16,15 +16,16 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from . import devices, zoo
-from .errors import InputError, WeightsError
+from .errors import InputError, WeightsError, check_integer
 from .explanations.engine import ExplanationHead
 from .explanations.explanation import Explanation
 from .explanations.inputs import class_logits, described, unwrapped
-from .explanations.targets import Targets, check_shape
+from .explanations.targets import Targets, as_targets, check_shape
 from .explanations.units import explain_unit
 from .images import image_like
 from .images.bounded import card_transform
 from .images.image_like import ImageLike, ImagesLike
+from .metrics.checks import check_eval
 from .models.interface import Network
 from .outputs import Outputs
 from .weights import config_json, manifest
@@ -49,7 +50,7 @@ class Classifier:
     """Model, preprocessing, class names and explanation head as one object, from files to answers.
 
     model: a network in eval mode, with a timm card; if it is compiled, or wrapped for several devices, the
-    network inside is used. class_names: one for each class, if the network was trained with binary
+    network inside is used. class_names: one for each class, as texts, if the network was trained with binary
     cross-entropy; `Outputs` for any other. A single logit has two names: it speaks for the second class, and
     its negative is the logit of the first.
     smooth, percentile: settings for pictures of its explanations.
@@ -164,9 +165,12 @@ class Classifier:
     def logits(self, source: ImagesLike) -> Tensor:
         """(N, C): one logit for each class, for all these images at once.
 
-        A tensor (N, K, H, W) goes to the model as it is, unchecked.
+        The values of a tensor (N, K, H, W) of floats are not checked, and go to the model in its precision.
+        Raises InputError for a model in training mode, whose answers would depend on the other images.
         """
+        check_eval(self.model)
         x = source if isinstance(source, Tensor) and source.ndim == 4 else self.preprocess(source)
+        image_like.check_floats(x)
         return self.outputs.class_logits(class_logits(self.model, devices.moved(x, self.model)))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Classifier:
@@ -189,6 +193,7 @@ class Classifier:
         self, source: ImagesLike, targets: Targets = None, *, batch_size: int = EXPLAINED
     ) -> Explanation:
         """Explain one or several images; `targets` as in `bcos_zoo.explain`, labels allowed."""
+        targets = as_targets(targets)
         if isinstance(targets, Tensor):  # it has a row per image, so the images must be counted first
             source = self.preprocess(source)
             check_shape(targets, len(source))
@@ -208,10 +213,9 @@ class Classifier:
     def rank(self, logits: Tensor, top_k: int = 5) -> list[Prediction]:
         """The most probable classes for one row of logits, (C,) or as the network gives them.
 
-        Raises InputError for a `top_k` below 1, and for NaN among the logits.
+        Raises InputError unless `top_k` is an integer above 0, and for NaN among the logits.
         """
-        if top_k < 1:
-            raise InputError(f"top_k={top_k}: allowed are 1 and more")
+        check_integer("top_k", top_k, 1)
         logits = self.outputs.class_logits(logits)
         self.outputs.check_answered(logits)
         values, indices = logits.topk(min(top_k, len(self.class_names)))
@@ -260,7 +264,9 @@ def of_source(model: Network, source: config_json.ConfigJson) -> Classifier:
     outputs = source.outputs(model.num_classes)
     try:
         outputs.check_width(model.num_classes)
-    except InputError:
+    except InputError as error:
+        if outputs.single(model.num_classes):
+            raise WeightsError(f"the config.json of {source.name} says {error}") from None
         raise WeightsError(
             f"the config.json of {source.name} names {len(outputs.class_names)} classes for "
             f"{model.num_classes} outputs; give one that names each"

@@ -14,6 +14,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable
+from numbers import Integral
 
 
 class BcosZooError(Exception):
@@ -30,6 +31,14 @@ class UnknownModelError(BcosZooError, ValueError):
 
 class WeightsError(BcosZooError, RuntimeError):
     """A checkpoint that is missing, damaged, or of another network."""
+
+
+def check_integer(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise InputError unless `value` is an integer in the range."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        allowed = f"{least} and more" if most is None else f"{least} to {most}"
+        raise InputError(f"{name}={value}: allowed are integers, {allowed}")
 
 
 def closest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -9,6 +9,9 @@ from PIL import Image
 
 import bcos_zoo
 from bcos_zoo import evaluate
+from bcos_zoo.metrics import deletion_curve, insertion_curve
+from bcos_zoo.pipeline.batch import predict_files
+from bcos_zoo.pipeline.top_images import top_images
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +103,50 @@ def test_what_does_not_fit_is_refused(classifier, picture):
     two = bcos_zoo.Classifier(bcos_zoo.create_model("bcos_resnet20", in_chans=2), [str(i) for i in range(10)])
     with pytest.raises(bcos_zoo.InputError, match="takes 2 channels"):
         two.preprocess(picture)
+
+
+def test_a_model_in_training_mode_neither_answers_nor_changes(picture, tmp_path):
+    """Its answers would depend on the other images, and its running statistics would be overwritten."""
+    model = bcos_zoo.load("bcos_resnet20.cifar10").model
+    trained = bcos_zoo.Classifier(model, [str(i) for i in range(10)])
+    expected, before = trained.predict(picture), {key: value.clone() for key, value in model.named_buffers()}
+    picture.save(tmp_path / "a.png")
+    x = trained.preprocess(picture)
+    doors = {
+        "predict": lambda: trained.predict(picture),
+        "logits": lambda: trained.logits(x),
+        "files": lambda: list(predict_files(trained, [tmp_path / "a.png"], 1)),
+        "deletion": lambda: deletion_curve(model, x[0], torch.rand(32, 32), 3),
+        "insertion": lambda: insertion_curve(model, x[0], torch.rand(32, 32), 3),
+    }
+    for part in (model, model.layer2):  # all of it, or what was forgotten
+        part.train()
+        for call in doors.values():
+            with pytest.raises(bcos_zoo.InputError, match="in training mode, .*; call model.eval"):
+                call()
+        model.eval()
+    assert all(torch.equal(value, before[key]) for key, value in model.named_buffers())
+    assert trained.predict(picture) == expected
+
+
+def test_logits_are_of_floats(classifier, picture):
+    """In 8 bits, and taken as if they were floats, the pixels would be 255 times as bright."""
+    x = classifier.preprocess(picture)
+    eight = (x * 255).to(torch.uint8)
+    assert torch.equal(classifier.logits(x.double()), classifier.logits(x))
+    for wrong in (eight, eight.long(), eight > 100):
+        with pytest.raises(bcos_zoo.InputError, match="images; allowed are floats in .*: divide 8-bit"):
+            classifier.logits(wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, 2.5, True, "3", None])
+def test_counts_are_whole_numbers(classifier, picture, wrong):
+    allowed = f"{wrong}: allowed are integers, 1 and more"
+    for name in ("top_k", "batch_size"):
+        with pytest.raises(bcos_zoo.InputError, match=f"{name}={allowed}"):
+            classifier.predict(picture, **{name: wrong})
+    with pytest.raises(bcos_zoo.InputError, match=f"batch_size={allowed}"):
+        classifier.explain(picture, batch_size=wrong)
+    for name in ("count", "batch_size"):
+        with pytest.raises(bcos_zoo.InputError, match=f"{name}={allowed}"):
+            top_images(classifier, [], "layer1", 0, **{name: wrong})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,19 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from .._compat import is_compiled, version
-from ..devices import place_of
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..layers import encode, linear_mode, recording
 from ..layers.functional import at_least_float32
 from ..layers.linear_mode import DIFFERENT_PASSES, Tape
-from ..metrics.checks import check_integer
+from ..metrics.checks import check_eval
 from ..outputs import Outputs, check_names, linear_form
 from . import encodings
 from .encodings import per_image
 from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
-from .inputs import check_eval, checked_images, class_logits, described, names_of, unwrapped
-from .precision import full_float32
-from .targets import Targets, check_shape, resolve_targets
+from .inputs import (
+    Images,
+    checked_images,
+    class_logits,
+    described,
+    holder_of,
+    names_of,
+    settings_of,
+    unwrapped,
+)
+from .precision import computing
+from .targets import Targets, as_targets, check_shape, resolve_targets
 
 # Bounds on rounding, in units of the dtype's precision, relative to the sums of absolute values: first for
 # contributions, which are rounded by the whole depth of a network, then for constants, then for both in half
@@ -33,11 +40,12 @@ from .targets import Targets, check_shape, resolve_targets
 # in those of the tests, whose norms are random too, it was at most 9, and 25 in half precision.
 ROUNDING, ROUNDING_CONSTANT, ROUNDING_HALF = 256, 16, 32
 Forward = Callable[[nn.Module, Tensor], Tensor]  # -> (N, C)
+Form = Callable[[Tensor], Tensor]  # (N, C) -> (N, C)
 
 
 def explain(
     model: nn.Module,
-    x: Tensor,
+    x: Images,
     targets: Targets = None,
     *,
     output: str = "logit",
@@ -54,8 +62,8 @@ def explain(
     crops, shifts, pads or resizes the image before encoding it, or encodes it several times, the explanation
     still refers to the image given here.
     x: (N, K, H, W) in [0, 1], not normalised, on any device; or an array, or a list of images (K, H, W).
-    targets: None for each image's predicted class; an index or label for all images; a list of them for T
-    targets per image; a tensor (N,) with one index per image, or (N, T).
+    targets: None for each image's predicted class, by the logits; an index or label for all images; a list of
+    them for T targets per image; a tensor or array (N,) with one index per image, or (N, T).
     output: what is explained, and what `logits` then holds: "logit"; "relative", the logit minus the mean of
     all logits; "sigmoid" or "softmax", the probability of the class, written as 1/2 + factor * log-odds with
     the factor held; or "probability", the one of these two that the network was trained for, according to
@@ -90,18 +98,18 @@ def explain(
     if known is not None and not isinstance(known, Outputs):
         check_names(known)
     outputs = known if isinstance(known, Outputs) else None
-    made = linear_form(output, outputs)
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
         logits = class_logits(network, images)
-        return made(logits if outputs is None else outputs.class_logits(logits))
+        return logits if outputs is None else outputs.class_logits(logits)
 
-    x = checked_images(x)
+    form, images = linear_form(output, outputs), checked_images(x)
     names: Sequence[str] | None = known.class_names if isinstance(known, Outputs) else known
     explanation = explain_output(
-        forward, model, x, targets, names=names, dtype=dtype, max_batch=max_batch, create_graph=create_graph
-    )
-    return replace(explanation, output=output)
+        forward, model, images, targets, form=form, names=names, dtype=dtype, max_batch=max_batch,
+        create_graph=create_graph,
+    )  # fmt: skip
+    return replace(explanation, output=output, **settings_of(model))
 
 
 def explain_output(
@@ -110,6 +118,7 @@ def explain_output(
     x: Tensor,
     targets: Targets,
     *,
+    form: Form | None = None,
     names: Sequence[str] | None = None,
     dtype: torch.dtype | None = None,
     max_batch: int | None = None,
@@ -117,51 +126,40 @@ def explain_output(
 ) -> Explanation:
     """Explain the outputs (N, C) that `forward` makes from a network and images, as `explain` does logits.
 
-    x: (N, K, H, W), not empty; its values are not checked. names: of the outputs. All other parameters, and
-    the errors, are as in `explain`.
+    x: (N, K, H, W), not empty; its values are not checked. form: what is explained of these outputs; without
+    targets, it is that of the largest output, since a form may round different outputs to the same value.
+    names: of the outputs. All other parameters, and the errors, are as in `explain`.
     """
     model = unwrapped(model)
     check_eval(model)
+    targets = as_targets(targets)
     if isinstance(targets, Tensor):
         check_shape(targets, len(x))
     if max_batch is not None:
         check_integer("max_batch", max_batch, 1)
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise InputError(f"dtype={dtype!r}: allowed are floating-point types, such as torch.float64")
-    own = place_of(model)
-    model_dtype, device = (torch.float32, x.device) if own is None else (own.dtype, own.device)
-    if dtype is None:
-        dtype = torch.promote_types(model_dtype, torch.float32)
-    copied = own is not None and (dtype != own.dtype or own.is_inference())
-    if create_graph and copied:
-        raise InputError(
-            f"the model is of {model_dtype} and would be explained in a copy of {dtype}, whose weights have "
-            "no graph; with create_graph=True give a model of that dtype that was made outside inference mode"
-        )
-
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
-        full_float32(),
-    ):
-        if copied:
-            model = copy.deepcopy(model).to(dtype)  # a copy: other threads may be using the caller's
+    with computing(model, x, dtype, create_graph=create_graph) as (model, move):
         parts = []
         for start in range(0, len(x), max_batch or len(x)):
             some = slice(start, start + (max_batch or len(x)))
-            image = x[some] if create_graph else x[some].detach().clone()
+            kept = create_graph and not x.is_inference()  # which has no graph, and cannot enter one
+            image = x[some] if kept else x[some].detach().clone()
             theirs = targets[some] if isinstance(targets, Tensor) else targets
-            parts.append(_explain_batch(forward, model, image.to(device, dtype), theirs, names, create_graph))
+            asked = forward, form or _as_it_is, theirs, names, create_graph
+            parts.append(_explain_batch(model, move(image), *asked))
     explanation = parts[0][0] if len(parts) == 1 else Explanation.cat([part for part, _ in parts])
     _warn_of_the_unexplained(explanation, torch.cat([size for _, size in parts]))
     return explanation
 
 
+def _as_it_is(output: Tensor) -> Tensor:
+    return output
+
+
 def _explain_batch(
-    forward: Forward,
     model: nn.Module,
     image: Tensor,
+    forward: Forward,
+    form: Form,
     targets: Targets,
     names: Sequence[str] | None,
     create_graph: bool,
@@ -171,11 +169,12 @@ def _explain_batch(
     factors = None
     if create_graph:
         with recording() as factors:
-            recorded = forward(model, base.clone())
+            recorded = form(forward(model, base.clone()))
     with linear_mode(freeze_parameters=not create_graph, factors=factors) as tape:
         given = base.clone()  # the network may write to it
         tape.given = given, version(given)
-        logits = forward(model, given)
+        outputs = forward(model, given)
+        logits = form(outputs)
     if factors is not None:
         _check_same(recorded, logits, len(factors))
     if not tape.encodings:
@@ -185,19 +184,19 @@ def _explain_batch(
             f"what {type(model).__name__} gives has no graph back to the image; leave out torch.no_grad(), "
             "detach() and rounding inside it"
         )
-    picked = resolve_targets(targets, logits, names)
+    picked = resolve_targets(targets, outputs, names)
     inputs = [encoding.encoded for encoding in tape.encodings] + tape.constants
     if len(image) > 1 and any(len(part) != len(image) for part in inputs):
         # The network rearranges the batch inside, so parts cannot be told apart: explain one image at a time.
         each = [
-            _explain_batch(forward, model, image[n : n + 1], picked[n : n + 1], names, create_graph)
+            _explain_batch(model, image[n : n + 1], forward, form, picked[n : n + 1], names, create_graph)
             for n in range(len(image))
         ]
         return Explanation.cat([one for one, _ in each]), torch.cat([size for _, size in each])
     labels = None if names is None else tuple(tuple(names[i] for i in row) for row in picked.tolist())
     if picked.shape[1] > 1 and _has_compiled_parts(model):  # may free buffers in their first backward pass
         each = [
-            _explain_batch(forward, model, image, picked[:, t : t + 1], None, create_graph)
+            _explain_batch(model, image, forward, form, picked[:, t : t + 1], None, create_graph)
             for t in range(picked.shape[1])
         ]
         parts = ("weights", "contributions", "bias")
@@ -308,7 +307,8 @@ def _warn_of_the_unexplained(explanation: Explanation, constants: Tensor) -> Non
 class ExplanationHead(nn.Module):
     """`explain` as a module that holds a model and its settings. (N, K, H, W) in [0, 1] -> Explanation.
 
-    class_names: as in `explain`. smooth, percentile: those of the explanations, as in `Explanation.rgba`.
+    class_names: as in `explain`. smooth, percentile: those of the explanations, as in `Explanation.rgba`. If
+    the model is a Classifier or a head, they are its own unless given.
     """
 
     is_explanation_head = True  # `unwrapped` recognises it by this
@@ -318,15 +318,21 @@ class ExplanationHead(nn.Module):
         model: nn.Module,
         *,
         class_names: Sequence[str] | Outputs | None = None,
-        smooth: int = DEFAULT_SMOOTH,
-        percentile: float = DEFAULT_PERCENTILE,
+        smooth: int | None = None,
+        percentile: float | None = None,
     ) -> None:
         super().__init__()
         self.model = unwrapped(model)
+        if class_names is None and holder_of(model) is not None:
+            class_names = names_of(model)
+        if class_names is not None and not isinstance(class_names, Outputs):
+            check_names(class_names)
         self.class_names = class_names
-        self.smooth, self.percentile = smooth, percentile
+        own = dict[str, Any](smooth=DEFAULT_SMOOTH, percentile=DEFAULT_PERCENTILE) | settings_of(model)
+        self.smooth: int = own["smooth"] if smooth is None else smooth
+        self.percentile: float = own["percentile"] if percentile is None else percentile
 
-    def forward(self, x: Tensor, targets: Targets = None, *, output: str = "logit") -> Explanation:
+    def forward(self, x: Images, targets: Targets = None, *, output: str = "logit") -> Explanation:
         explanation = explain(self.model, x, targets, output=output, class_names=self.class_names)
         return replace(explanation, smooth=self.smooth, percentile=self.percentile)
 

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..files import replacing
 from ..layers.functional import at_least_float32
-from ..metrics.checks import check_integer
 from ..metrics.smoothing import smoothed
 from . import saved
 from .targets import Target, labelled

@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._compat import compiled_from
 from ..errors import InputError
+from ..images.image_like import check_floats
+
+Images = Tensor | NDArray[Any] | Sequence[Tensor | NDArray[Any]]  # (N, K, H, W), or N images (K, H, W)
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def unwrapped(model: object) -> nn.Module:
@@ -19,8 +24,7 @@ def unwrapped(model: object) -> nn.Module:
 
     Raises InputError for anything that holds no network.
     """
-    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    if isinstance(model, parallel):
+    if isinstance(model, PARALLEL):
         return unwrapped(model.module)
     if isinstance(model, nn.Module):
         inner: Any = compiled_from(model)
@@ -38,12 +42,29 @@ def unwrapped(model: object) -> nn.Module:
     raise InputError(f"the model is a {type(model).__name__}; allowed is a torch.nn.Module{hint}")
 
 
+def holder_of(model: object) -> Any:
+    """The Classifier or head around a network, also inside a wrapper; None for a network by itself."""
+    if isinstance(model, PARALLEL):
+        return holder_of(model.module)
+    if not isinstance(model, nn.Module) or getattr(model, "is_explanation_head", False):
+        return model
+    inner = compiled_from(model)
+    return None if inner is None else holder_of(inner)
+
+
 def names_of(model: object) -> Any:
     """The class names of a Classifier or a head, or on the network's card; None if there are none."""
-    own = getattr(model, "outputs", None) or getattr(model, "class_names", None)
-    if own is not None and (not isinstance(model, nn.Module) or getattr(model, "is_explanation_head", False)):
-        return own
-    return card_names(unwrapped(model))
+    holder = holder_of(model)
+    own = getattr(holder, "outputs", None) or getattr(holder, "class_names", None)
+    return card_names(unwrapped(model)) if own is None else own
+
+
+def settings_of(model: object) -> dict[str, Any]:
+    """The settings for pictures, `smooth` and `percentile`, of a Classifier or a head; none of a network."""
+    holder = holder_of(model)
+    head = getattr(holder, "head", holder)
+    settings = {name: getattr(head, name, None) for name in ("smooth", "percentile")}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def class_logits(network: nn.Module, images: Tensor) -> Tensor:
@@ -80,14 +101,6 @@ def logits_in(output: object, n: int | None = None, *, to: str = "explain") -> T
             "give logits (N, C), alone, as `logits`, or as the only such tensor"
         )
     return found[0]
-
-
-def check_eval(model: nn.Module) -> None:
-    """Raise InputError if any part of the model is in training mode."""
-    if any(module.training for module in model.modules()):
-        raise InputError(
-            "the model is in training mode, where the images of a batch mix; call model.eval() first"
-        )
 
 
 def as_images(given: object) -> Tensor:
@@ -141,8 +154,7 @@ def check_images(x: Tensor) -> None:
         raise InputError("got a sparse tensor; allowed are dense ones: x.to_dense()")
     if x.is_meta:
         raise InputError("got a tensor on the meta device, which holds no numbers; give one with values")
-    if not x.is_floating_point():
-        raise InputError(f"got {x.dtype} images; allowed are floats in [0, 1]: divide 8-bit values by 255")
+    check_floats(x)
     if x.numel() == 0:
         raise InputError(
             f"got a tensor of shape {tuple(x.shape)}, which holds no pixel; give at least one image"

@@ -1,7 +1,8 @@
-"""Multiplication in full float32, even where the process allows less."""
+"""The precision of explanations: at least float32, and full float32 even where the process allows less."""
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from ..devices import place_of
+from ..errors import InputError
+
+Move = Callable[[Tensor], Tensor]
 _lock = threading.Lock()
 _inside = 0
 _undo: list[Callable[[], None]] = []
@@ -73,3 +79,34 @@ def _restore(leaf: Any, was: str) -> None:
     leaf.fp32_precision = "none"  # which inherits the setting above it
     if leaf.fp32_precision != was:
         leaf.fp32_precision = was
+
+
+@contextmanager
+def computing(
+    model: nn.Module, x: Tensor, dtype: torch.dtype | None = None, *, create_graph: bool = False
+) -> Iterator[tuple[nn.Module, Move]]:
+    """Compute as `explain` does: gives the model in that precision, and what moves images to it.
+
+    x: the images, for their device if the model has none. Other parameters and errors are as in `explain`.
+    Inside the block, gradients are on, whatever surrounds it, and autocast and TF32 are off.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype={dtype!r}: allowed are floating-point types, such as torch.float64")
+    own = place_of(model)
+    model_dtype, device = (torch.float32, x.device) if own is None else (own.dtype, own.device)
+    wanted = torch.promote_types(model_dtype, torch.float32) if dtype is None else dtype
+    copied = own is not None and (wanted != own.dtype or own.is_inference())
+    if create_graph and copied:
+        raise InputError(
+            f"the model is of {model_dtype} and would be explained in a copy of {wanted}, whose weights have "
+            "no graph; with create_graph=True give a model of that dtype that was made outside inference mode"
+        )
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        full_float32(),
+    ):
+        if copied:
+            model = copy.deepcopy(model).to(wanted)  # a copy: other threads may be using the caller's
+        yield model, lambda images: images.to(device, wanted)

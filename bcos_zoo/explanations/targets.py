@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError, closest
 
 Target = int | str
-Targets = Target | Sequence[Target] | Tensor | None
+Targets = Target | Sequence[Target] | Tensor | NDArray[Any] | None
+
+
+def as_targets(given: Targets) -> Target | Sequence[Target] | Tensor | None:
+    """The same targets, with class indices in an array as a tensor. Raises InputError for other arrays."""
+    if not isinstance(given, np.ndarray):
+        return given
+    if given.dtype.kind not in "iu":
+        raise InputError(
+            f"targets are an array of {given.dtype}; allowed are class indices, as integers: "
+            "targets.tolist() makes a list of labels"
+        )
+    return torch.from_numpy(given.astype(np.int64))
 
 
 def resolve_targets(targets: Targets, logits: Tensor, class_names: Sequence[str] | None) -> Tensor:
@@ -19,10 +34,11 @@ def resolve_targets(targets: Targets, logits: Tensor, class_names: Sequence[str]
     n, c = logits.shape
     if class_names is not None and len(class_names) != c:
         raise InputError(f"{len(class_names)} class names for {c} classes; give one for each")
+    targets = as_targets(targets)
     if targets is None:
         return logits.argmax(1, keepdim=True)
     if isinstance(targets, Tensor):
-        if targets.is_floating_point() or targets.dtype == torch.bool:
+        if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
             raise InputError(
                 f"targets are a tensor of {targets.dtype}; allowed are class indices, as integers"
             )

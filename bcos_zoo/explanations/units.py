@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Integral
+from typing import Any
 
 import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from ..devices import moved
-from ..errors import InputError, closest
+from ..errors import InputError, check_integer, closest
 from ..layers import BcosLinear, LayerNorm, PatchEmbed
-from ..metrics.checks import check_integer
+from ..metrics.checks import check_eval
 from .engine import explain_output
 from .explanation import Explanation
-from .inputs import check_eval, checked_images, unwrapped
-from .precision import full_float32
+from .inputs import Images, checked_images, settings_of, unwrapped
+from .precision import computing
 
 
 def explain_unit(
     model: nn.Module,
-    x: Tensor,
+    x: Images,
     layer: str,
     unit: int,
     *,
-    position: int | tuple[int, int] | None = None,
+    position: int | Sequence[int] | None = None,
     call: int | None = None,
     dtype: torch.dtype | None = None,
     max_batch: int | None = None,
@@ -51,36 +52,50 @@ def explain_unit(
     assert e.logits.shape == (2, 1) and e.output == "activation"
     ```
     """
-    x = checked_images(x)
+    images = checked_images(x)
     check_layer(unwrapped(model), layer)
+    at = _position(position)
 
     def forward(network: nn.Module, images: Tensor) -> Tensor:
-        return _activation(network, images, layer, unit, position, call)
+        return _activation(network, images, layer, unit, at, call)
 
     explanation = explain_output(
-        forward, model, x, 0, dtype=dtype, max_batch=max_batch, create_graph=create_graph
+        forward, model, images, 0, dtype=dtype, max_batch=max_batch, create_graph=create_graph
     )
-    where = ("" if call is None else f" call {call}") + ("" if position is None else f" at {position}")
-    labels = ((f"{layer}[{unit}]{where}",),) * len(x)
-    return replace(explanation, labels=labels, output="activation")
+    where = ("" if call is None else f" call {call}") + ("" if at is None else f" at {at}")
+    labels = ((f"{layer}[{unit}]{where}",),) * len(images)
+    return replace(explanation, labels=labels, output="activation", **settings_of(model))
 
 
 def activations(
     model: nn.Module,
-    x: Tensor,
+    x: Images,
     layer: str,
     unit: int,
     *,
-    position: int | tuple[int, int] | None = None,
+    position: int | Sequence[int] | None = None,
     call: int | None = None,
 ) -> Tensor:
-    """(N,): what `explain_unit` would explain. Raises InputError as it does."""
+    """(N,): what `explain_unit` would explain, in its precision. Raises InputError as it does."""
     network = unwrapped(model)
     check_eval(network)
-    x = checked_images(x)
+    images = checked_images(x)
     check_layer(network, layer)
-    with torch.no_grad(), full_float32():
-        return _activation(network, moved(x, network), layer, unit, position, call)[:, 0]
+    at = _position(position)
+    with computing(network, images) as (twin, move), torch.no_grad():
+        return _activation(twin, move(images.detach().clone()), layer, unit, at, call)[:, 0]
+
+
+def _position(given: object) -> int | tuple[int, ...] | None:
+    """One index, or several as a tuple. Raises InputError for anything but integers."""
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    indices: Any = given if several else () if given is None else (given,)
+    if not all(isinstance(one, Integral) and not isinstance(one, bool) for one in indices):
+        raise InputError(
+            f"position={given!r}: allowed are integers, (row, column) of a map or the index of a token"
+        )
+    whole = tuple(int(one) for one in indices)
+    return None if given is None else whole if several else whole[0]
 
 
 def check_layer(network: nn.Module, layer: str) -> None:
@@ -100,14 +115,14 @@ def _activation(
     images: Tensor,
     layer: str,
     unit: int,
-    position: int | tuple[int, int] | None,
+    position: int | tuple[int, ...] | None,
     call: int | None,
 ) -> Tensor:
     """(N, 1): one unit of a layer, at one position or averaged over all."""
     units = _chosen(_outputs(network, images, layer), layer, call)
     if units.ndim == 4 and not _units_last(network.get_submodule(layer)):
         units = units.movedim(1, -1)
-    if not isinstance(unit, Integral) or not 0 <= unit < units.shape[-1]:
+    if not isinstance(unit, Integral) or isinstance(unit, bool) or not 0 <= unit < units.shape[-1]:
         raise InputError(f"unit {unit} is not in {layer}; allowed are 0 to {units.shape[-1] - 1}")
     places, chosen = units.shape[1:-1], units[..., unit]
     if position is None:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import images
-from ..errors import InputError
+from ..errors import InputError, check_integer
 
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
 ImagesLike = ImageLike | Iterable[ImageLike]
@@ -72,12 +72,15 @@ def photograph(source: ImageLike) -> Image.Image:
     return images.load_rgb(source)
 
 
+def check_floats(x: Tensor) -> None:
+    """Raise InputError for images as integers, which would be taken for ones 255 times as bright."""
+    if not x.is_floating_point():
+        raise InputError(f"got {x.dtype} images; allowed are floats in [0, 1]: divide 8-bit values by 255")
+
+
 def checked(x: Tensor) -> Tensor:
     """Images (..., K, H, W), unchanged. Raises InputError unless they hold floats in [0, 1]."""
-    if not x.is_floating_point():
-        raise InputError(
-            f"got a tensor of {x.dtype}; allowed are floats in [0, 1]: divide 8-bit values by 255"
-        )
+    check_floats(x)
     if x.shape[-3] > 4 and x.shape[-1] in (1, 3, 4):
         raise InputError(
             f"got a tensor of shape {tuple(x.shape)}; allowed is (K, H, W): permute to that order"
@@ -105,9 +108,8 @@ def stacked(pixels: Sequence[Tensor]) -> Tensor:
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items; the last may be shorter. Raises InputError for a size below 1."""
-    if size < 1:
-        raise InputError(f"batch_size={size}: allowed are 1 and more")
+    """Lists of `size` items; the last may be shorter. Raises InputError unless size is an integer above 0."""
+    check_integer("batch_size", size, 1)
     rest = iter(items)
     while some := list(islice(rest, size)):
         yield some

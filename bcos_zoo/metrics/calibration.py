@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
-from .checks import check_integer, check_labels, check_values, wide
+from ..errors import InputError, check_integer
+from .checks import check_labels, check_values, wide
 
 
 def expected_calibration_error(

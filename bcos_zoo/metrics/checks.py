@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 
@@ -62,9 +60,9 @@ def check_labels(labels: Tensor, scores: Tensor) -> None:
         )
 
 
-def check_integer(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Raise InputError unless `value` is an integer in the range."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        allowed = f"{least} and more" if most is None else f"{least} to {most}"
-        raise InputError(f"{name}={value}: allowed are integers, {allowed}")
+def check_eval(model: object) -> None:
+    """Raise InputError if any part of the model is in training mode."""
+    if isinstance(model, nn.Module) and any(module.training for module in model.modules()):
+        raise InputError(
+            "the model is in training mode, where the images of a batch mix; call model.eval() first"
+        )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from ..errors import InputError
-from .checks import check_integer, check_values, wide
+from ..errors import InputError, check_integer
+from .checks import check_eval, check_values, wide
 
 BLUR = 11, 5.0  # kernel and sigma in pixels, as in the code of RISE
 
@@ -179,6 +179,7 @@ def _curve(
         raise InputError(f"fraction={fraction}: allowed are shares of the pixels, above 0 and up to 1")
     pixels = attribution.numel()
     moved = max(1, round(fraction * pixels))
+    check_eval(model)
     check_integer("steps", steps, 1, moved)
     check_integer("batch", batch, 1)
     check_integer("target", target, 0)

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError
-from .checks import check_integer
+from ..errors import InputError, check_integer
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .checks import check_integer, maps
+from ..errors import InputError, check_integer
+from .checks import maps
 from .smoothing import smoothed
 
 

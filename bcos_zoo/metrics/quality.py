@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .checks import check_integer, check_values, maps, wide
+from ..errors import InputError, check_integer
+from .checks import check_values, maps, wide
 
 
 @dataclass(frozen=True)

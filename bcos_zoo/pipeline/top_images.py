@@ -12,9 +12,8 @@ import torch
 
 from .. import images
 from ..classifier import Classifier
-from ..errors import InputError
+from ..errors import InputError, check_integer
 from ..explanations.units import activations
-from ..metrics.checks import check_integer
 from .paths import attempt
 
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ..devices import place_of
-from ..errors import InputError, closest
-from ..explanations.inputs import check_eval, checked_images, names_of, unwrapped
+from ..errors import InputError, check_integer, closest
+from ..explanations.inputs import Images, checked_images, names_of, unwrapped
 from ..explanations.precision import full_float32
-from ..explanations.targets import Targets
+from ..explanations.targets import Targets, as_targets
 from ..layers import is_linear
-from ..metrics.checks import check_integer
+from ..metrics.checks import check_eval
 from ..outputs import Outputs
 from .gradients import deeplift, grad, gradcam, guided_backprop, inherent, intgrad, ixg, layercam, smoothgrad
 from .inputs import prepare
@@ -49,7 +49,7 @@ __all__ = ["EXPLAINERS", "attribute"]
 
 def attribute(
     model: nn.Module,
-    x: Tensor,
+    x: Images,
     targets: Targets,
     method: str,
     *,
@@ -63,8 +63,9 @@ def attribute(
 
     model: in eval mode, from images in [0, 1] to logits (N, C). Conventional networks work too, except with
     "inherent"; with "gradcam" and "layercam", they must be timm's unless `layer` is given.
-    x: (N, K, H, W) in [0, 1], not normalised.
-    targets: class indices (N,) or (N, T), a list of T for all images, one index, or None, as in `explain`.
+    x: (N, K, H, W) in [0, 1], not normalised; or an array, or a list of images (K, H, W).
+    targets: class indices (N,) or (N, T), in a tensor or an array; a list of T for all images, one index, or
+    None, as in `explain`.
     "rise", "lime" and "occlusion" pass as many images through the network for T targets as for one.
     batch: how many images, or variants of one, go through the network at once.
     seed: for methods that draw samples. Every image has the same draws, so it gets the same map alone and in
@@ -108,13 +109,13 @@ def attribute(
     if isinstance(names, Outputs):  # the names of two classes cannot label the index of a single logit
         names = None if names.single(getattr(model, "num_classes", 0)) else names.class_names
     check_eval(model)
-    x = checked_images(x)
+    images, targets = checked_images(x), as_targets(targets)
     several = targets.ndim == 2 if isinstance(targets, Tensor) else _is_list(targets)
     if run is inherent:  # it refers to the given image, whatever the network encodes
-        maps = inherent(model, x, targets, batch, names)
+        maps = inherent(model, images, targets, batch, names)
         return maps if several else maps[:, 0]
     own = place_of(model)
-    device = x.device if own is None else own.device
+    device = images.device if own is None else own.device
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -125,7 +126,7 @@ def attribute(
     ):
         # Captum warns that it hooks activations for a while. Here, it only hooks a copy.
         warnings.filterwarnings("ignore", message="Setting (backward|forward, backward) hooks")
-        inputs = prepare(model, x, targets, batch, seed, names)
+        inputs = prepare(model, images, targets, batch, seed, names)
         maps = run(inputs, **settings).detach()
     return torch.unflatten(maps, 0, tuple(inputs.targets.shape)) if several else maps
 
