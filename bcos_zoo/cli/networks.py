@@ -12,6 +12,10 @@ from ..errors import InputError, closest
 from .console import SHOWN, JsonOption, print_json, print_table
 
 Sample = Annotated[Path | None, typer.Option("--sample", help="Photograph to explain in the card.")]
+PublicSample = Annotated[
+    Path | None,
+    typer.Option("--sample", help="Photograph to explain in the card, for all to see; a cat if not given."),
+]
 
 
 def list_(
@@ -122,7 +126,7 @@ def push(
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="organisation/name")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch; created if missing.")] = None,
-    sample: Sample = None,
+    sample: PublicSample = None,
 ) -> None:
     """Upload a checkpoint to the Hugging Face Hub, as `export` writes it."""
     from ..hub import export as hub

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..data import Task
     from ..training.recipe import Recipe
 
+HUB_SETS = ("hfds/", "hfids/")
 DataOption = Annotated[
     str,
     typer.Argument(
@@ -165,20 +166,29 @@ def _run(
     from ..training.dry_run import dry_run as facts_of
 
     if dry_run:
-        facts = facts_of(wanted, task, folder)
+        facts = facts_of(wanted, task, folder, resume=resume)
         if as_json:
             return print_json(facts | {"recipe": asdict(wanted)})
         lines = "".join(f"# {key}: {value}\n" for key, value in facts.items())
         return typer.echo(lines + recipe.to_toml(wanted), nl=False)
     with _progress() as progress:
-        name = Path(source).name or source
-        result = engine.train(wanted, task, folder, resume=resume, source=name, log=_log, progress=progress)
+        result = engine.train(
+            wanted, task, folder, resume=resume, source=_public(source), log=_log, progress=progress
+        )
     if not runtime.is_main():
         return None
     if as_json:
         return print_json(asdict(result) | {"folder": str(result.folder)})
     said = f"validation {_said(result.scores)}" + (f"; test {_said(result.test)}" if result.test else "")
     return typer.echo(f"{result.folder}: network of epoch {result.best_epoch} of {result.epochs}: {said}")
+
+
+def _public(source: str) -> str:
+    """What a card calls the images: a set of the Hub by its name, all else by its last part."""
+    prefix = next((one for one in HUB_SETS if source.startswith(one)), None)
+    if prefix and not Path(source.removeprefix(prefix)).exists():
+        return source
+    return Path(source).name or source
 
 
 def _said(scores: Mapping[str, float]) -> str:

@@ -17,7 +17,7 @@ from ..weights.config_json import Training
 from ..weights.manifest import Checkpoint, Metric, TrainingImages
 
 DATASETS = {"ImageNet-1k": "imagenet-1k", "CIFAR-10": "cifar10"}  # the start of our name -> the Hub's name
-HUB_DATA = "hfds/"  # timm's prefix for the name of a data set on the Hub
+HUB_DATA = ("hfds/", "hfids/")  # timm's prefixes for the name of a data set on the Hub
 TEMPLATE, CONVENTIONAL = (Path(__file__).with_name(name) for name in ("card.md", "conventional_card.md"))
 
 # From https://huggingface.co/docs/hub/repositories-licenses; the Hub's client has no list of them.
@@ -167,7 +167,7 @@ def _licence_entries(facts: Facts) -> dict[str, Any]:
 def _datasets(facts: Facts) -> list[str]:
     """The Hub's names for the data sets that the weights were trained on."""
     if facts.training and (facts.training.data or "").startswith(HUB_DATA):
-        return [(facts.training.data or "").removeprefix(HUB_DATA)]
+        return [(facts.training.data or "").partition("/")[2]]
     if facts.training:  # trained on data of the user's, which the Hub has no name for
         return []
     record = facts.record or facts.base

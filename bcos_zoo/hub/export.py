@@ -80,7 +80,9 @@ def push_to_hub(
 ) -> str:
     """Put a network on the Hugging Face Hub in one commit, and create the repository if it does not exist.
 
-    source, sample: as in `export`. repo_id: "organisation/name".
+    source: as in `export`. repo_id: "organisation/name".
+    sample: the photograph of the card, which others will see; a cat unless given, also for a run, whose own
+    card shows one of its validation images.
     private: whether a new repository is private. token: by default that of the logged-in account.
     revision: the branch; created if it does not exist. create_pr: open a pull request instead of committing.
 
@@ -101,7 +103,7 @@ def push_to_hub(
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise InputError(f"{redact(str(error), token)} Give organisation/name") from None
-    network = hub_folder.prepare(source, sample)
+    network = hub_folder.prepare(source, sample, public=True)
     api = HfApi(token=token, library_name="bcos_zoo", library_version=__version__)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

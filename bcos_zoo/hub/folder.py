@@ -41,7 +41,7 @@ SAMPLE = manifest.PACKAGE / "samples" / "chelsea.jpg"
 WEIGHTS, CONFIG, CARD, PICTURE = "model.safetensors", config_json.NAME, "README.md", "explanation.png"
 FILES = {WEIGHTS, CONFIG, CARD, PICTURE}
 VALIDATION = "A validation image"
-OWN_SAMPLE = "card-sample.png"  # the photograph of a run's card, in the run's folder; never uploaded
+OWN_SAMPLE = "card-sample.png"  # in a run's folder: the photograph of its card; `push` never shows it
 FROM_MODEL = {"num_classes", "global_pool", "in_chans", "img_size"}  # timm writes their current values
 
 
@@ -84,6 +84,7 @@ def prepare(
     shown: str = "A photograph",
     training: config_json.Training | None = None,
     ended: bool = True,
+    public: bool = False,
 ) -> ExportedNetwork:
     """Check all that can be wrong before anything is written.
 
@@ -91,6 +92,8 @@ def prepare(
     what the card calls a photograph that is given.
     training: the run that made a Classifier's weights; for a name, its config.json says so. ended: False
     while that run goes on and the weights change: then there is no picture.
+    public: others will see the card. Only a photograph that the caller names is shown then, never one from
+    the run's validation images, which may be of patients.
     """
     if not isinstance(source, (Classifier, str)):
         raise InputError(
@@ -102,7 +105,7 @@ def prepare(
         if source.startswith(config_json.ELSEWHERE):
             found = config_json.read(source)
             source, training = found.name, found.training
-            if sample is None and training is not None and (own := _own_sample(source)):
+            if sample is None and not public and training is not None and (own := _own_sample(source)):
                 sample, shown = own, VALIDATION
     embedding = isinstance(source, str) and _is_embedding(source)
     given = source if isinstance(source, Classifier) else _embedding(source) if embedding else load(source)

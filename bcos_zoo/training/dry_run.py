@@ -6,24 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from .. import devices
-from ..data import SeededBatchSampler, Task
+from ..data import Task, train_transform
 from . import effects, networks, parameters, runtime, states
+from .learner import make_sampler
 from .losses import make_loss
+from .network_folder import refuse_another
 from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
 from .scores import to_watch
 
 
-def dry_run(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
+def dry_run(recipe: Recipe, task: Task, folder: Path, *, resume: bool = False) -> dict[str, Any]:
     """What a run would do, as plain data: images, steps, network, what learns. Nothing is written.
 
-    Raises what the run would raise before its first step: for a recipe that does not fit, and for weights
-    that cannot be had.
+    resume: as of `engine.train`.
+    Raises what the run would raise before its first step: for a recipe that does not fit, for weights that
+    cannot be had, and for a folder that holds something else.
     """
+    with runtime.leaving_no_trace():
+        return _facts(recipe, task, folder, resume)
+
+
+def _facts(recipe: Recipe, task: Task, folder: Path, resume: bool) -> dict[str, Any]:
+    found = states.to_go_on(folder, resume)
+    if not found:
+        refuse_another(folder)
     effects.check(recipe, task)
-    order = SeededBatchSampler(
-        len(task.train), recipe.run.batch_size, seed=recipe.run.seed, accumulate=recipe.run.accumulate
-    )
+    order = make_sampler(recipe, task, runtime.accelerator(recipe, folder))
     model, outputs = networks.build(recipe, task)
     parameters.freeze(model, recipe.model.train)
     optimizer = make_optimizer(model, recipe.optimizer)
@@ -31,7 +40,7 @@ def dry_run(recipe: Recipe, task: Task, folder: Path) -> dict[str, Any]:
     to_watch(recipe.run.monitor, model.num_classes, task.multilabel)
     weighted = recipe.loss.class_weights != "none"
     make_loss(recipe.loss, model.num_classes, task.multilabel, task.class_counts() if weighted else None)
-    runtime.accelerator(recipe, folder)
+    train_transform(networks.data_config(model, recipe.data.input_size), recipe.augment)
     weights = list(model.parameters())
     latest = states.list_(folder)
     return {

@@ -15,7 +15,6 @@ from pathlib import Path
 from ..data import (
     Task,
 )
-from ..errors import InputError
 from . import runs, runtime, states
 from .network_folder import refuse_another
 from .recipe import Recipe
@@ -52,13 +51,7 @@ def train(
     folder = Path(folder)
     alone = runs.claimed(folder) if runtime.is_main() else contextlib.nullcontext()
     with runtime.leaving_no_trace(), alone, runtime.explaining_memory(recipe):
-        found = states.newest(folder)
-        if found and not resume:
-            raise InputError(
-                f"{folder} holds a run already; continue it with --resume or give another folder"
-            )
-        if resume:
-            states.require(folder)
+        found = states.to_go_on(folder, resume)
         if not found and runtime.is_main():
             refuse_another(folder)
         if found:
@@ -79,15 +72,24 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
     clock = states.Clock(run.save_minutes, run.save_steps, at.done)
 
     def save() -> None:
+        trainer.check_weights()  # a state with such weights could not go on
         state = trainer.state()
         if records is not None:
             states.save(folder, state, at.done, keep=run.keep)
         clock.saved(at.done)
 
+    def leave_epoch() -> None:
+        # On every process, because the weights may be sharded over them.
+        now, best = trainer.learner.network(), trainer.kept()
+        if records is not None:
+            records.epoch(at.rows, now, best, at.failed)
+
     if records is not None:
         log(f"resumed at step {at.done} of {trainer.total}" if at.done else trainer.describe())
         if run.snapshots and (why := why_none(trainer.learner.template)):
             log(why)
+    if at.rows and at.rows[-1]["step"] == at.done:  # it may have been killed before it left the epoch's files
+        leave_epoch()
     while not trainer.finished:
         began, first = time.monotonic(), at.done
         for loss in trainer.epoch():
@@ -96,14 +98,13 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
             due = trainer.learner.weights.agreed(clock.due(at.done))
             if due and not trainer.at_end_of_epoch:  # at the end, a state also holds the scores
                 save()
+        trainer.check_weights()
         row = trainer.close_epoch(time.monotonic() - began, at.done - first)
-        # On every process, because the weights may be sharded over them.
-        now, best = trainer.learner.network(), trainer.kept()
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
         if records is not None:
             log(" ".join(f"{key} {value:.5g}" for key, value in row.items()))
-            records.epoch(at.rows, now, best, at.failed)
-        save()
+        save()  # first: a folder with a network, but no state, could neither go on nor begin anew
+        leave_epoch()
     network = trainer.kept()
     found, logits, targets = trainer.validate(network)
     tested, images = trainer.test(network) or (None, 0)  # once, after all choices are made

@@ -26,6 +26,7 @@ from .recipe import Recipe
 
 M = TypeVar("M", bound=nn.Module)
 
+UNPUBLISHED = "a network that is not published"
 FILES = (".safetensors", ".pth", ".pt", ".pkl", ".ckpt", ".bin")  # of weight files: no tag ends like these
 
 
@@ -90,6 +91,20 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network
         except UnknownModelError as error:
             raise UnknownModelError(f"{error}; to begin from scratch: --set model.pretrained=false") from None
     return zoo.create_model(name, pretrained=pretrained, **arguments)
+
+
+def public_name(name: str) -> str:
+    """What a card calls the network that a run began with: never a path of this machine.
+
+    A folder stands for the checkpoint that its own run began with, if there is one.
+    """
+    if timm.is_model(name.partition(".")[0]):
+        return name
+    name = zoo.resolve(name)
+    if not name.startswith("local-dir:"):
+        return name
+    training = config_json.read(name).training
+    return UNPUBLISHED if training is None else training.base or UNPUBLISHED
 
 
 def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network:

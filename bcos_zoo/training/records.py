@@ -17,7 +17,7 @@ from ..files import replacing
 from ..models.interface import Network
 from ..outputs import Outputs
 from ..weights.config_json import Training
-from . import confusion, curves, history, recipe
+from . import confusion, curves, history, networks, recipe
 from .history import EpochRow
 from .network_folder import NetworkFolder, classifier_of
 from .recipe import Recipe
@@ -38,7 +38,7 @@ class Records:
         self.folder, self.recipe, self.task = folder, wanted, task
         self._write(RECIPE, recipe.to_toml(wanted))
         self.unreadable(())
-        base = wanted.model.name if wanted.model.pretrained else None
+        base = networks.public_name(wanted.model.name) if wanted.model.pretrained else None
         said = Training(base=base, data=source, recipe=RECIPE, multilabel=task.multilabel)
         self.network = NetworkFolder(folder, outputs, training=said, sample=_one_of(task.val))
         self.updated = -math.inf  # when the network in the folder was written

@@ -78,6 +78,18 @@ def newest(run: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]] | None:
         raise WeightsError(f"{error}; {advice}") from error
 
 
+def to_go_on(run: str | os.PathLike[str], resume: bool) -> tuple[Path, dict[str, Any]] | None:
+    """`newest`, where that is what was asked for.
+
+    Raises InputError if there is a state without `resume`, or none with it; WeightsError as `newest`.
+    """
+    if list_(run) and not resume:
+        raise InputError(f"{run} holds a run already; continue it with --resume or give another folder")
+    if resume:
+        require(run)
+    return newest(run)
+
+
 def require(run: str | os.PathLike[str]) -> None:
     """Raise InputError unless a folder holds a state, from which a run can go on."""
     if not list_(run):

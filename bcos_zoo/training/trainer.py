@@ -23,6 +23,10 @@ from .recipe import Recipe
 from .run_state import RunState
 
 T = TypeVar("T")
+DIVERGED = (
+    "lower optimizer.lr, or clip gradients with optimizer.clip. The last good state and the best network so "
+    "far are kept"
+)
 
 
 class Trainer:
@@ -101,10 +105,7 @@ class Trainer:
             total += loss.detach()
         value = float(accelerator.reduce(total, "mean"))
         if not torch.tensor(value).isfinite():
-            raise InputError(
-                f"the loss became {value} at step {self.at.done}; lower optimizer.lr, or clip gradients with "
-                "optimizer.clip. The last good state and the best network so far are kept"
-            )
+            raise InputError(f"the loss became {value} at step {self.at.done}; {DIVERGED}")
         if recipe.optimizer.clip is not None:
             accelerator.unscale_gradients()
             learner.weights.clip(recipe.optimizer.clip, recipe.optimizer.clip_mode)
@@ -114,6 +115,12 @@ class Trainer:
         if learner.ema is not None and self.at.done % recipe.optimizer.ema_every == 0:
             learner.ema.update(learner.weights, self.at.done // recipe.optimizer.ema_every)
         return value
+
+    def check_weights(self) -> None:
+        """Raise InputError if weights are no longer numbers, which the loss shows one step later only."""
+        weights, learning = self.learner.weights.state_dict(), dict(self.learner.template.named_parameters())
+        if not all(value.isfinite().all() for name, value in weights.items() if name in learning):
+            raise InputError(f"the weights became NaN or infinite at step {self.at.done}; {DIVERGED}")
 
     def _fail(self, images: list[str]) -> None:
         """Count images that could not be read. Raises UnreadableError if they are too many."""

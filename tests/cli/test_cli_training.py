@@ -167,3 +167,19 @@ def test_the_table_of_faults_names_tests_that_are_there():
     assert len(named) == page.count("::test_") > 10
     for file, name in named:
         assert f"\ndef {name}(" in (tests / file).read_text(), f"{file}::{name}"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("hfds/uoft-cs/cifar10", "hfds/uoft-cs/cifar10"),
+        ("hfids/org/set", "hfids/org/set"),
+        ("wds/{}/private", "private"),
+        ("hfds/{}", "{name}"),
+        ("{}/train.csv", "train.csv"),
+    ],
+)
+def test_a_card_names_a_set_of_the_hub_and_no_folder_of_this_machine(tmp_path, source, said):
+    from bcos_zoo.cli.training import _public
+
+    assert _public(source.format(tmp_path)) == said.format(name=tmp_path.name)

@@ -187,3 +187,17 @@ def test_other_options_of_sources_by_name_are_refused(tmp_path):
     ]:
         with pytest.raises(InputError, match="leave (it|download) out"):
             open_task(source, log=quiet, **options)
+
+
+def test_a_dry_run_raises_what_the_run_would_and_changes_nothing_for_the_process(two, tmp_path):
+    from accelerate import Accelerator
+
+    wanted = made(["run.precision=bfloat16"])
+    facts = dry_run(wanted, two, tmp_path / "run")
+    assert facts["resumable_at_step"] is None and not (tmp_path / "run").exists()
+    assert Accelerator(mixed_precision="no").mixed_precision == "no"
+    with pytest.raises(InputError, match="holds no run that could go on"):
+        dry_run(wanted, two, tmp_path, resume=True)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds a network already"):
+        dry_run(wanted, two, tmp_path)

@@ -22,6 +22,7 @@ from PIL import Image
 
 import bcos_zoo
 from bcos_zoo import InputError, WeightsError
+from bcos_zoo.training import networks
 from bcos_zoo.training.network_folder import NetworkFolder, classifier_of, refuse_another, write_network
 from bcos_zoo.weights.config_json import Training
 
@@ -165,6 +166,18 @@ def test_the_card_claims_nothing_that_was_not_said(tmp_path):
     text = (write_network(model, list("abc"), tmp_path / "c", training=said) / "README.md").read_text()
     assert "Began with the weights of `bcos_resnet20.cifar10`" in text and "from scratch" not in text
     assert "license: apache-2.0" in text
+
+
+def test_no_card_names_a_place_on_this_machine(tmp_path):
+    """A network that began with a folder began with that folder's own checkpoint, or is not published."""
+    for training, said in ((TRAINING, TRAINING.base), (None, networks.UNPUBLISHED)):
+        folder = tmp_path / str(said).replace(" ", "")
+        write_network(small_one(), list("abc"), folder, training=training)
+        assert networks.public_name(str(folder)) == networks.public_name(f"local-dir:{folder}") == said
+    exported = bcos_zoo.export(bcos_zoo.Classifier(small_one(), list("abc")), tmp_path / "plain")
+    assert networks.public_name(str(exported)) == networks.UNPUBLISHED
+    for name in ("bcos_resnet20.cifar10", "resnet18.a1_in1k", "hf-hub:org/net@main"):
+        assert networks.public_name(name) == name
 
 
 def test_what_the_card_says_outlasts_another_export(tmp_path):

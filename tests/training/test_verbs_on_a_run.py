@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import network
 from huggingface_hub import ModelCard
@@ -20,6 +21,7 @@ from bcos_zoo.training.network_folder import NetworkFolder
 from bcos_zoo.weights.config_json import Training
 
 NAMES = ["cat", "dog", "cow"]
+RED = (255, 0, 0)  # a validation image, which might be of a patient
 Run = Callable[..., str]
 
 
@@ -30,7 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = network("bcos_resnet20", num_classes=3, widths=(8, 16, 32))
     model.pretrained_cfg["input_size"] = (3, 40, 40)
     training = Training(base="bcos_resnet20.cifar10", data="pets", recipe="finetune")
-    folder = NetworkFolder(run, NAMES, training=training)
+    folder = NetworkFolder(run, NAMES, training=training, sample=Image.new("RGB", (60, 60), RED))
     folder.update(model)
     folder.finish(model, epoch=7, scores={"top1": 66.5})
     (run / "state").mkdir()
@@ -134,4 +136,11 @@ def test_push(finished, tmp_path):
         "hf-hub:someone/pets",
     ):
         assert said in card.text
+    assert "Stefan van der Walt" in card.text and "validation image," not in card.text
+    (tmp_path / "explanation.png").write_bytes(files["explanation.png"])
+    shown, own = (
+        (np.asarray(Image.open(folder / "explanation.png").convert("RGB")) == RED).all(-1).sum()
+        for folder in (tmp_path, finished)
+    )
+    assert own > 100_000 and shown < 1000  # pixels; contributions are red, too
     assert card.data.license == "apache-2.0" and card.data.eval_results[0].metric_value == 66.5
