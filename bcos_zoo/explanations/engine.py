@@ -20,7 +20,7 @@ from ..metrics.checks import check_eval
 from ..outputs import Outputs, check_names, linear_form
 from . import encodings
 from .encodings import per_image
-from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation
+from .explanation import DEFAULT_PERCENTILE, DEFAULT_SMOOTH, Explanation, check_colours
 from .inputs import (
     Images,
     checked_images,
@@ -331,6 +331,7 @@ class ExplanationHead(nn.Module):
         own = dict[str, Any](smooth=DEFAULT_SMOOTH, percentile=DEFAULT_PERCENTILE) | settings_of(model)
         self.smooth: int = own["smooth"] if smooth is None else smooth
         self.percentile: float = own["percentile"] if percentile is None else percentile
+        check_colours(self.smooth, self.percentile)
 
     def forward(self, x: Images, targets: Targets = None, *, output: str = "logit") -> Explanation:
         explanation = explain(self.model, x, targets, output=output, class_names=self.class_names)

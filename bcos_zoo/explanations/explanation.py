@@ -29,10 +29,20 @@ TINY = 1e-12
 SHOWN = 6  # the most images, and targets of each, that a notebook shows
 TILE = 160  # pixels: about the size of each of them
 
+UNITS = {"logit": "logits", "relative": "logits", "contrast": "logits", "activation": ""}
+
+
+def check_colours(smooth: int, percentile: float) -> None:
+    """Raise InputError for settings that `Explanation.rgba` does not take."""
+    if smooth < 0 or not 0 < percentile <= 100:
+        raise InputError(
+            f"smooth={smooth}, percentile={percentile}: allowed are smooth >= 0 and 0 < percentile <= 100"
+        )
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """N images explained for T targets each. All values are in logits, for the encoded channels [x, 1-x].
+    """N images explained for T targets each, for the encoded channels [x, 1-x]. Values are in the `unit`.
 
     `contributions.sum((-1, -2)) + bias == logits.gather(1, targets)` up to rounding: nothing is left over.
     """
@@ -46,6 +56,11 @@ class Explanation:
     smooth: int = DEFAULT_SMOOTH  # default window of `rgba`
     percentile: float = DEFAULT_PERCENTILE
     output: str = "logit"  # what `logits` holds, as `explain` names it; or "activation", "contrast"
+
+    @property
+    def unit(self) -> str:
+        """What `logits`, `contributions` and `bias` are measured in; "" for the activation of a unit."""
+        return UNITS.get(self.output, "of probability")
 
     def __repr__(self) -> str:
         n, targets = self.targets.shape
@@ -160,10 +175,7 @@ class Explanation:
         """
         smooth = self.smooth if smooth is None else smooth
         percentile = self.percentile if percentile is None else percentile
-        if smooth < 0 or not 0 < percentile <= 100:
-            raise InputError(
-                f"smooth={smooth}, percentile={percentile}: allowed are smooth >= 0 and 0 < percentile <= 100"
-            )
+        check_colours(smooth, percentile)
         weights, half = at_least_float32(self.weights), self.weights.shape[2] // 2
         if half not in (1, 3):
             raise InputError(
@@ -232,7 +244,8 @@ class Explanation:
         """Write everything to an `.npz` file, completely or not at all, and return its path; `load` reads it.
 
         Half precision, which numpy supports only in part, is written as float32 and restored by `load`.
-        Raises InputError for any other suffix, OSError if the file cannot be written.
+        Raises InputError for any other suffix and for more than `load` would take, OSError if the file cannot
+        be written.
         """
         path = Path(path)
         if path.suffix != ".npz":
@@ -248,6 +261,7 @@ class Explanation:
         settings = {name: getattr(self, name) for name in saved.SETTINGS}
         dtypes = {name: str(getattr(self, name).dtype).removeprefix("torch.") for name in saved.AXES}
         arrays["settings"] = np.array(json.dumps(settings | {"dtypes": dtypes}))
+        saved.check_size(sum(array.nbytes for array in arrays.values()), f"{path} would hold")
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
         return path

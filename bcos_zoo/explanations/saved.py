@@ -27,6 +27,12 @@ DAMAGE = (  # what the readers of zip, numpy (which parses its headers as Python
 Labels: TypeAlias = tuple[tuple[str, ...], ...] | None
 
 
+def check_size(size: int, said: str = "holds") -> None:
+    """Raise InputError for more bytes than `read` takes. said: the beginning of the message."""
+    if size > MOST_BYTES:
+        raise InputError(f"{said} {size} bytes; at most {MOST_BYTES} are allowed: save fewer images at once")
+
+
 def read(path: Path) -> tuple[dict[str, np.ndarray], Labels, dict[str, Any], dict[str, str]]:
     """Arrays, labels, settings and dtypes of the explanation in a file, checked to fit each other.
 
@@ -57,8 +63,7 @@ def _read(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], Labels, dict
         )
     if len(names) != len(archive.infolist()):
         raise InputError("holds a name twice; give a file that Explanation.save wrote")
-    if (size := sum(entry.file_size for entry in archive.infolist())) > MOST_BYTES:
-        raise InputError(f"holds {size} bytes; at most {MOST_BYTES} are allowed: save fewer images at once")
+    check_size(sum(entry.file_size for entry in archive.infolist()))
     arrays = {name: read_array(archive, name) for name in AXES}
     settings: dict[str, Any] = {}
     labels: Labels = None

@@ -153,6 +153,7 @@ def _window_sum(
 ) -> Tensor:
     """`functional.window_sum`; sums large windows along columns, then rows, by convolutions with ones."""
     large = min(kernel_size) >= SEPARATED and dilation == (1, 1) and x.dtype == torch.float32
+    large = large and x.device.type != "cuda"  # there, convolutions round to TF32 unless told otherwise
     if not large or x.shape[-3] == 1 or x.ndim != 4 or not on("separate"):
         return BF.window_sum(x, kernel_size, stride, padding, dilation)
     channels = x.shape[1]
@@ -362,7 +363,7 @@ def dense_features(layers: Sequence[Any], x: Tensor) -> list[Tensor] | None:
 
     layers: DenseLayers. Returns None where they cannot be folded, and for a single image, which takes longer.
     """
-    if not on("dense") or not free(x) or len(x) == 1:
+    if not on("dense") or not free(x) or len(x) == 1 or x.device.type == "cuda":  # as in `_window_sum`
         return None
     gains = []
     for one in layers:

@@ -8,6 +8,8 @@ torch, and it has no hooks.
 from __future__ import annotations
 
 import os
+import threading
+from dataclasses import dataclass
 from functools import wraps
 from types import TracebackType
 from typing import Any, TypeVar
@@ -58,7 +60,19 @@ def _from_environment() -> frozenset[str]:
     return frozenset(WAYS if value == "1" else ())
 
 
-_ways = _from_environment()
+@dataclass(eq=False)
+class _Change:
+    """What a call or a block switches. block: it ends, and what it switched goes back."""
+
+    on: bool
+    ways: frozenset[str]
+    block: bool = False
+
+
+_FROM_ENVIRONMENT = _from_environment()
+_LOCK = threading.Lock()
+_changes: list[_Change] = []
+_ways = _FROM_ENVIRONMENT
 
 
 class fast_ways:  # noqa: N801  (it reads as a function)
@@ -73,21 +87,43 @@ class fast_ways:  # noqa: N801  (it reads as a function)
     """
 
     def __init__(self, on: bool, *names: str) -> None:
-        global _ways
         if unknown := set(names) - set(WAYS):
             raise InputError(f"no fast way named {sorted(unknown)[0]!r}; known: {', '.join(WAYS)}")
-        self._before = _ways
-        chosen = frozenset(names or WAYS)
-        _ways = _ways | chosen if on else _ways - chosen
+        self._change = _Change(on, frozenset(names or WAYS))
+        with _LOCK:
+            _forget()
+            _changes.append(self._change)
+            _apply()
 
     def __enter__(self) -> fast_ways:
+        self._change.block = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _ways
-        _ways = self._before
+        with _LOCK:  # blocks of several threads may overlap, and end in any order
+            own = _changes.index(self._change)
+            _changes[own:] = [
+                change for change in _changes[own + 1 :] if change.block
+            ]  # calls inside end too
+            _apply()
+
+
+def _forget() -> None:
+    """Drop calls, not blocks, that a later call for all shortcuts has replaced."""
+    whole = [i for i, change in enumerate(_changes) if not change.block and len(change.ways) == len(WAYS)]
+    last = whole[-1] if whole else 0
+    _changes[:] = [change for i, change in enumerate(_changes) if change.block or i >= last]
+
+
+def _apply() -> None:
+    """What the environment chose, and all changes since that are still in force, in their order."""
+    global _ways
+    ways = _FROM_ENVIRONMENT
+    for change in _changes:
+        ways = ways | change.ways if change.on else ways - change.ways
+    _ways = ways
 
 
 def on(name: str) -> bool:

@@ -61,11 +61,6 @@ class Tape:
     factors: deque[Tensor] | None = None  # with graphs: being recorded, or played back
     recording: bool = False
 
-    @property
-    def encoded(self) -> Tensor | None:
-        """(N, 2K, H, W): the input of the linear map; the last, if several images were encoded."""
-        return self.encodings[-1].encoded if self.encodings else None
-
 
 _tape: ContextVar[Tape | None] = ContextVar("bcos_zoo_linear_mode", default=None)
 

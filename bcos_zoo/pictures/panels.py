@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..errors import InputError
 from ..explanations.explanation import Explanation, opaque_length
 from ..layers.functional import at_least_float32
+from . import fonts
 
 PANEL = 320  # pixels: the longer side of one picture in a figure
 SMALL = 160  # the same in a contact sheet
@@ -176,9 +177,8 @@ def figure_panels(
     *,
     titles: Sequence[str],
     scale: Scale | None = None,
-    measure: str = "logits",
 ) -> list[list[Panel]]:
-    """The rows of `figure`, before layout. measure: unit of contributions, "" for those to an activation."""
+    """The rows of `figure`, before layout."""
     _check_titles(explanation, titles)
     rgba = in_colour(explanation, scale)[index]
     limit = color_limit(explanation.contributions[index]) if scale is None else scale.logits
@@ -188,7 +188,7 @@ def figure_panels(
             Panel(image.convert("RGB"), title, title=True),
             Panel(
                 contribution_map(contributions, limit=limit),
-                f"contributions, up to {limit_text(limit, scale, measure)}",
+                f"contributions, up to {limit_text(limit, scale, explanation.unit)}",
                 sharp=True,
             ),
             Panel(on_white(rgba_image(colours)), f"W(x), in colour{opaque}"),
@@ -204,12 +204,8 @@ def map_panels(
     titles: Sequence[str],
     on: Image.Image | None = None,
     scale: Scale | None = None,
-    measure: str = "logits",
 ) -> list[list[Panel]]:
-    """One row of contribution maps, one per target, with title and scale; `on` a photograph as in `overlay`.
-
-    measure: as in `figure_panels`.
-    """
+    """One row of contribution maps, one per target, with title and scale. on: a photograph below them."""
     _check_titles(explanation, titles)
     limit = color_limit(explanation.contributions[index]) if scale is None else scale.logits
     panels = []
@@ -220,14 +216,16 @@ def map_panels(
             else overlay(on, contributions, limit=limit)
         )
         panels.append(
-            Panel(drawn, f"{title}, {limit_text(limit, scale, measure)}", sharp=on is None, title=True)
+            Panel(
+                drawn, f"{title}, {limit_text(limit, scale, explanation.unit)}", sharp=on is None, title=True
+            )
         )
     return [panels]
 
 
-def limit_text(limit: float, scale: Scale | None, measure: str = "logits") -> str:
-    """What full colour stands for, in the words of the captions."""
-    return f"±{limit:.2g} {measure} a pixel".replace("  ", " ") + ("" if scale is None else ", shared")
+def limit_text(limit: float, scale: Scale | None, unit: str) -> str:
+    """What full colour stands for, in the words of the captions. unit: that of the explanation."""
+    return f"±{limit:.2g} {unit} a pixel".replace("  ", " ") + ("" if scale is None else ", shared")
 
 
 def sheet_panels(
@@ -308,11 +306,12 @@ def write_line(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, color: tuple[int, int, int]
 ) -> None:
     """One line of text, made smaller and then shorter until it fits the width."""
-    text, size = " ".join(text.split()), 16  # names of files and classes may hold line breaks
-    font = ImageFont.load_default(size)
+    text, name = fonts.for_text(" ".join(text.split()))  # names of files and classes may hold line breaks
+    size = 16
+    font = fonts.font(name, size)
     while size > 10 and draw.textlength(text, font) > width:
         size -= 1
-        font = ImageFont.load_default(size)
+        font = fonts.font(name, size)
     while len(text) > 1 and draw.textlength(text, font) > width:
         text = text[:-2] + "…"
     draw.text(at, text, fill=color, font=font)

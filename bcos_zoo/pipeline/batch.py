@@ -239,11 +239,11 @@ def _entries(one: ImageExplained, scale: panels.Scale | None, kind: str) -> Iter
             photograph=one.photograph,
             contributions=panels.contribution_map(contributions[t], limit=limit),
             colour=panels.rgba_image(rgba[t]),
-            limit=panels.limit_text(limit, scale, one.measure),
+            limit=panels.limit_text(limit, scale, one.explanation.unit),
             predictions=one.ranked[:5],
             kind=kind,
             gap=gaps[t],
-            measure=one.measure,
+            unit=one.explanation.unit,
         )
 
 

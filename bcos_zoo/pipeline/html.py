@@ -61,7 +61,7 @@ class Entry:
     limit: str  # what full red and full blue stand for
     predictions: Sequence[Prediction]
     gap: float
-    measure: str = "logits"  # unit of the gap; "" for a unit's activation
+    unit: str = "logits"  # of the gap, as `Explanation.unit`
     kind: str = "sigmoid"  # what the probabilities are, or "softmax"
 
 
@@ -130,7 +130,7 @@ def section(entry: Entry) -> str:
 {"".join(pictures)}<div><table>
 <caption class="soft">probabilities ({escape(entry.kind)})</caption>
 {rows}</table>
-<p class="soft">completeness gap {f"{entry.gap:.1e} {entry.measure}".strip()}</p></div>
+<p class="soft">completeness gap {f"{entry.gap:.1e} {entry.unit}".strip()}</p></div>
 </div>
 </article>
 """

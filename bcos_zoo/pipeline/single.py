@@ -43,7 +43,6 @@ class ImageExplained:
     ranked: list[Prediction]
     titles: list[str]  # what is explained, in words
     short: list[str]  # the same, for small pictures
-    measure: str = "logits"  # unit of the contributions; "" for those to an activation
 
 
 def explain_image(
@@ -72,17 +71,16 @@ def explain_several(
     options: RenderOptions,
 ) -> list[ImageExplained | InputError]:
     """`explain_one` for each, all at once in the network; an unreadable image gives an error in its place."""
-    found: list[ImageExplained | InputError] = []
+    found: dict[int, ImageExplained | InputError] = {}
     opened: list[tuple[int, Image.Image, Tensor]] = []
     for place, source in enumerate(sources):
         one = attempt(source, partial(_open, classifier, source))
         if isinstance(one, InputError):
-            found.append(one)
+            found[place] = one
         else:
             opened.append((place, *one))
-            found.append(InputError("not explained yet"))
     if not opened:
-        return found
+        return list(found.values())
     x = torch.cat([pixels for _, _, pixels in opened])
     logits = None
     if options.unit is not None:
@@ -99,7 +97,7 @@ def explain_several(
             classifier, sources[place], photograph, explanation.of_image(i),
             explanation.logits[i] if logits is None else logits[i], options,
         )  # fmt: skip
-    return found
+    return [found[place] for place in range(len(sources))]
 
 
 def _open(classifier: Classifier, source: str | Path | Image.Image) -> tuple[Image.Image, Tensor]:
@@ -121,7 +119,7 @@ def _described(
         short = [f"activation {float(explanation.logits):.3g}"]
         titles = [f"{options.unit}, {short[0]}"]
         ranked = classifier.rank(logits, count)
-        return ImageExplained(source, view, explanation, ranked, titles, short, measure="")
+        return ImageExplained(source, view, explanation, ranked, titles, short)
     ranked = classifier.rank(logits, count)
     by_index = {prediction.index: prediction for prediction in ranked}
     chosen = [by_index[i] for i in explanation.targets[0].tolist()]
@@ -138,16 +136,14 @@ def _described(
 def rows_of(one: ImageExplained, picture: str, scale: panels.Scale | None) -> list[list[panels.Panel]]:
     explanation, titles = one.explanation, one.titles
     if picture == "figure":
-        return panels.figure_panels(
-            one.photograph, explanation, titles=titles, scale=scale, measure=one.measure
-        )
+        return panels.figure_panels(one.photograph, explanation, titles=titles, scale=scale)
     if picture == "rgba":
         colours = panels.in_colour(explanation, scale)[0]
         size = one.photograph.size
         drawn = [panels.rgba_image(c).resize(size, Image.Resampling.BICUBIC) for c in colours]
         return [[panels.Panel(p, t, title=True) for p, t in zip(drawn, titles, strict=True)]]
     on = one.photograph if picture == "overlay" else None
-    return panels.map_panels(explanation, titles=titles, on=on, scale=scale, measure=one.measure)
+    return panels.map_panels(explanation, titles=titles, on=on, scale=scale)
 
 
 def sheet_row(one: ImageExplained, name: str, scale: panels.Scale | None) -> list[panels.Panel]:

@@ -9,6 +9,7 @@ and otherwise those of the method's paper.
 from __future__ import annotations
 
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -47,6 +48,9 @@ EXPLAINERS = tuple(_METHODS)
 __all__ = ["EXPLAINERS", "attribute"]
 
 
+_ONE_AT_A_TIME = threading.Lock()
+
+
 def attribute(
     model: nn.Module,
     x: Images,
@@ -69,7 +73,8 @@ def attribute(
     "rise", "lime" and "occlusion" pass as many images through the network for T targets as for one.
     batch: how many images, or variants of one, go through the network at once.
     seed: for methods that draw samples. Every image has the same draws, so it gets the same map alone and in
-    a batch; torch's own generators are left as they were.
+    a batch; torch's own generators are left as they were. Calls from several threads wait for each other,
+    as torch's generators and Python's filters of warnings are those of the whole process.
     settings: of the method: the parameters of the function of its name in this package, explained there.
 
     A B-cos network is attributed at the input of its linear map, the encoded image [x, 1-x], and maps are
@@ -106,6 +111,8 @@ def attribute(
     if is_linear():
         raise InputError("post-hoc methods see the network as it is; call attribute() outside linear_mode")
     names, model = names_of(model), unwrapped(model)
+    if isinstance(names, Outputs) and "output" in known:  # probabilities as this network means them
+        settings = {"output": names.kind} | settings
     if isinstance(names, Outputs):  # the names of two classes cannot label the index of a single logit
         names = None if names.single(getattr(model, "num_classes", 0)) else names.class_names
     check_eval(model)
@@ -117,6 +124,7 @@ def attribute(
     own = place_of(model)
     device = images.device if own is None else own.device
     with (
+        _ONE_AT_A_TIME,
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),

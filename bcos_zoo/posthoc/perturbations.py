@@ -31,7 +31,7 @@ def rise(
     Petsiuk et al. 2018, arXiv:1806.07421.
     masks: how many. cells: per side of a mask. Each cell is kept with probability `keep`; the mask
     is enlarged bilinearly to one cell more than the image, and cropped at random.
-    output: "sigmoid" or "softmax".
+    output: "sigmoid" or "softmax"; by default what a Classifier says its outputs are.
     """
     check_positive(masks=masks, cells=cells, keep=keep)
     if keep > 1:
@@ -72,7 +72,7 @@ def lime(
     samples: images with some superpixels painted in their mean colour; a ridge regression fits their
     probabilities. features: how many superpixels are shown; None for the signed coefficients of all, in
     probabilities. kernel: of quickshift, which finds the superpixels; for images of 32 pixels, choose a
-    smaller one, or there will be only one or two superpixels. output: "sigmoid" or "softmax".
+    smaller one, or there will be only one or two superpixels. output: as of `rise`.
     """
     check_positive(samples=samples, kernel=kernel, features=1 if features is None else features)
     lime = captum().Lime

@@ -104,7 +104,9 @@ def public_name(name: str) -> str:
     if not name.startswith("local-dir:"):
         return name
     training = config_json.read(name).training
-    return UNPUBLISHED if training is None else training.base or UNPUBLISHED
+    base = training.base if training else None
+    known = base is not None and (timm.is_model(base.partition(".")[0]) or base.startswith("hf-hub:"))
+    return base if base and known else UNPUBLISHED
 
 
 def _conventional(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network:

@@ -221,7 +221,9 @@ def _sheet(
             [
                 Panel(views[i], titles[i], title=True),
                 Panel(
-                    panels.contribution_map(contributions, limit=limit), panels.limit_text(limit, None), True
+                    panels.contribution_map(contributions, limit=limit),
+                    panels.limit_text(limit, None, explanation.unit),
+                    sharp=True,
                 ),
                 Panel(panels.on_white(panels.rgba_image(rgba[i, 0])), caption),
             ]

@@ -41,7 +41,7 @@ def test_weights_are_the_rows_of_the_matrix_that_the_network_is(small):
     with linear_mode() as tape:
         logits = model(x)
     for c in range(10):
-        (row,) = torch.autograd.grad(logits[0, c], tape.encoded, retain_graph=True)
+        (row,) = torch.autograd.grad(logits[0, c], tape.encodings[-1].encoded, retain_graph=True)
         assert_close(explanation.weights[0, c], row[0], 1e-12)
         assert_close(explanation.contributions[0, c], (row * encode(x)).sum(1)[0], 1e-12)
         total = (row * encode(x)).sum().item() - math.log(9)

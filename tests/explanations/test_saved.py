@@ -6,17 +6,19 @@ import io
 import pickle
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import images
+from conftest import images, network
 from PIL import Image
 
 import bcos_zoo
 from bcos_zoo import Explanation, ExplanationHead, InputError, explain, explain_unit
+from bcos_zoo.explanations import saved
 
 FIELDS = ("logits", "targets", "weights", "contributions", "bias")
 LABELS = tuple("cat,dog,fröschchen,猫,a b,,f,g,h,i".split(","))
@@ -197,3 +199,19 @@ def test_a_header_that_lies_about_its_size_asks_for_no_memory(tmp_path: Path) ->
             archive.writestr(name, content)
     with pytest.raises(InputError, match="which is not its size"):
         Explanation.load(path)
+
+
+def test_what_load_would_refuse_is_not_written(tmp_path, monkeypatch):
+    e = bcos_zoo.explain(network("bcos_resnet20"), images(1, 32, 32), 0)
+    monkeypatch.setattr(saved, "MOST_BYTES", 1000)
+    with pytest.raises(InputError, match=r"e\.npz would hold \d+ bytes; at most 1000 are allowed"):
+        e.save(tmp_path / "e.npz")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("settings", [{"smooth": -3}, {"percentile": 500}, {"percentile": 0}])
+def test_a_head_takes_no_settings_that_no_picture_can_have(settings):
+    model = network("bcos_resnet20")
+    for make in (bcos_zoo.ExplanationHead, partial(bcos_zoo.Classifier, class_names=[*"0123456789"])):
+        with pytest.raises(InputError, match="allowed are smooth >= 0 and 0 < percentile <= 100"):
+            make(model, **settings)

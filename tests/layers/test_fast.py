@@ -245,3 +245,31 @@ def test_stochastic_depth_that_is_off_changes_no_bit(name):
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(made[0](x), made[1](x))
+
+
+def test_blocks_of_threads_that_overlap_leave_the_switch_as_it_was() -> None:
+    entered, left = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with fast_ways(False, "fold"):
+            entered.set()
+            left.wait(30)
+
+    thread = threading.Thread(target=other)
+    before = {name for name in _switch.WAYS if _switch.on(name)}
+    with fast_ways(False):
+        thread.start()
+        assert entered.wait(30)
+    assert {name for name in _switch.WAYS if _switch.on(name)} == before - {"fold"}
+    left.set()
+    thread.join()
+    assert {name for name in _switch.WAYS if _switch.on(name)} == before
+
+
+def test_calls_without_end_are_not_all_remembered() -> None:
+    with fast_ways(True):
+        for number in range(50):
+            fast_ways(number % 2 == 0, *([] if number % 5 else ["fold"]))
+        fast_ways(True)
+        assert len(_switch._changes) < 15
+    assert all(map(_switch.on, _switch.WAYS))

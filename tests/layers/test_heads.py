@@ -23,7 +23,7 @@ def test_encoding_leaves_the_image_as_it_was():
     x = torch.rand(1, 3, 2, 2)
     with linear_mode() as tape:
         encoded = Encode()(x)
-    assert tape.encoded is encoded and encoded.requires_grad
+    assert tape.encodings[-1].encoded is encoded and encoded.requires_grad
     assert not x.requires_grad
 
 

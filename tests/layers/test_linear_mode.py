@@ -167,7 +167,7 @@ def explain(net: Net, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torc
     """Largest logit (N,), W(x) (N, 6, H, W), share of the constants (N,)."""
     with linear_mode(freeze_parameters=True) as tape:
         logit = net(x).max(1).values
-    weights, *shares = torch.autograd.grad(logit.sum(), [tape.encoded, *tape.constants])
+    weights, *shares = torch.autograd.grad(logit.sum(), [tape.encodings[-1].encoded, *tape.constants])
     bias = sum((g * c.detach()).flatten(1).sum(1) for g, c in zip(shares, tape.constants, strict=True))
     return logit.detach(), weights, bias
 
@@ -186,7 +186,7 @@ def test_the_tape_holds_each_constant_in_the_order_added():
         y = net(torch.rand(2, 3, 6, 6))
     assert [tuple(c.shape) for c in tape.constants] == [(2, 8, 6, 6), (2, 8, 6, 6), (2, 5)]
     assert all(c.requires_grad for c in tape.constants)
-    assert tape.encoded is not None and tape.encoded.shape == (2, 6, 6, 6)
+    assert tape.encodings[-1].encoded is not None and tape.encodings[-1].encoded.shape == (2, 6, 6, 6)
     assert y.requires_grad
 
 
@@ -207,7 +207,7 @@ def test_frozen_parameters_get_no_gradient_and_the_rest_the_same():
     for freeze in (False, True):
         with linear_mode(freeze_parameters=freeze) as tape:
             value = net(x).sum()
-        maps.append(torch.autograd.grad(value, tape.encoded, retain_graph=True)[0])
+        maps.append(torch.autograd.grad(value, tape.encodings[-1].encoded, retain_graph=True)[0])
         gradients = torch.autograd.grad(value, list(net.parameters()), allow_unused=True)
         reached = {
             name for (name, _), g in zip(net.named_parameters(), gradients, strict=True) if g is not None
@@ -265,8 +265,8 @@ def test_a_layer_put_in_later_is_seen():
     with linear_mode() as tape:
         net.head = BcosLinear(8, 2, b=3, dtype=F64)
         y = net(x)[0, 0]
-    weights, *shares = torch.autograd.grad(y, [tape.encoded, *tape.constants])
-    total = (weights * tape.encoded).sum() + sum(
+    weights, *shares = torch.autograd.grad(y, [tape.encodings[-1].encoded, *tape.constants])
+    total = (weights * tape.encodings[-1].encoded).sum() + sum(
         (g * c).sum() for g, c in zip(shares, tape.constants, strict=True)
     )
     torch.testing.assert_close(total, y, **EXACT)

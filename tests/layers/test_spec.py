@@ -55,12 +55,14 @@ def test_a_normalised_inverse_is_the_negative_of_its_channel():
 def test_the_linear_map_begins_at_the_image_and_the_means_are_constants():
     with linear_mode() as tape:
         y = Encode(mean=MEAN, std=STD)(X)
-    assert torch.equal(tape.encoded.detach(), torch.cat([X, 1 - X], 1))
-    slope, share = torch.autograd.grad(y.sum(), [tape.encoded, *tape.constants])
+    assert torch.equal(tape.encodings[-1].encoded.detach(), torch.cat([X, 1 - X], 1))
+    slope, share = torch.autograd.grad(y.sum(), [tape.encodings[-1].encoded, *tape.constants])
     stds = torch.tensor([*STD, *STD], dtype=F64)[:, None, None].expand_as(y)
     torch.testing.assert_close(slope, 1 / stds, rtol=1e-12, atol=0)
     (constant,) = tape.constants
-    torch.testing.assert_close((slope * tape.encoded + share * constant), y, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        slope * tape.encodings[-1].encoded + share * constant, y, rtol=1e-12, atol=1e-14
+    )
 
 
 def test_normalize_does_what_torchvisions_transform_does():

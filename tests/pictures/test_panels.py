@@ -273,3 +273,26 @@ def test_what_cannot_be_drawn_is_refused():
             InputError, match="there is no panel to draw, or a row of none; give at least one"
         ):
             figures.draw(rows, "svg")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("logit", "logits a pixel"),
+        ("relative", "logits a pixel"),
+        ("contrast", "logits a pixel"),
+        ("probability", "of probability a pixel"),
+        ("softmax", "of probability a pixel"),
+        ("activation", " a pixel"),
+    ],
+)
+def test_captions_have_the_unit_of_what_is_explained(output, said):
+    e = replace(strong(1.0), output=output)
+    figure, map_ = (make(e, 0, titles=["x"]) for make in (_figure_rows, panels.map_panels))
+    for caption in (figure[0][1].caption, map_[0][0].caption):
+        number, _, unit = caption.partition("±")[2].partition(" ")
+        assert float(number) > 0 and unit == said.strip()
+
+
+def _figure_rows(e, index, titles):
+    return panels.figure_panels(Image.new("RGB", (9, 9)), e, index, titles=titles)
