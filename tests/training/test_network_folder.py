@@ -174,8 +174,6 @@ def test_no_card_names_a_place_on_this_machine(tmp_path):
         folder = tmp_path / str(said).replace(" ", "")
         write_network(small_one(), list("abc"), folder, training=training)
         assert networks.public_name(str(folder)) == networks.public_name(f"local-dir:{folder}") == said
-    exported = bcos_zoo.export(bcos_zoo.Classifier(small_one(), list("abc")), tmp_path / "plain")
-    assert networks.public_name(str(exported)) == networks.UNPUBLISHED
     write_network(small_one(), list("abc"), tmp_path / "old", training=Training(base=str(tmp_path)))
     assert (
         networks.public_name(str(tmp_path / "old")) == networks.UNPUBLISHED
