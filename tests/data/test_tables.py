@@ -104,7 +104,7 @@ def test_files_that_are_not_there_count_as_unreadable(table):
     [
         ("path,label\n", "no line after that of the column names; the columns are path, then label"),
         ("", "no line after that of the column names"),
-        ("name,label\na.png,x\n", "no column path, but name, label; the columns are"),
+        ("name,label\na.png,x\n", "no column path; its columns are name, label: the columns are"),
         ("path\na.png\n", "no labels; the columns are"),
         ("path,label\na.png,x\nb.png,\n", "line 3: no label; name a class, or remove the line"),
         ("path,label\na.png,x\n,y\n", "line 3: no path; name an image"),
@@ -237,7 +237,9 @@ def test_names_of_splits_are_given_for_tables_too(table):
 @pytest.mark.parametrize("two", [("caf\u00e9", "cafe\u0301"), ("1", "1.0"), ("-3.0", "-3")])
 def test_one_name_in_two_ways_is_not_two_classes(table, two):
     said = re.escape(" and ".join(map(ascii, sorted(two))))
-    with pytest.raises(InputError, match=f"{said} would be two classes"):
+    with pytest.raises(
+        InputError, match=f"{said} are one name written in two ways, and would become two classes"
+    ):
         open_task(table(lines("path,label", lambda i: two[i % 2])), **QUIET)
     other = ("1.5", "1.05", "v1.0", "v1", "Cat", "cat")
     assert len(open_task(table(lines("path,label", lambda i: other[i % 6])), **QUIET).class_names) == 6

@@ -138,7 +138,7 @@ def test_a_class_of_broken_images_is_refused(plain):
     (plain / "emu").mkdir()
     for i in range(2):
         written(plain / "emu" / f"{i}.png", b"")
-    refused(plain, "class 'emu' has no image to read", bad_share=0.5)
+    refused(plain, "class 'emu' has no readable training image", bad_share=0.5)
 
 
 def test_one_class_is_refused(tmp_path):

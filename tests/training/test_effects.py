@@ -189,9 +189,10 @@ def test_other_options_of_sources_by_name_are_refused(tmp_path):
             open_task(source, log=quiet, **options)
 
 
-def test_a_dry_run_raises_what_the_run_would_and_changes_nothing_for_the_process(two, tmp_path):
+def test_a_dry_run_raises_what_the_run_would_and_changes_nothing_for_the_process(parted, tmp_path):
     from accelerate import Accelerator
 
+    two = open_task(parted, log=quiet)
     wanted = made(["run.precision=bfloat16"])
     facts = dry_run(wanted, two, tmp_path / "run")
     assert facts["resumable_at_step"] is None and not (tmp_path / "run").exists()
