@@ -87,7 +87,7 @@ def _index(target: Target, class_names: Sequence[str] | None) -> int:
     if isinstance(target, bool) or not isinstance(target, Integral):
         raise InputError(
             f"target {target!r} is a {type(target).__name__}; allowed are class indices and labels, "
-            "a list of them, or a tensor of indices"
+            "a list of them, or a tensor or array of indices"
         )
     return int(target)
 

@@ -279,40 +279,34 @@ def test_normalisation_before_the_network_is_named(name: str) -> None:
             ask()
 
 
-class Gamma(nn.Module):
+class Changed(nn.Module):
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.change = change
+
     def forward(self, x: Tensor) -> Tensor:
-        return x**2.2
+        return self.change(x)
 
 
-class Sorted(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(2).sort(-1).values.view_as(x)
-
-
-class Geometric(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return (x * x.mean((1, 2, 3), keepdim=True)).sqrt()
-
-
-class Stretched(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x * (x.mean() / x.amax())
-
-
-class Random(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.full_like(x, 0.5)
+def geometric(x: Tensor) -> Tensor:
+    return (x * x.mean((1, 2, 3), keepdim=True)).sqrt()
 
 
 NOT_LINEAR: dict[str, tuple[nn.Module, str]] = {
-    "gamma": (Gamma(), r"1.encode encodes values of shape \(1, 3, 8, 7\) that are no linear map"),
+    "gamma": (
+        Changed(lambda x: x**2.2),
+        r"1.encode encodes values of shape \(1, 3, 8, 7\) that are no linear map",
+    ),
     # Of degree one: at any one point, they are their Jacobian times the image.
-    "a geometric mean": (Geometric(), "no linear map of the given image"),
-    "more contrast": (Stretched(), "no linear map of the given image"),
+    "a geometric mean": (Changed(geometric), "no linear map of the given image"),
+    "more contrast": (Changed(lambda x: x * (x.mean() / x.amax())), "no linear map of the given image"),
     "a maximum": (nn.MaxPool2d(3, 1, 1), "no linear map of the given image"),
-    "sorted": (Sorted(), "no linear map of the given image"),
+    "sorted": (
+        Changed(lambda x: x.flatten(2).sort(-1).values.view_as(x)),
+        "no linear map of the given image",
+    ),
     "white padding": (nn.ConstantPad2d(1, 1.0), r"of shape \(1, 3, 10, 9\) that are no linear map"),
-    "another image": (Random(), "no linear map of the given image"),
+    "another image": (Changed(lambda x: torch.full_like(x, 0.5)), "no linear map of the given image"),
     "brighter": (Normalize([-0.01] * 3, [1.0] * 3), "no linear map of the given image"),
     "8 bit": (Normalize([0.0] * 3, [1 / 255] * 3), "encodes values from .*; allowed is .0, 1."),
 }

@@ -283,7 +283,7 @@ BAD_TARGETS = [
     ([], "targets are an empty list; give at least one class, or None for the predicted one"),
     (True, "target True is a bool; allowed are class indices and labels"),
     (2.0, "target 2.0 is a float; allowed are class indices and labels, a list of them, or a tensor"),
-    (np.array([1, 2]), "is a ndarray; allowed are class indices and labels, a list of them, or a tensor"),
+    ({1: 2}, "is a dict; allowed are class indices and labels, a list of them, or a tensor or array of"),
     (
         torch.tensor([0.5, 1.0]),
         "targets are a tensor of torch.float32; allowed are class indices, as integers",
