@@ -130,7 +130,8 @@ def test_a_contrast_explains_the_difference_of_two_logits(several):
 
 def test_a_contrast_finds_the_targets_of_each_image(shared):
     targets = torch.tensor([[4, 5], [5, 4]])
-    explanation = explain(shared, images(), targets)
+    names = "plane car bird cat deer dog frog horse ship truck".split()
+    explanation = explain(shared, images(), targets, class_names=names)
     contrast = explanation.contrast(4, 5)
     expected = explanation.weights[:, 0] - explanation.weights[:, 1]
     torch.testing.assert_close(contrast.weights[:, 0], expected * torch.tensor([1, -1])[:, None, None, None])
