@@ -120,7 +120,7 @@ TOO_LONG = "x" * 300  # more than any common file system allows
         (
             lambda: answer(bcos_zoo.load("bcos_resnet20.cifar10"), TOO_LONG),
             InputError,
-            "no such folder; give one that holds a sub-folder",
+            "no such file or folder; give a folder of class folders",
         ),
     ],
     ids=["load", "create", "read", "convert", "convert to", "export", "train", "masks", "evaluate"],

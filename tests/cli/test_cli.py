@@ -263,7 +263,7 @@ def test_an_unreadable_image_is_named_and_does_not_stop_the_others(run, photogra
         (["paint"], "No such command 'paint'"),
         (["list", "--nonsense"], "No such option"),
         (["train", "missing.toml", "data"], "missing.toml: No such file"),
-        (["evaluate", "missing"], "missing: no such folder"),
+        (["evaluate", "missing"], "missing: no such file or folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, photograph, arguments, message):

@@ -44,7 +44,7 @@ def test_an_option_that_would_change_nothing_is_refused(run, tmp_path, verb, opt
     code, out, err = run(verb, data, option, *given, *others)
     assert (code, out) == (2, "")
     line = error_line(err.splitlines()[-1])
-    assert f"{option} is of" in line and f"leave out {option}" in line
+    assert f"{option} applies to" in line and f"leave out {option}" in line
     assert not (tmp_path / "place").exists()
 
 
