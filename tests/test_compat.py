@@ -72,7 +72,8 @@ def is_open(dotted: str) -> bool:
         return True
     if any(map(is_private, inside)) or any(f"{dotted}.".startswith(f"{one}.") for one in CLOSED):
         return False
-    return library not in OPEN or len(inside) < 2 or inside[0] in OPEN[library]
+    of_a_class = inside and inside[0][:1].isupper()  # whose own names are open, if not private
+    return library not in OPEN or len(inside) < 2 or of_a_class or inside[0] in OPEN[library]
 
 
 def touched(source: str) -> list[str]:

@@ -87,7 +87,7 @@ class Halves(nn.Module):
 )
 def test_images_go_where_a_model_is_though_it_has_buffers_alone(place, dtype):
     """A tensor on "meta" holds nothing, so what is not moved there cannot be computed with."""
-    classifier = bcos_zoo.Classifier(Halves(place, dtype), ["a", "b"])
+    classifier = bcos_zoo.Classifier(Halves(place, dtype).eval(), ["a", "b"])
     logits = classifier.logits(torch.rand(3, 3, 8, 8))
     assert (logits.device.type, logits.dtype) == (place or "cpu", dtype)
     assert classifier.device.type == (place or "cpu")

@@ -53,7 +53,7 @@ def test_an_option_that_would_change_nothing_is_refused(run, tmp_path, verb, opt
     [
         (
             ["--fewer", "rise=3", "--explainer", "inherent"],
-            "fewer samples of rise, which is no explainer here",
+            "fewer samples are set for rise, which is not among the explainers",
         ),
         (["--fewer", "rise=300"], "300 samples of rise are no fewer than 250"),
         (

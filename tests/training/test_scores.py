@@ -158,8 +158,18 @@ def test_half_precision_logits_are_scored():
         (torch.zeros(2, 3), torch.zeros(3).long(), False, r"labels of shape \(3,\)"),
         (torch.zeros(2, 3), torch.tensor([0, 3]), False, r"labels from 0 to 3; with 3 classes allowed"),
         (torch.zeros(2, 1), torch.tensor([0, 2]), False, r"labels from 0 to 2; with 2 classes allowed"),
-        (torch.zeros(2, 3), torch.zeros(2), True, r"several labels want \(2, 3\), of 0 and 1"),
-        (torch.zeros(2, 3), torch.full((2, 3), 0.5), True, r"several labels want \(2, 3\), of 0 and 1"),
+        (
+            torch.zeros(2, 3),
+            torch.zeros(2),
+            True,
+            r"allowed is \(2, 3\), of 0 and 1",
+        ),
+        (
+            torch.zeros(2, 3),
+            torch.full((2, 3), 0.5),
+            True,
+            r"allowed is \(2, 3\), of 0 and 1",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_refused(logits, targets, multilabel, message):

@@ -89,7 +89,14 @@ def assert_same_losses(one, two):
         assert [row[name] for row in two] == pytest.approx([row[name] for row in one], abs=1e-4)
 
 
-@pytest.mark.parametrize("more", [(), ("--set", "run.accumulate=2"), ("--set", "model.args.norm=bn")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        pytest.param(("--set", "run.accumulate=2"), marks=pytest.mark.slow),
+        pytest.param(("--set", "model.args.norm=bn"), marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_give_the_losses_of_one(toml, images, tmp_path, more):
     more = (*more, "--set", "optimizer.name=sgd")
     train(toml, images, tmp_path / "one", *more)
@@ -97,6 +104,7 @@ def test_two_processes_give_the_losses_of_one(toml, images, tmp_path, more):
     assert_same_losses(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_images_that_no_process_but_one_finds_broken_are_all_counted(toml, tmp_path):
     images = paint(tmp_path / "images", {"train": 16, "val": 8}, spread=100)
     for path in sorted(images.glob("train/*/*"))[::6]:
