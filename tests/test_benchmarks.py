@@ -16,7 +16,7 @@ SMALLEST = {
     "benchmarks/fetch.py": ["--megabytes", "1", "--rounds", "1"],
     "benchmarks/finetune.py": ["--sets", "10 images a class", "--only", "head", "--set", "run.epochs=1"],
     "benchmarks/rounding.py": ["bcos_resnet20"],
-    "benchmarks/speed.py": ["--models", "resnet18", "--size", "64", "--rounds", "1", "--batch-sizes", "1"],
+    "benchmarks/speed.py": ["--models", "resnet18", "--size", "64", "--rounds", "2", "--batch-sizes", "1"],
     "benchmarks/training.py": ["--rounds", "1", "--no-compile"],
     "tools/gallery.py": ["images"],
 }
@@ -40,4 +40,4 @@ def test_it_runs_at_its_smallest(name, tmp_path):
     words = [sys.executable, str(ROOT / name), *SMALLEST[name]]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.splitlines()) >= 2
+    assert any(character.isdigit() for character in done.stdout.splitlines()[-1])

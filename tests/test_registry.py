@@ -45,9 +45,12 @@ def test_every_network_explains_exactly_in_float64(explained):
 
 
 def test_every_network_explains_exactly_in_float32(explained):
+    """As far as float32 can add: terms of this size round so, even where their sum is near zero."""
     explanation = bcos_zoo.explain(explained, images(2, 32, 48, like=explained))
     assert explanation.weights.dtype == torch.float32
-    assert gap(explanation) < 1e-4
+    terms = explanation.contributions.abs().sum(dim=(-2, -1)) + explanation.bias.abs()
+    assert (explanation.completeness().abs() < 2e-5 * terms).all()
+    assert (explanation.contributions.abs().sum(dim=(-2, -1)) > 0.1).all()  # bias alone would be exact, too
 
 
 def test_logits_are_the_same_in_and_out_of_linear_mode(explained):
