@@ -9,7 +9,7 @@ EXPLAINERS = (
 )
 METRICS = (
     *("localisation", "energy", "deletion", "deletion-least", "insertion", "insertion-least"),
-    *("sparseness", "stability", "completeness"),
+    *("sparseness", "stability", "completeness", "checkerboard"),
 )
 PREDICTIONS = ("accuracy", "auroc", "sensitivity")
 TOLERANCE = 1e-3  # default of `verify`

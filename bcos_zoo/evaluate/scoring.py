@@ -47,6 +47,12 @@ class Scorer:
         twin.register_forward_hook(lambda module, given, logits: outputs.class_logits(logits))
         return twin
 
+    @property
+    def reduction(self) -> int:
+        """Pixels of the image for each position of the network's last map: a multiple of all its strides."""
+        known: int = self.classifier.model.feature_info[-1]["reduction"]
+        return known
+
     def check(self) -> None:
         """Raise InputError unless the network can be shown the grids of the settings."""
         n, (height, width) = self.settings.grid, self.classifier.input_size
@@ -104,6 +110,8 @@ class Scorer:
             mask = self.mask(sample)
             score = float(metrics.energy_in_mask(attribution, mask))
             return [{"score": score, "chance": float(mask.double().mean())}]
+        if metric == "checkerboard":
+            return [{"score": float(metrics.checkerboard(attribution, self.reduction))}]
         if metric == "sparseness":
             return [{"score": float(metrics.sparseness(attribution))}]
         along = metrics.deletion_curve if metric.startswith("deletion") else metrics.insertion_curve

@@ -11,7 +11,7 @@ from ..posthoc import EXPLAINERS
 
 # Curves along which pixels are removed or added, the most or the least important first.
 CURVES = ("deletion", "deletion-least", "insertion", "insertion-least")
-METRICS = ("localisation", "energy", *CURVES, "sparseness", "stability", "completeness")
+METRICS = ("localisation", "energy", *CURVES, "sparseness", "stability", "completeness", "checkerboard")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class _Convolution(_Layer, Protocol):
 
     out_channels: int
 
+    def ahead(self, x: Tensor) -> Tensor: ...
     def patch_norm(
         self,
         x: Tensor,
@@ -214,9 +215,9 @@ def convolution(
 ) -> Tensor:
     """`conv(x)`, for a `free` x and a `bare` inner convolution, with more done in the same passes.
 
-    gain: (out_channels,) or (1,), multiplies the output; only for b = 1 or 2, and without MaxOut.
-    shortcut: added after the gain. input_gain: (in_channels,), multiplies x; only for kernels of one pixel
-    without groups, and together with energy: (N, 1, H, W), the sum of squares of x times input_gain.
+    x: what `conv.ahead` gives. gain: (out_channels,) or (1,), multiplies the output; only for b = 1 or 2, and
+    without MaxOut. shortcut: added after the gain. input_gain: (in_channels,), multiplies x; only for kernels
+    of one pixel without groups, with energy: (N, 1, H, W), the sum of squares of x times input_gain.
     """
     inner: Any = conv.linear
     weight = parameter(inner.weight)
@@ -318,6 +319,7 @@ def conv_gain(
 def _folded(
     conv: Any, x: Tensor, gain: Tensor | None, path: nn.Module | None, shortcut: Tensor | None
 ) -> Tensor:
+    x = conv.ahead(x)
     if _absent(path):
         return convolution(conv, x, gain, shortcut=shortcut)
     return _beside(convolution(conv, x, gain), path, shortcut)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .._compat import convolve, padding_of
 from ..errors import InputError
 from . import _fast, adapters
+from . import antialias as aa
 from . import functional as BF
 from ._switch import bare, free, layer
 from .linear_mode import hold, parameter
@@ -47,8 +48,10 @@ class BcosConv2d(nn.Module):
     max_out: linear units per output, of which the largest response counts (MaxOut).
     scale: the output is divided by it (the v1 networks; `functional.v1_scale`).
     normalize: use weight rows of unit norm; off for B-cosified networks, whose weights are used as they are.
+    antialias: "blur" for a blur ahead of a stride (`antialias.blur_for`), which is the module `blur`.
 
-    Raises InputError for b < 1, max_out < 1, scale <= 0, or groups that do not divide out_channels.
+    Raises InputError for b < 1, max_out < 1, scale <= 0, groups that do not divide out_channels, and another
+    antialias or a stride that has none.
     """
 
     def __init__(
@@ -66,11 +69,13 @@ class BcosConv2d(nn.Module):
         max_out: int = 1,
         scale: float = 1.0,
         normalize: bool = True,
+        antialias: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         _check(b, max_out, scale)
+        aa.check(antialias)
         if groups < 1 or out_channels % groups:  # nn.Conv2d would accept some of these if max_out > 1
             raise InputError(f"out_channels={out_channels} do not split into groups={groups}; use a divisor")
         self.in_channels, self.out_channels = in_channels, out_channels
@@ -79,6 +84,8 @@ class BcosConv2d(nn.Module):
             in_channels, out_channels * max_out, kernel_size, stride, padding, dilation, groups,
             bias=False, padding_mode=padding_mode, device=device, dtype=dtype,
         )  # fmt: skip
+        blur = aa.blur_for(self.linear) if antialias else None
+        self.blur = None if blur is None else blur.to(device=device, dtype=dtype)
 
     @property
     def weight(self) -> Tensor:
@@ -100,7 +107,12 @@ class BcosConv2d(nn.Module):
         """Output channels."""
         return self.out_channels
 
+    def ahead(self, x: Tensor) -> Tensor:
+        """The map that patches are taken from: x, or x blurred."""
+        return x if self.blur is None else self.blur(x)
+
     def forward(self, x: Tensor) -> Tensor:
+        x = self.ahead(x)
         if free(x) and bare(self.linear):
             return _fast.convolution(self, x)
         y = BF.max_out(self._respond(x), self.max_out, dim=-3)

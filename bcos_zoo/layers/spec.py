@@ -9,6 +9,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from ..errors import InputError
+from . import antialias as aa
 from .activations import make_activation
 from .bcos import BcosConv2d, BcosLinear
 from .functional import v1_scale
@@ -28,6 +29,9 @@ class LayerSpec:
     act: "relu" or "gelu" where conventional networks have an activation (B-cosified networks), else None.
     mean, std: of each input channel; the encoded image is normalised with them (B-cosified networks).
     logit_bias: -log(num_classes - 1) unless given. logit_temperature: a divisor of the logits.
+    antialias: "blur" ahead of every layer with a stride; None for plain strides.
+
+    Raises InputError for another antialias.
     """
 
     b: float = 2.0
@@ -42,8 +46,12 @@ class LayerSpec:
     std: tuple[float, ...] | None = None
     logit_bias: float | None = None
     logit_temperature: float | None = None
+    antialias: str | None = None
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        aa.check(self.antialias)
 
     def conv(
         self,
@@ -65,8 +73,13 @@ class LayerSpec:
         return BcosConv2d(
             in_channels, out_channels, kernel_size, stride=stride, padding=padding, dilation=dilation,
             groups=groups, b=self.b, max_out=self.max_out, scale=scale, normalize=self.normalize,
-            device=self.device, dtype=self.dtype,
+            antialias=self.antialias, device=self.device, dtype=self.dtype,
         )  # fmt: skip
+
+    def average_pool(self, kernel_size: int, stride: int, padding: int = 0) -> nn.Module:
+        """Average pooling, as nn.AvgPool2d."""
+        pool = aa.average_pool(kernel_size, stride, padding, antialias=self.antialias)
+        return pool.to(device=self.device, dtype=self.dtype)
 
     def linear(self, in_features: int, out_features: int) -> nn.Module:
         """A B-cos layer on tokens, as `BcosLinear`."""

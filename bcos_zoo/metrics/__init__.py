@@ -4,6 +4,7 @@
     localisation    share of the positive contributions in a grid's cell, a box or a mask
     deletion        the prediction as pixels are removed or added by importance
     quality         completeness, sparseness and stability of explanations
+    checkerboard    patterns of the network's strides in a map
     calibration     whether probabilities match how often predictions are right
     discrimination  AUROC, and sensitivity at a specificity
     intervals       how far a score would differ on other images: bootstrap over groups
@@ -13,6 +14,7 @@ target. Results are in float64 (float32 on devices without it) whatever the inpu
 """
 
 from .calibration import brier_score, expected_calibration_error
+from .checkerboard import checkerboard
 from .deletion import Curve, deletion_curve, insertion_curve
 from .discrimination import auroc, ranks, sensitivity_at_specificity
 from .grids import make_grids, slide, tile
@@ -28,6 +30,7 @@ __all__ = [
     "auroc",
     "bootstrap",
     "brier_score",
+    "checkerboard",
     "completeness_gap",
     "deletion_curve",
     "energy_in_boxes",

@@ -24,6 +24,7 @@ from .. import weights
 from .._compat import update_model_args
 from ..errors import InputError, WeightsError
 from ..layers import LayerSpec
+from ..layers.antialias import Blur
 from ..weights import manifest, state_dicts
 from ..weights.manifest import as_tuple
 from ._network import forget_names
@@ -94,7 +95,8 @@ def build(
     None if these are random or from the caller's file. Its card names classes only if its classifier came
     with these names: from a checkpoint, or from a file for which the caller gave the tag, the card or names.
     Raises WeightsError if the checkpoint is missing, damaged or does not fit; InputError for an output_stride
-    in a family that has no dilated form; TypeError for other unknown keywords.
+    in a family that has no dilated form, and for antialias in a network without strides; TypeError for other
+    unknown keywords.
     """
     kwargs = {key: value if key in RUNTIME else as_tuple(value) for key, value in kwargs.items()}
     features = {"feature_cls": "getter"} | kwargs.get("feature_cfg", {})
@@ -103,6 +105,11 @@ def build(
 
     def make(**made_of: Any) -> Any:
         made: Any = cls(**made_of)
+        way = getattr(made_of["spec"], "antialias", None)
+        if way and not any(isinstance(module, Blur) for module in made.modules()):
+            raise InputError(
+                f"antialias={way!r}: {name} has no layer with a stride to blur ahead of; leave it"
+            )
         if every_level:  # only now known; timm, which would take five, hands this dict on when it is done
             features["out_indices"] = tuple(range(len(made.feature_info)))
         return made

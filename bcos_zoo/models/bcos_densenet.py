@@ -80,7 +80,7 @@ class Transition(nn.Module):
         self.norm = spec.norm2d(in_chs)
         self.act = spec.activation()
         self.conv = spec.conv(in_chs, out_chs, 1)
-        self.pool = nn.AvgPool2d(2)
+        self.pool = spec.average_pool(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return chain((self.norm, self.act, self.conv, self.pool), x)
@@ -126,7 +126,7 @@ class BcosDenseNet(ConvNetwork):
             features.add_module("conv0", spec.conv(in_chs, stem_width, 7, stride=2, padding=3))
             features.add_module("norm0", spec.norm2d(stem_width))
             features.add_module("act0", spec.activation())
-            features.add_module("pool0", nn.AvgPool2d(3, 2, 1))
+            features.add_module("pool0", spec.average_pool(3, 2, 1))
             stem_names = ("features.conv0", "features.norm0", "features.act0")
             levels.append(Level(stem_names, stem_width, 2, name="features.norm0"))
             names = ["features.pool0"]

@@ -72,7 +72,7 @@ class Mixed(nn.Module):
                 width = sum(channels for _, channels, _ in forks)
             self.paths.append(names)
             self.out_chs += width
-        self.pool = nn.AvgPool2d(3, 2) if halve else nn.AvgPool2d(3, 1, 1)
+        self.pool = spec.average_pool(3, 2) if halve else spec.average_pool(3, 1, 1)
         self.halve = halve
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(self, in_chs: int, spec: LayerSpec) -> None:
         super().__init__()
-        self.pool = nn.AvgPool2d(5, 3)
+        self.pool = spec.average_pool(5, 3)
         self.conv0 = ConvNorm(in_chs, 128, 1, spec)
         self.conv1 = ConvNorm(128, 768, 5, spec, same=False)
         self.fc: nn.Module = nn.Identity()
@@ -176,7 +176,7 @@ class BcosInception3(ConvNetwork):
         spec: LayerSpec = V2,
     ) -> None:
         super().__init__(spec, in_chans, drop_rate)
-        self.pool = nn.AvgPool2d(3, 2)
+        self.pool = spec.average_pool(3, 2)
         self.Conv2d_1a_3x3 = ConvNorm(spec.encoded_channels(in_chans), 32, 3, spec, stride=2, same=False)
         self.Conv2d_2a_3x3 = ConvNorm(32, 32, 3, spec, same=False)
         self.Conv2d_2b_3x3 = ConvNorm(32, 64, 3, spec)

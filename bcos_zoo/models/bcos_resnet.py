@@ -136,7 +136,7 @@ class BcosResNet(ConvNetwork):
         )
         self.bn1 = spec.norm2d(in_chs)
         self.act = spec.activation()
-        self.pool = nn.AvgPool2d(3, 2, 1) if large else nn.Identity()
+        self.pool = spec.average_pool(3, 2, 1) if large else nn.Identity()
         levels = [Level(("conv1", "bn1", "act"), in_chs, 2 if large else 1, name="bn1")]
 
         planned = strides(4 if large else 1, len(layers), output_stride)

@@ -35,13 +35,13 @@ class Bottleneck(nn.Module):
         self.bn1 = spec.norm2d(width)
         self.conv2 = spec.conv(width, width, 3, padding=1)
         self.bn2 = spec.norm2d(width)
-        self.avgpool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.avgpool = spec.average_pool(stride, stride) if stride > 1 else nn.Identity()
         self.conv3 = spec.conv(width, 4 * width, 1)
         self.bn3 = spec.norm2d(4 * width)
         self.act = spec.activation()
         self.downsample: nn.Sequential | None = None
         if stride > 1 or in_chs != 4 * width:
-            pool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+            pool = spec.average_pool(stride, stride) if stride > 1 else nn.Identity()
             self.downsample = nn.Sequential(pool, spec.conv(in_chs, 4 * width, 1), spec.norm2d(4 * width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class BcosResNetCLIP(ConvNetwork):
         self.act = spec.activation()
         stem = ("conv1", "bn1", "act", "conv2", "bn2", "act", "conv3", "bn3", "act")
         levels = [Level(stem, width, 2, name="bn3")]
-        self.avgpool = nn.AvgPool2d(2)
+        self.avgpool = spec.average_pool(2, 2)
         in_chs = width
         for stage, depth in enumerate(layers, start=1):
             blocks = []

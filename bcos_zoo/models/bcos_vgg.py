@@ -51,7 +51,7 @@ class BcosVGG(ConvNetwork):
                 names += self._append(*layers)
                 in_chs = width
             levels.append(Level(tuple(names), in_chs, 2**stage))
-            names = self._append(nn.AvgPool2d(2))
+            names = self._append(spec.average_pool(2, 2))
         levels.append(Level(tuple(names), in_chs, 2 ** len(depths)))
         self.classifier = Head(
             spec.conv(in_chs, hidden, 7, padding=3), spec.conv(hidden, hidden, 1), nn.Identity()

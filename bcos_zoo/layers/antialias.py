@@ -1,0 +1,83 @@
+"""Blurring ahead of layers with a stride, which would otherwise take fine patterns for coarse ones.
+
+Source: Zhang 2019, "Making Convolutional Networks Shift-Invariant Again". A blur is linear and has no
+weights, so explanations stay exact, and checkpoints keep their names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.layers import BlurPool2d
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+WAYS = (None, "blur")
+TAPS = {2: 3, 3: 5, 4: 5}  # of the binomial filter for each stride: it should reach to the next position
+
+
+class Blur(BlurPool2d):  # type: ignore[misc]
+    """timm's blur, also in a network that was built without memory and then got its weights by assignment.
+
+    (..., K, H, W) -> (..., K, ceil(H / stride), ceil(W / stride)). Beyond the border the map goes on as its
+    outermost pixels do, so a map of one pixel can be blurred, too.
+    """
+
+    filt: Tensor
+
+    def __init__(self, taps: int, stride: int) -> None:
+        super().__init__(None, taps, stride, pad_mode="replicate")
+        self.padding = [taps // 2] * 4  # timm's own depends on the stride, and shrinks maps of a few pixels
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.filt.is_meta and not x.is_meta:
+            self.filt = BlurPool2d(None, self.filt_size).filt.to(device=x.device, dtype=self.filt.dtype)
+        y: Tensor = super().forward(x if x.ndim == 4 else x[None])
+        return y if x.ndim == 4 else y[0]
+
+    def extra_repr(self) -> str:
+        return f"taps={self.filt_size}, stride={self.stride}"
+
+
+def check(way: str | None) -> None:
+    """Raises InputError unless `way` is one of `WAYS`."""
+    if way not in WAYS:
+        raise InputError(f"antialias={way!r}: allowed are 'blur', and None for plain strides")
+
+
+def blur_for(layer: nn.Conv2d | nn.AvgPool2d) -> Blur | None:
+    """The blur ahead of a layer with a stride, which it takes over where maps keep their sizes; else None.
+
+    A layer that pads its map by half its kernel then has stride 1, as published. Any other keeps its stride,
+    and the blur has stride 1.
+
+    Raises InputError for a stride that differs between the axes, or is larger than 4.
+    """
+    kernel, padding = _pair(layer.kernel_size), _pair(layer.padding)
+    down, across = _pair(layer.stride)
+    if down == across == 1:
+        return None
+    if down != across or down not in TAPS:
+        raise InputError(
+            f"antialias='blur' with a stride of {down} x {across}; allowed are equal ones up to 4"
+        )
+    dilation = _pair(getattr(layer, "dilation", 1))
+    same = all(2 * p == d * (k - 1) for p, d, k in zip(padding, dilation, kernel, strict=True))
+    if not same:
+        return Blur(TAPS[down], 1)
+    layer.stride = (1, 1)
+    return Blur(TAPS[down], down)
+
+
+def average_pool(
+    kernel_size: int, stride: int, padding: int = 0, *, antialias: str | None = None
+) -> nn.Module:
+    """Average pooling, with a blur ahead if asked for. (N, K, H, W) -> (N, K, H', W')."""
+    pool = nn.AvgPool2d(kernel_size, stride, padding)
+    blur = blur_for(pool) if antialias else None
+    return pool if blur is None else nn.Sequential(blur, pool)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return value if isinstance(value, tuple) else (value, value)
