@@ -134,3 +134,12 @@ def test_every_family_is_tried() -> None:
     tried = {type(make(LayerSpec())) for make in FAMILIES.values()} - {TinyInception}
     kinds = {type(timm.create_model(name, device="meta")) for name in smallest_of_each_family()}
     assert {kind.__name__ for kind in kinds - tried} == {"BcosInception3", "BcosPlain"}
+
+
+@torch.no_grad()
+def test_the_smallest_densenet_takes_the_uncentred_norms():
+    """The network of the report itself, two images at once."""
+    x = torch.rand(2, 3, 32, 32)
+    for norm in ("anu", "bnu"):
+        model = timm.create_model("bcos_densenet52", norm=norm).eval()
+        torch.testing.assert_close(model(x), torch.cat([model(x[:1]), model(x[1:])]), rtol=1e-3, atol=1e-4)
