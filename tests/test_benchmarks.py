@@ -20,7 +20,7 @@ SMALLEST = {
     "benchmarks/training.py": ["--rounds", "1", "--no-compile"],
     "tools/gallery.py": ["images"],
 }
-WITH_DATA = {"benchmarks/exponents.py"}  # CIFAR-10 and hours
+WITH_DATA = {"benchmarks/exponents.py", "benchmarks/tasks.py"}  # images that the tests do not have
 HELPERS = {"benchmarks/official.py"}  # imported by the others
 
 
