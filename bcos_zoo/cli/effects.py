@@ -81,10 +81,16 @@ ALWAYS: dict[str, frozenset[str]] = {  # always have an effect, or are refused b
     ),
     "verify": frozenset({"--model", "--tolerance", "--device", "--json"}),
     "finetune": frozenset(
-        {"-o", "--set", "--device", "--batch-size", "--group", "--resume", "--dry-run", "--json"}
+        {
+            *("-o", "--set", "--device", "--epochs", "--lr", "--batch-size", "--group"),
+            *("--resume", "--dry-run", "--json"),
+        }
     ),
     "train": frozenset(
-        {"-o", "--set", "--device", "--batch-size", "--group", "--resume", "--dry-run", "--json"}
+        {
+            *("-o", "--set", "--device", "--epochs", "--lr", "--batch-size", "--group"),
+            *("--resume", "--dry-run", "--json"),
+        }
     ),
     "evaluate": frozenset(
         {

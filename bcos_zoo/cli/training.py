@@ -44,6 +44,17 @@ BatchSizeOption = Annotated[
     int | None,
     typer.Option("--batch-size", min=1, help="Images per step; as the recipe says if not given."),
 ]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", min=1, help="Passes over the training images, in place of the recipe's."),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        help="The highest learning rate, in place of the recipe's; finetune's classifier has ten times it.",
+    ),
+]
 Where = Annotated[
     str | None,
     typer.Option("--device", help=f"Where to compute: {DEVICES}; as the recipe says if not given."),
@@ -71,6 +82,8 @@ def finetune(
     ] = "full",
     changes: Set = None,
     device: Where = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
     batch_size: BatchSizeOption = None,
     group: Group = None,
     resume: Resume = False,
@@ -82,7 +95,7 @@ def finetune(
     from ..training import defaults, recipe, states
     from ..training.records import RECIPE
 
-    changes = _all_changes(changes, group, device, batch_size)
+    changes = _all_changes(changes, group, device, epochs, lr, batch_size)
     model = zoo.best_embedded() if model is None else model
     run = folder or Path("runs") / f"{Path(data).stem}-{Path(model).name}"
     if resume:
@@ -105,6 +118,8 @@ def train_(
     folder: FolderOption = Path("runs/train"),
     changes: Set = None,
     device: Where = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
     batch_size: BatchSizeOption = None,
     group: Group = None,
     resume: Resume = False,
@@ -116,19 +131,26 @@ def train_(
 
     if resume:
         states.require(folder)
-    wanted = recipe.read(config, _all_changes(changes, group, device, batch_size))
+    wanted = recipe.read(config, _all_changes(changes, group, device, epochs, lr, batch_size))
     effects.check(wanted)
     _run(wanted, _open(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
 
 
 def _all_changes(
-    changes: list[str] | None, group: str | None, device: str | None, batch_size: int | None
+    changes: list[str] | None,
+    group: str | None,
+    device: str | None,
+    epochs: int | None,
+    lr: float | None,
+    batch_size: int | None,
 ) -> list[str]:
     """The changes by --set and by options of their own. Raises InputError if both set the same key."""
     found = list(changes or ())
     for option, key, value in (
         ("--group", "data.group", None if group is None else json.dumps(group, ensure_ascii=False)),
         ("--device", "run.device", None if device is None else json.dumps(device)),
+        ("--epochs", "run.epochs", epochs),
+        ("--lr", "optimizer.lr", None if lr is None else float(lr)),
         ("--batch-size", "run.batch_size", batch_size),
     ):
         if value is None:

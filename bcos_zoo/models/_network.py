@@ -261,12 +261,16 @@ class ConvNetwork(Network):
                 "model.reset_classifier(num_classes), or put a BcosConv2d(in_features, num_classes, 1) there"
             )
         if isinstance(head, Head) and not pre_logits:
-            return self.logits(self.global_pool(head(x, self.drop_rate)))
+            return self.from_classifier(head(x, self.drop_rate))
         x = chain(self._modules_named(self.HEAD), x)
         x = F.dropout(x, p=self.drop_rate, training=self.training)
         if pre_logits:
             return self.global_pool(x)
-        return self.logits(self.global_pool(classifier(x)))
+        return self.from_classifier(classifier(x))
+
+    def from_classifier(self, maps: Tensor) -> Tensor:
+        """What the classifier gives, (N, num_classes, H', W'), to logits."""
+        return self.logits(self.global_pool(maps))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -183,8 +183,11 @@ class BcosSimpleViT(Network):
             x = self.linear_head.norm(x)
             x = x.mean(1) if pool and self.pool_last else x
             return F.dropout(x, p=self.drop_rate, training=self.training)
-        x = self.linear_head(x, self.drop_rate)
-        return self.logits(x.mean(1) if pool and self.pool_last else x)
+        return self.from_classifier(self.linear_head(x, self.drop_rate))
+
+    def from_classifier(self, x: Tensor) -> Tensor:
+        """What the classifier gives, (N, num_classes) or (N, L, num_classes), to logits."""
+        return self.logits(x.mean(1) if self.global_pool == "avg" and self.pool_last else x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

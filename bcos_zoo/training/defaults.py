@@ -22,7 +22,7 @@ EPOCHS, MOST_EPOCHS = 10, 60  # at least, and at most
 BATCHES = (8, 64)  # the smallest and the largest batch
 MEMORY, LOOKS = 2e9, 20  # bytes of decoded images to keep; how many images the estimate looks at
 WARMUP = 1.0  # epochs, or a tenth of a short run
-HEAD_LR = 2e-2  # ten times that of the other layers
+HEAD_LR = 10  # times the rate of the other layers
 FILM = 8  # pictures of each image over the epochs
 SCALE = (0.35, 1.0)  # share of an image's area in a crop
 SMALL = 64  # pixels: images up to that size are shifted, larger ones cropped
@@ -34,14 +34,17 @@ def finetuning(model: str, train: str = "full", changes: Iterable[str] = ()) -> 
     model: what to begin with, as `--model` takes it. train: as `recipe.Model`. changes: as `recipe.read`.
     """
     wanted = Recipe(
-        model=Model(name=model, pretrained=True, train=train),
+        model=Model(name=model, pretrained=True, head="fitted", train=train),
         loss=Loss(),
         optimizer=Optimizer(name="adam", lr=2e-3, clip=0.01, clip_mode="agc"),
         run=Run(epochs=EPOCHS, keep_best=True),
     )
     changes = list(changes)
-    if recipe.with_changes(wanted, changes).optimizer.schedule != "none":  # else rates are all alike
-        wanted = replace(wanted, optimizer=replace(wanted.optimizer, head_lr=HEAD_LR))
+    if not recipe.with_changes(wanted, changes).model.pretrained:
+        wanted = replace(wanted, model=replace(wanted.model, head="random"))
+    asked = recipe.with_changes(wanted, changes).optimizer
+    if asked.schedule != "none":  # else rates are all alike
+        wanted = replace(wanted, optimizer=replace(wanted.optimizer, head_lr=HEAD_LR * asked.lr))
     return recipe.with_changes(wanted, changes)
 
 

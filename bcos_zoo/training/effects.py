@@ -39,6 +39,7 @@ def _mixes(r: Recipe) -> bool:
 
 
 RULES = (
+    Needs("model.head", lambda r: r.model.pretrained, "with model.pretrained"),
     Needs("data.fold", lambda r: r.data.folds is not None, "with data.folds"),
     Needs("data.val_share", lambda r: r.data.folds is None, "without data.folds"),
     Needs("augment.scale", lambda r: r.augment.crop == "resized", "with augment.crop='resized'"),

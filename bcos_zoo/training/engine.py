@@ -16,6 +16,7 @@ from ..data import (
     Task,
 )
 from . import runs, runtime, states
+from .history import EpochRow
 from .network_folder import refuse_another
 from .recipe import Recipe
 from .records import Records
@@ -56,7 +57,7 @@ def train(
             refuse_another(folder)
         if found:
             task = task.as_before(found[1].get("images", {}), found[0])
-        trainer = Trainer(recipe, task, folder)
+        trainer = Trainer(recipe, task, folder, fresh=not found)
         if found:
             trainer.restore(found[1], found[0])
         return _run(trainer, folder, source, log, progress)
@@ -88,6 +89,12 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         log(f"resumed at step {at.done} of {trainer.total}" if at.done else trainer.describe())
         if run.snapshots and (why := why_none(trainer.learner.template)):
             log(why)
+    if trainer.learner.began is not None:  # a run that goes on has measured this before
+        row = trainer.measure_start()
+        if records is not None:
+            log(trainer.learner.began)
+            log(_line(row))
+        save()  # before the network is written, as after every epoch
     if at.rows and at.rows[-1]["step"] == at.done:  # it may have been killed before it left the epoch's files
         leave_epoch()
     while not trainer.finished:
@@ -102,7 +109,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         row = trainer.close_epoch(time.monotonic() - began, at.done - first)
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
         if records is not None:
-            log(" ".join(f"{key} {value:.5g}" for key, value in row.items()))
+            log(_line(row))
         save()  # first: a folder with a network, but no state, could neither go on nor begin anew
         leave_epoch()
     network = trainer.kept()
@@ -120,6 +127,10 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         records.end(at.rows, network, trainer.kept_epoch, found, logits, targets, tested, images)
     unreadable = len(trainer.task.unreadable) + len(at.failed)
     return Result(folder, int(at.rows[-1]["epoch"]), trainer.kept_epoch, found, unreadable, tested)
+
+
+def _line(row: EpochRow) -> str:
+    return " ".join(f"{key} {value:.5g}" for key, value in row.items())
 
 
 @dataclass(frozen=True)

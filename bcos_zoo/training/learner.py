@@ -14,7 +14,7 @@ from ..data import SeededBatchSampler, Task, make_mixup
 from ..layers import synchronise_norms
 from ..models.interface import Network
 from ..outputs import Outputs
-from . import networks, parameters
+from . import first_classifier, networks, parameters
 from .losses import make_loss
 from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
@@ -34,6 +34,7 @@ class Learner:
     set_rates: Callable[[int], None]  # takes the number of steps done
     mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     ema: ModelEmaV3 | None
+    began: str | None  # how the classifier began, if it was not at random
     apart: tuple[str, ...]  # norms whose statistics are not synchronised over processes
 
     def network(self) -> Network:
@@ -55,8 +56,8 @@ def make_sampler(recipe: Recipe, task: Task, accelerator: Any) -> SeededBatchSam
     )  # fmt: skip
 
 
-def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int) -> Learner:
-    """Build what a recipe names. steps: per epoch, for the schedule.
+def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int, *, fresh: bool = True) -> Learner:
+    """Build what a recipe names. steps: per epoch, for the schedule. fresh: no state will be loaded into it.
 
     Raises InputError for a recipe that does not fit the images.
     """
@@ -72,6 +73,8 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int) -> Le
         apart = synchronise_norms(model)
     kept_as = torch.contiguous_format if run.shard else layout  # FSDP takes only this
     model = model.to(accelerator.device).to(memory_format=kept_as)
+    fits = fresh and recipe.model.head == "fitted"
+    began = first_classifier.begin(model, recipe, task, accelerator) if fits else None
     decay = recipe.optimizer.ema_decay
     ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
     template = networks.still(model) if ema is None else ema.module
@@ -89,6 +92,7 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int) -> Le
         set_rates=make_schedule(optimizer, recipe.optimizer, epochs=run.epochs, steps=steps),
         mixup=make_mixup(recipe.augment, len(task.class_names), multilabel=task.multilabel),
         ema=ema,
+        began=began,
         apart=tuple(apart),
     )
 

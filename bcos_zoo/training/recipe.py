@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 PRECISIONS = ("float32", "bfloat16", "float16")
+HEADS = ("random", "fitted")
 CLIPS = ("agc", "norm", "value")  # timm's
 STRICT = {"extra": "forbid", "strict": True}  # pydantic's settings for reading a recipe
 
@@ -32,17 +33,23 @@ class Model:
 
     name: an architecture or a checkpoint, as `--model` takes it, or any architecture of timm's.
     pretrained: begin with the weights of the checkpoint, or the architecture's default one.
+    head: how the classifier begins: "random"; or "fitted", with the checkpoint's rows of classes that it
+    knows by name and, if there are others, fitted to its features before the first step. The network is
+    then measured as epoch 0, too.
     train: "full"; "head", only the classifier (linear probe); or "from:LAYER", that layer and all after it.
     args: arguments of the architecture, such as drop_path_rate.
     """
 
     name: str
     pretrained: bool = False
+    head: str = "random"
     train: str = "full"
     args: dict[str, Any] = field(default_factory=dict)
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise InputError(f"model.head={self.head!r}: allowed are {', '.join(HEADS)}")
         outputs = self.args.get("num_classes", 1)
         if not isinstance(outputs, int) or outputs < 1:
             raise InputError(f"model.args.num_classes={outputs!r}: allowed are whole numbers, 1 and more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ class Trainer:
     Raises InputError for a recipe that does not fit the images or the machine.
     """
 
-    def __init__(self, recipe: Recipe, task: Task, folder: Path) -> None:
+    def __init__(self, recipe: Recipe, task: Task, folder: Path, *, fresh: bool = True) -> None:
         effects.check(recipe, task)
         self.recipe, self.task = recipe, task
         run = recipe.run
@@ -43,7 +44,7 @@ class Trainer:
         self.format = memory_format(recipe)
         self.order = make_sampler(recipe, task, self.accelerator)
         self.total = run.epochs * self.order.steps
-        self.learner = make_learner(recipe, task, self.accelerator, self.order.steps)
+        self.learner = make_learner(recipe, task, self.accelerator, self.order.steps, fresh=fresh)
         card = networks.data_config(self.learner.template, recipe.data.input_size)
         self.loader = train_loader(
             task.train, train_transform(card, recipe.augment), self.order,
@@ -145,11 +146,7 @@ class Trainer:
             "train_loss": sum(at.losses) / len(at.losses),
         }
         if number % run.validate_every == 0 or at.done >= self.total:
-            network = self.learner.network()
-            found, _, _ = self.validate(network)
-            row |= {"val_loss" if name == "loss" else name: value for name, value in found.items()}
-            if self.best.update(number, found[self.best.metric], found["loss"]) and run.keep_best:
-                at.best_weights = {k: v.cpu().clone() for k, v in network.state_dict().items()}
+            row |= self._judge(number)
         row |= {
             "seconds": seconds,
             "images_per_second": steps * self.order.batch_size / seconds,
@@ -159,11 +156,28 @@ class Trainer:
         at.losses, at.best, at.stopped = [], self.best.state_dict(), self.best.stop
         return row
 
+    def measure_start(self) -> EpochRow:
+        """Validate the network before its first step, as epoch 0; returns the row, also in `at`."""
+        began = time.monotonic()
+        row: EpochRow = {"epoch": 0, "step": 0} | self._judge(0)
+        row |= {"seconds": time.monotonic() - began, "unreadable": len(self.task.unreadable)}
+        self.at.rows.append(row)
+        self.at.best = self.best.state_dict()
+        return row
+
+    def _judge(self, number: int) -> EpochRow:
+        """Validate the network as it is, and keep it if it is the best so far; its scores, for a row."""
+        network = self.learner.network()
+        found, _, _ = self.validate(network)
+        if self.best.update(number, found[self.best.metric], found["loss"]) and self.recipe.run.keep_best:
+            self.at.best_weights = {k: v.cpu().clone() for k, v in network.state_dict().items()}
+        return {"val_loss" if name == "loss" else name: value for name, value in found.items()}
+
     @property
     def kept_epoch(self) -> int:
         """The epoch whose network is kept: the best so far or the last."""
         best = self.best.epoch if self.recipe.run.keep_best else None
-        return best or self.at.done // self.order.steps
+        return self.at.done // self.order.steps if best is None else best
 
     def kept(self) -> Network:
         """The network of the epoch that is kept, in eval mode."""

@@ -27,6 +27,8 @@ COUNTS = ("0", "-1", "x", "1.5")
 FILES = ("nope.png", "note.txt", "empty", "bad\0name", LONG, "set/red/0.png/x")
 TASK = {
     "--device": DEVICES,
+    "--epochs": COUNTS,
+    "--lr": ("x", "0", "-1", "nan", "inf"),
     "--batch-size": COUNTS,
     "--group": ("nope(", "nope", ""),
     "-o": PLACES,

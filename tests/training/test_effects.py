@@ -26,6 +26,7 @@ IDLE = [
     ("optimizer.warmup_factor=0.1", "optimizer.warmup_epochs=1.0"),
     ("optimizer.warmup_epochs=1.0 optimizer.schedule=none", "optimizer.schedule=constant"),
     ("optimizer.by_epoch=true optimizer.schedule=none", "optimizer.schedule=cosine"),
+    ("model.head=fitted", "model.pretrained=true"),
     ("optimizer.layer_decay=0.5 model.train=head", "model.train=full"),
     ("optimizer.layer_decay=0.5 optimizer.schedule=none", "optimizer.schedule=constant"),
     ("optimizer.head_lr=0.1 optimizer.schedule=none", "optimizer.schedule=constant"),

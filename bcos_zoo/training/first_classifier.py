@@ -1,0 +1,158 @@
+"""The classifier that a run begins with: the checkpoint's own rows, or fitted to the checkpoint's features.
+
+Training all layers at once behind a random classifier distorts what they have learnt (Kumar et al. 2022,
+"Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution").
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Samples, Task, val_loader
+from ..explanations.inputs import card_names
+from ..extras import required
+from ..models.interface import Network
+from ..weights import class_lists
+from . import networks
+from .losses import make_loss
+from .recipe import Recipe
+
+STEPS, BATCH = 300, 512
+RATE = 0.5  # of Adam, relative to the size of a weight: a row of any length turns equally fast
+IMAGES, MEMORY = 4096, 1e9  # at most, and bytes of their features
+
+
+def begin(model: Network, recipe: Recipe, task: Task, accelerator: Any) -> str:
+    """Give the network its first classifier; returns what was done, for the log.
+
+    Classes that the checkpoint knows by name keep their rows. If there are others, all rows are then fitted
+    to the features of the training images as the checkpoint gives them, with the loss of the recipe.
+    """
+    known = _keep_rows(model, recipe, task)
+    if known == len(task.class_names):
+        return f"the checkpoint knows all {known} classes, and begins with its own classifier"
+    if not isinstance(task.train, Samples):
+        return "the classifier begins at random: a stream has no images to fit it to beforehand"
+    images = _fit(model, recipe, task, task.train, accelerator)
+    if not images:
+        return "the classifier begins at random: what the network does after it is not known"
+    kept = f", of which the checkpoint knows {known}" if known else ""
+    return f"the classifier of {len(task.class_names)} classes{kept} was fitted to {images} images"
+
+
+@torch.no_grad()
+def _keep_rows(model: Network, recipe: Recipe, task: Task) -> int:
+    """Copy the checkpoint's rows of the classes that it knows; returns how many these are."""
+    if model.num_classes != len(task.class_names):
+        return 0
+    arguments = {key: value for key, value in recipe.model.args.items() if key != "num_classes"}
+    before = networks.create(recipe.model.name, True, arguments)
+    names = card_names(before)
+    new, old = model.get_classifier(), before.get_classifier()
+    if not names or [p.shape[1:] for p in new.parameters()] != [p.shape[1:] for p in old.parameters()]:
+        return 0
+    places = {_plain(name): place for place, name in reversed(list(enumerate(names)))}
+    pairs = [(i, places[_plain(name)]) for i, name in enumerate(task.class_names) if _plain(name) in places]
+    for target, source in zip(new.parameters(), old.parameters(), strict=True):
+        each, its = len(target) // model.num_classes, len(source) // before.num_classes
+        if each != its:
+            return 0
+        for to, at in pairs:
+            target[to * each : (to + 1) * each] = source[at * each : (at + 1) * each]
+    return len(pairs)
+
+
+def _plain(name: str) -> str:
+    """A class's name without case and separators; the name in words for a folder of ImageNet's."""
+    if re.fullmatch(r"n\d{8}", name):
+        known = zip(class_lists.wordnet_numbers(), class_lists.class_list("imagenet-1k"), strict=True)
+        name = dict(known).get(name, name)
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _fit(model: Network, recipe: Recipe, task: Task, samples: Samples, accelerator: Any) -> int:
+    """Fit the classifier to cached features; returns to how many images: 0 if it is not possible."""
+    generator = torch.Generator().manual_seed(recipe.run.seed)
+    order = torch.randperm(len(samples), generator=generator).tolist()
+    found = _features(model, recipe, samples, order, accelerator)
+    if found is None:
+        return 0
+    inputs, labels, classify = found
+    counts = task.class_counts() if recipe.loss.class_weights != "none" else None
+    criterion = make_loss(recipe.loss, model.num_classes, task.multilabel, counts).to(inputs.device)
+    groups = [
+        {"params": [p], "lr": RATE * float(p.detach().square().mean().sqrt()) or 1e-2}
+        for p in model.get_classifier().parameters()
+    ]
+    optimizer = torch.optim.Adam(groups)
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / STEPS)
+    )
+    with torch.enable_grad():
+        for _ in range(STEPS):
+            few = torch.randperm(len(inputs), generator=generator)[:BATCH].to(inputs.device)
+            loss = criterion(classify(inputs[few]), labels[few])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rates.step()
+    optimizer.zero_grad()  # the run's first step would add to what is left
+    if accelerator.num_processes > 1:  # of machines that add in different orders, the first decides
+        broadcast = required("accelerate.utils", "accelerate", "train").broadcast
+        for p in model.get_classifier().parameters():
+            p.data.copy_(broadcast(p.data))
+    return len(inputs)
+
+
+@torch.no_grad()
+def _features(
+    model: Network, recipe: Recipe, samples: Samples, order: Sequence[int], accelerator: Any
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]] | None:
+    """What the classifier sees of each image, the labels, and what makes logits of it.
+
+    None if the rest of the network is not what our networks, and most of timm's, do after the classifier.
+    """
+    classifier = model.get_classifier()
+    rest: Callable[[Tensor], Tensor] = getattr(model, "from_classifier", nn.Identity())
+
+    def classify(x: Tensor) -> Tensor:
+        return rest(classifier(x))
+
+    seen: list[Tensor] = []
+    labels: list[Tensor] = []
+    transform = networks.val_transform(model)
+    device, training = accelerator.device, model.training
+    hook = classifier.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    model.eval()
+    try:
+        some = samples.select(list(order[:IMAGES]))
+        for batch in val_loader(some, transform, 32, workers=recipe.data.workers):
+            if not len(batch.images):
+                continue
+            logits = model(batch.images.to(device))
+            if not labels and not _same(classify, seen, logits):
+                return None
+            labels.append(batch.labels)
+            if sum(one.numel() * one.element_size() for one in seen) > MEMORY:
+                break
+    finally:
+        hook.remove()
+        model.train(training)
+    if not labels:
+        return None
+    return torch.cat(seen), torch.cat(labels).to(device), classify
+
+
+def _same(classify: Callable[[Tensor], Tensor], seen: list[Tensor], logits: Tensor) -> bool:
+    """Whether the classifier was called once, and `classify` gives the network's own logits."""
+    if len(seen) != 1:
+        return False
+    again = classify(seen[0])
+    del seen[1:]  # this call was noted, too
+    return again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-3, atol=1e-4)
