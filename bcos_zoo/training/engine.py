@@ -91,6 +91,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
             log(why)
     if trainer.learner.began is not None:  # a run that goes on has measured this before
         row = trainer.measure_start()
+        accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=0)
         if records is not None:
             log(trainer.learner.began)
             log(_line(row))

@@ -21,6 +21,7 @@ from ..models.interface import Network
 from ..weights import class_lists
 from . import networks
 from .losses import make_loss
+from .parameters import to_unit_rows
 from .recipe import Recipe
 
 STEPS, BATCH = 300, 512
@@ -35,11 +36,13 @@ def begin(model: Network, recipe: Recipe, task: Task, accelerator: Any) -> str:
     to the features of the training images as the checkpoint gives them, with the loss of the recipe.
     """
     known = _keep_rows(model, recipe, task)
+    to_unit_rows(model.get_classifier())  # a checkpoint's rows are long, and would outweigh the others
     if known == len(task.class_names):
         return f"the checkpoint knows all {known} classes, and begins with its own classifier"
     if not isinstance(task.train, Samples):
         return "the classifier begins at random: a stream has no images to fit it to beforehand"
     images = _fit(model, recipe, task, task.train, accelerator)
+    to_unit_rows(model.get_classifier())
     if not images:
         return "the classifier begins at random: what the network does after it is not known"
     kept = f", of which the checkpoint knows {known}" if known else ""
@@ -57,8 +60,12 @@ def _keep_rows(model: Network, recipe: Recipe, task: Task) -> int:
     new, old = model.get_classifier(), before.get_classifier()
     if not names or [p.shape[1:] for p in new.parameters()] != [p.shape[1:] for p in old.parameters()]:
         return 0
-    places = {_plain(name): place for place, name in reversed(list(enumerate(names)))}
-    pairs = [(i, places[_plain(name)]) for i, name in enumerate(task.class_names) if _plain(name) in places]
+    places = {_comparable(name): place for place, name in reversed(list(enumerate(names)))}
+    pairs = [
+        (i, places[_comparable(name)])
+        for i, name in enumerate(task.class_names)
+        if _comparable(name) in places
+    ]
     for target, source in zip(new.parameters(), old.parameters(), strict=True):
         each, its = len(target) // model.num_classes, len(source) // before.num_classes
         if each != its:
@@ -68,7 +75,7 @@ def _keep_rows(model: Network, recipe: Recipe, task: Task) -> int:
     return len(pairs)
 
 
-def _plain(name: str) -> str:
+def _comparable(name: str) -> str:
     """A class's name without case and separators; the name in words for a folder of ImageNet's."""
     if re.fullmatch(r"n\d{8}", name):
         known = zip(class_lists.wordnet_numbers(), class_lists.class_list("imagenet-1k"), strict=True)

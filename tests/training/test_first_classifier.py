@@ -15,7 +15,7 @@ from torch import nn
 import bcos_zoo
 from bcos_zoo import InputError
 from bcos_zoo.data import open_task
-from bcos_zoo.training import defaults, engine, first_classifier, learner, runtime
+from bcos_zoo.training import defaults, engine, first_classifier, learner, networks, runtime
 
 NAME = "bcos_resnet20.cifar10"
 
@@ -49,10 +49,18 @@ def test_classes_that_the_checkpoint_knows_keep_their_logits(task, tmp_path):
         torch.testing.assert_close(began.network()(x) - began.network().logits.bias, own)
 
 
+@pytest.mark.parametrize("names", [("dog", "cat"), ("cat", "rocket"), ("one", "two")])
+def test_all_rows_begin_with_unit_norm(task, tmp_path, names):
+    """The checkpoint's are longer, so steps of one size would turn them less than those of other classes."""
+    rows = start(renamed(task, *names), tmp_path).network().get_classifier().weight.flatten(1)
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(2))
+    assert (bcos_zoo.load(NAME).model.get_classifier().weight.flatten(1).norm(dim=1) > 1.5).all()
+
+
 def test_a_folder_of_imagenets_is_known_by_what_its_name_means():
-    assert first_classifier._plain("n01440764") == first_classifier._plain("Tench") == "tench"
-    assert first_classifier._plain("English_springer") == "english springer"
-    assert first_classifier._plain("n99999999") == "n99999999"
+    assert first_classifier._comparable("n01440764") == first_classifier._comparable("Tench") == "tench"
+    assert first_classifier._comparable("English_springer") == "english springer"
+    assert first_classifier._comparable("n99999999") == "n99999999"
 
 
 def test_other_classes_are_fitted_and_the_features_stay(task, tmp_path):
@@ -83,9 +91,7 @@ def test_any_classifier_is_fitted(task, tmp_path, name):
     wanted = make(model__name=name, model__args={})
     model = network(name, num_classes=2)
     model.pretrained_cfg["input_size"] = (3, 64, 64)
-    x = torch.cat(
-        [first_classifier.networks.val_transform(model)(task.train.load(i))[None] for i in range(32)]
-    )
+    x = torch.cat([networks.val_transform(model)(task.train.load(i))[None] for i in range(32)])
     y = nn.functional.one_hot(task.train.labels, 2).float()
 
     def loss():
