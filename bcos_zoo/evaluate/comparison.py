@@ -47,7 +47,8 @@ def compare(
     batch_size: how many images, or variants of one, go through the network at once, at most.
     share: (i, n): this process does every n-th sample, starting with number i.
     progress: called after each sample with "METRIC EXPLAINER", how many samples are done, and of how many.
-    Raises InputError if too few images are classified well enough, for a network that does not take a grid,
+    Raises InputError if too few images are classified well enough, for a network that does not take a grid
+    or whose strides are not known,
     and for a folder with rows of another grid, smoothing or seed, or of other data or weights.
 
     ```python
@@ -67,8 +68,7 @@ def compare(
     """
     folder, objects = Path(folder), _objects(settings, root)
     scorer = Scorer(classifier, settings, objects, batch_size)
-    if "localisation" in settings.metrics:
-        scorer.check()
+    scorer.check()
     _begin(folder, _identity(scorer, root))
     done = {(row["explainer"], row["metric"], row["sample"]) for row in rows(folder)}
     index, of = share

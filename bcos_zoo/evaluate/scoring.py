@@ -50,10 +50,23 @@ class Scorer:
     @property
     def reduction(self) -> int:
         """Pixels of the image for each position of the network's last map: a multiple of all its strides."""
-        known: int = self.classifier.model.feature_info[-1]["reduction"]
+        try:
+            known: int = self.classifier.model.feature_info[-1]["reduction"]
+        except (AttributeError, LookupError, TypeError) as error:
+            raise InputError(
+                "the metric checkerboard needs the strides of the network, which says nothing of them; give "
+                "it timm's feature_info, such as [{'reduction': 32}], or leave out the metric"
+            ) from error
         return known
 
     def check(self) -> None:
+        """Raise InputError unless the network can be measured by all metrics of the settings."""
+        if "localisation" in self.settings.metrics:
+            self._check_grids()
+        if "checkerboard" in self.settings.metrics:  # which says what is wrong with a map's size
+            metrics.checkerboard(torch.zeros(self.classifier.input_size), self.reduction)
+
+    def _check_grids(self) -> None:
         """Raise InputError unless the network can be shown the grids of the settings."""
         n, (height, width) = self.settings.grid, self.classifier.input_size
         if (stride := self.settings.stride) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -121,7 +122,9 @@ def test_too_few_images_are_refused(classifier: Classifier, data: Path, tmp_path
         compare(classifier, data, tmp_path, Settings(samples=1))
 
 
-@pytest.mark.parametrize("metric", ["deletion", "insertion", "sparseness", "stability", "completeness"])
+@pytest.mark.parametrize(
+    "metric", ["deletion", "insertion", "sparseness", "stability", "completeness", "checkerboard"]
+)
 def test_single_images_are_measured_too(
     classifier: Classifier, data: Path, tmp_path: Path, metric: str
 ) -> None:
@@ -131,11 +134,43 @@ def test_single_images_are_measured_too(
     assert sorted((row["explainer"], row["sample"]) for row in found) == [
         (n, i) for n in names for i in (0, 1)
     ]
-    assert all(0 <= row["score"] <= (1e-4 if metric == "completeness" else 2) for row in found)
+    most = {"completeness": 1e-4, "checkerboard": 1e4}.get(metric, 2)
+    assert all(0 <= row["score"] <= most for row in found)
     if metric == "deletion":
         assert all(row["curve"][0] > 0.5 and row["curve"][-1] < row["curve"][0] for row in found)
         picture = Image.open(evaluate.curve_plot(found, tmp_path / "curves.png"))
         assert picture.convert("L").getextrema() != (255, 255)
+
+
+def test_the_checkerboard_is_of_the_networks_last_stride(
+    classifier: Classifier, data: Path, tmp_path: Path
+) -> None:
+    settings = Settings(explainers=("inherent",), metrics=("checkerboard",), samples=2)
+    found = compare(classifier, data, tmp_path, settings)
+    path = sorted(data.glob("*/*"))
+    maps = {
+        round(float(metrics.checkerboard(classifier.explain(one, target).contributions[0, 0], 4)), 4)
+        for one in path
+        for target in classifier.class_names
+    }
+    assert {round(row["score"], 4) for row in found} <= maps
+
+
+def test_a_network_without_strides_or_with_too_few_pixels_is_refused_before_it_begins(
+    classifier: Classifier, data: Path, tmp_path: Path
+) -> None:
+    settings = Settings(explainers=("inherent",), metrics=("checkerboard",), samples=1)
+    own = copy.copy(classifier)
+    own.model = copy.deepcopy(classifier.model)
+    own.model.feature_info = [{"reduction": 8}]
+    with pytest.raises(
+        InputError, match="maps of 32x32 pixels and a stride of 8; allowed are sides of at least 5"
+    ):
+        compare(own, data, tmp_path / "small", settings)
+    del own.model.feature_info
+    with pytest.raises(InputError, match="needs the strides of the network, which says nothing of them"):
+        compare(own, data, tmp_path / "none", settings)
+    assert not (tmp_path / "small").exists() and not (tmp_path / "none").exists()
 
 
 def test_pixels_go_and_come_from_either_end(classifier: Classifier, data: Path, tmp_path: Path) -> None:
