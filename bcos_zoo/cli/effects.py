@@ -57,6 +57,12 @@ NEEDS: dict[str, dict[str, Needs]] = {
         ),
     },
 }  # fmt: skip
+TRAINING = frozenset(
+    {
+        *("-o", "--set", "--device", "--epochs", "--lr", "--batch-size", "--group"),
+        *("--resume", "--dry-run", "--json"),
+    }
+)
 ALWAYS: dict[str, frozenset[str]] = {  # always have an effect, or are refused by the verb itself
     "list": frozenset({"--pretrained", "--json"}),
     "info": frozenset({"--json"}),
@@ -80,18 +86,8 @@ ALWAYS: dict[str, frozenset[str]] = {  # always have an effect, or are refused b
         {"--layer", "--unit", "--model", "--count", "-o", "--device", "--batch-size", "--json"}
     ),
     "verify": frozenset({"--model", "--tolerance", "--device", "--json"}),
-    "finetune": frozenset(
-        {
-            *("-o", "--set", "--device", "--epochs", "--lr", "--batch-size", "--group"),
-            *("--resume", "--dry-run", "--json"),
-        }
-    ),
-    "train": frozenset(
-        {
-            *("-o", "--set", "--device", "--epochs", "--lr", "--batch-size", "--group"),
-            *("--resume", "--dry-run", "--json"),
-        }
-    ),
+    "finetune": TRAINING,
+    "train": TRAINING,
     "evaluate": frozenset(
         {
             *("--model", "--device", "--batch-size", "--json", "--metric", "-o"),

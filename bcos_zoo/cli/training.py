@@ -150,7 +150,7 @@ def _all_changes(
         ("--group", "data.group", None if group is None else json.dumps(group, ensure_ascii=False)),
         ("--device", "run.device", None if device is None else json.dumps(device)),
         ("--epochs", "run.epochs", epochs),
-        ("--lr", "optimizer.lr", None if lr is None else float(lr)),
+        ("--lr", "optimizer.lr", lr),
         ("--batch-size", "run.batch_size", batch_size),
     ):
         if value is None:

@@ -148,6 +148,7 @@ class BcosConv2d(nn.Module):
     ) -> Tensor:
         """sqrt(|patch|^2 + 1e-6) at each output position. (..., K, H, W) -> (..., groups, H', W').
 
+        x: what `ahead` gives.
         energy_of, sum_of: how the two sums are taken.
         """
         conv = self.geometry
