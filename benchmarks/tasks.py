@@ -116,15 +116,15 @@ def pairs(count: int, test: int, folder: Path, seed: int, data: Path) -> None:
 
 def textures(a_class: int, test: int, folder: Path, seed: int, data: Path) -> None:
     """Stripes, checks, dots, waves, rings and blots, in any colours, sizes and directions."""
-    made(TEXTURES, a_class, test, folder, seed)
+    draw_all(TEXTURES, a_class, test, folder, seed)
 
 
 def shapes(a_class: int, test: int, folder: Path, seed: int, data: Path) -> None:
     """One disc, square, triangle, star, cross or ring, anywhere on a ground of blots."""
-    made(SHAPES, a_class, test, folder, seed)
+    draw_all(SHAPES, a_class, test, folder, seed)
 
 
-def made(
+def draw_all(
     kinds: dict[str, Callable[..., Image.Image]], a_class: int, test: int, folder: Path, seed: int
 ) -> None:
     for part, count in (("train", a_class), ("test", test)):
