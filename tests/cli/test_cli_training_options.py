@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from commands import error_line
+from PIL import Image
 from small_runs import paint
 
 from bcos_zoo.cli.training import _open
@@ -61,3 +63,28 @@ def test_two_classes_by_one_logit_from_training_to_every_verb(run, tmp_path):
         assert best["label"] == colour and best["probability"] > 0.5
     code, out, _ = run("evaluate", root / "val", "--model", place, "--json")
     assert code == 0 and json.loads(out)["top1"] == 100
+
+
+@pytest.mark.parametrize("parts", [("Train", "Test"), ("training", "testing"), ("train", "dev")])
+def test_a_dry_run_says_the_classes_and_which_folder_validates(run, tmp_path, parts):
+    root = paint(tmp_path / "set", dict.fromkeys(parts, 4))
+    code, out, err = run("finetune", root, *MODEL, "--dry-run", "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    assert facts["class_names"] == ["blue", "red"]
+    assert (facts["images"], facts["validation_images"], facts["test_images"]) == (8, 8, 0)
+    assert facts["validation"] == "a part of its own"
+    said = run("finetune", root, *MODEL, "--dry-run")[1]
+    assert "class_names: ['blue', 'red']" in said and "validation_images: 8" in said
+    if parts[1] != "dev":  # the only other part: it validates, and nothing is left for the end
+        assert any(parts[1] in note for note in facts["notes"]), facts["notes"]
+
+
+def test_a_set_of_hugging_face_without_labels_is_one_line(run, tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "flat").mkdir()
+    for i in range(4):
+        Image.new("RGB", (8, 8), (60 * i, 0, 0)).save(tmp_path / "flat" / f"{i}.png")
+    code, out, err = run("finetune", f"hfds/{tmp_path / 'flat'}", *MODEL, "--dry-run")
+    assert (code, out) == (2, "")
+    assert "no labels in column label" in error_line(err.splitlines()[-1])

@@ -9,6 +9,8 @@ import pytest
 import torch
 from commands import SMALL, of_the_small_one
 from PIL import Image
+from small_runs import paint
+from typer.main import get_command
 
 from bcos_zoo import UnknownModelError, cli, evaluate, pipeline, zoo
 from bcos_zoo.cli import choices, evaluation, explanations, training
@@ -171,3 +173,32 @@ def test_info_is_a_page_of_whole_lines(capsys, monkeypatch):
     assert "bcos_resnet50.v2_in1k" in said(capsys, "info", "bcos_resnet50")[-1]
     document = json.loads("".join(said(capsys, "info", "bcos_resnet18_w32.imagenette", "--json")))
     assert document["checkpoint"]["classes"]["count"] == 10
+
+
+def test_explain_takes_the_best_one_too_and_says_so(folder, tmp_path, capsys):
+    assert cli.run(["explain", str(folder / "0.png"), "-o", str(tmp_path / "out"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "bcos_resnet18_w32.imagenette" in out and "10 classes (tench, English springer, " in err
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain", "units", "evaluate", "verify"])
+def test_the_device_is_chosen_by_itself_unless_it_is_named(verb):
+    command = get_command(cli.app).commands[verb]
+    (option,) = (one for one in command.params if "--device" in one.opts)
+    assert option.default == "auto"
+
+
+def test_evaluate_gives_the_same_numbers_whatever_the_batch(folder, tmp_path, capsys):
+    root = paint(tmp_path / "set", {".": 5})
+    (root / "blue").rename(root / "cat")
+    (root / "red").rename(root / "dog")
+    found = []
+    for size in ("1", "3", "64"):
+        given = ["--model", SMALL, "--batch-size", size, "--json"]
+        assert cli.run(["evaluate", str(root), *given]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    words = {key: value for key, value in found[0].items() if not isinstance(value, float)}
+    for one in found:
+        assert {key: one[key] for key in words} == words
+        for key in one.keys() - words:
+            assert one[key] == pytest.approx(found[0][key], rel=1e-5)

@@ -30,3 +30,16 @@ def test_transformers_can_build_the_network_from_the_config(tmp_path, norm):
     assert torch.equal(features.forward_features(x), own.forward_features(x))
     again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert again.num_classes == 3 and torch.equal(again(x), own(x))
+
+
+@pytest.mark.parametrize("name", ["bcos_resnet20.cifar10", "bcos_resnet18_w32.imagenette"])
+def test_transformers_itself_loads_an_exported_folder(tmp_path, name):
+    """By its own door: the same logits, and the names of the classes."""
+    transformers = pytest.importorskip("transformers")
+    folder = bcos_zoo.export(name, tmp_path / "network")
+    classifier = bcos_zoo.load(name)
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    x = torch.rand(2, 3, *classifier.input_size)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixel_values=x).logits, classifier.model(x), rtol=1e-4, atol=1e-4)
+    assert [model.config.id2label[i] for i in range(10)] == list(classifier.class_names)

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from conftest import images, smallest_of_each_family
+from timm.layers import apply_test_time_pool
 from torch import nn
 
 from bcos_zoo import InputError
@@ -77,3 +78,16 @@ def test_a_plain_linear_head_on_clips_attention_pooling():
         model.global_pool = ""
         with pytest.raises(InputError, match=r"^attnpool.c_proj is a plain nn.Linear.*reset_classifier.*$"):
             model(x)
+
+
+@pytest.mark.parametrize("name", ["bcos_resnet18", "bcos_densenet121"])
+@torch.no_grad()
+def test_larger_images_are_pooled_over_without_timms_test_pool(name):
+    """`validate.py --test-pool` puts a convolution with a bias behind the features; ours needs none."""
+    model = timm.create_model(name, num_classes=3).eval()
+    x = torch.rand(1, 3, 288, 320)
+    maps = model.get_classifier()(model.forward_features(x))
+    assert maps.shape[-2:] == (9, 10)
+    torch.testing.assert_close(model(x), maps.mean((2, 3)) + model.logits.bias)
+    with pytest.raises(AttributeError):  # docs/timm.md says so
+        apply_test_time_pool(model, {"input_size": (3, 288, 320)})
