@@ -103,17 +103,20 @@ def test_explain_multiplies_in_float32_on_this_machine_and_in_all_threads() -> N
     run(
         """
         torch.set_num_threads(1)
+        torch.manual_seed(0)  # else a process draws by the clock, and some networks' maps are nearly zero
+        model = bcos_zoo.create_model("bcos_simple_vit_ti_patch16_224")
+        x = torch.rand(1, 3, 32, 32)
+        usual = bcos_zoo.explain(model, x, 0)
         torch.set_float32_matmul_precision("medium")
         B.mkldnn.conv.fp32_precision = "bf16"
         before = state()
-        model = bcos_zoo.create_model("bcos_simple_vit_ti_patch16_224")
         seen = []
         model.register_forward_hook(lambda *_: seen.append(plain()))
-        x = torch.rand(1, 3, 32, 32)
         got = bcos_zoo.explain(model, x, 0)
+        assert torch.equal(got.contributions, usual.contributions)
         exact = bcos_zoo.explain(model, x.double(), 0, dtype=torch.float64)
         share = (got.contributions - exact.contributions).abs().max() / exact.contributions.abs().max()
-        assert share < 1e-4, share
+        assert share < 1e-5, share
         barrier = threading.Barrier(3)
         def work():
             barrier.wait()
