@@ -9,7 +9,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from ..errors import InputError
-from .choices import METRICS
+from .choices import METRICS, PREDICTIONS
 
 Values = Mapping[str, Any]  # the values of all parameters of a verb, by name
 
@@ -23,7 +23,12 @@ class Needs:
 
 
 def _measures(*metrics: str) -> Callable[[Values], bool]:
-    return lambda given: bool(set(given["metric"] or ["accuracy"]) & set(metrics))
+    def works(given: Values) -> bool:
+        wanted = set(given["metric"] or ["accuracy"])
+        misspelt = wanted - {*METRICS, *PREDICTIONS}  # which the verb itself will name
+        return bool(misspelt or wanted & set(metrics))
+
+    return works
 
 
 EXPLAINED = Needs(_measures(*METRICS), "metrics of explanations; add one with --metric, such as localisation")

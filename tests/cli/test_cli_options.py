@@ -48,6 +48,15 @@ def test_an_option_that_would_change_nothing_is_refused(run, tmp_path, verb, opt
     assert not (tmp_path / "place").exists()
 
 
+def test_a_misspelt_metric_is_named_whatever_options_stand_beside_it(run, tmp_path):
+    root = paint(tmp_path / "set", {".": 1})
+    for beside in ([], ["--samples", "2"], ["--grid", "2"], ["--boxes", "boxes.csv"]):
+        code, out, err = run("evaluate", root, "--metric", "checkerbord", *beside)
+        assert (code, out) == (2, "")
+        line = error_line(err.splitlines()[-1])
+        assert "checkerbord" in line and "checkerboard" in line, line
+
+
 @pytest.mark.parametrize(
     "options, said",
     [
