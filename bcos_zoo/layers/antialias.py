@@ -6,8 +6,11 @@ weights, so explanations stay exact, and checkpoints keep their names.
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
@@ -27,14 +30,35 @@ class Blur(BlurPool2d):  # type: ignore[misc]
     filt: Tensor
 
     def __init__(self, taps: int, stride: int) -> None:
-        super().__init__(None, taps, stride, pad_mode="replicate")
-        self.padding = [taps // 2] * 4  # timm's own depends on the stride, and shrinks maps of a few pixels
+        super().__init__(None, taps, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.filt.is_meta and not x.is_meta:
             self.filt = BlurPool2d(None, self.filt_size).filt.to(device=x.device, dtype=self.filt.dtype)
-        y: Tensor = super().forward(x if x.ndim == 4 else x[None])
+        batch = x if x.ndim == 4 else x[None]
+        for dim in (2, 3):
+            batch = _widened(batch, self.filt_size // 2, dim)
+        y = self._summed(batch) if torch.compiler.is_dynamo_compiling() else self._convolved(batch)
         return y if x.ndim == 4 else y[0]
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        weight = self.filt.expand(x.shape[1], 1, self.filt_size, self.filt_size)
+        return F.conv2d(x, weight, stride=self.stride, groups=x.shape[1])
+
+    def _summed(self, x: Tensor) -> Tensor:
+        """The same as sums of shifted maps, which a compiler joins to what stands around them.
+
+        An antialiased ResNet-18 trains a sixth faster so (two cores, bfloat16); without a compiler it is slower.
+        """
+        taps = [comb(self.filt_size - 1, k) / 2 ** (self.filt_size - 1) for k in range(self.filt_size)]
+        for dim in (2, 3):
+            length = x.shape[dim] - self.filt_size + 1
+            shifted = [x.narrow(dim, k, length) for k in range(self.filt_size)]
+            x = sum(
+                tap * (part[:, :, :: self.stride] if dim == 2 else part[..., :: self.stride])
+                for tap, part in zip(taps, shifted, strict=True)
+            )
+        return x
 
     def extra_repr(self) -> str:
         return f"taps={self.filt_size}, stride={self.stride}"
@@ -77,6 +101,15 @@ def average_pool(
     pool = nn.AvgPool2d(kernel_size, stride, padding)
     blur = blur_for(pool) if antialias else None
     return pool if blur is None else nn.Sequential(blur, pool)
+
+
+def _widened(x: Tensor, margin: int, dim: int) -> Tensor:
+    """A map whose outermost pixels go on for `margin` more, at both ends of an axis.
+
+    As `F.pad(mode="replicate")` does, whose gradient torch.compile gets wrong in channels_last.
+    """
+    first, last = x.narrow(dim, 0, 1), x.narrow(dim, -1, 1)
+    return torch.cat([first] * margin + [x] + [last] * margin, dim)
 
 
 def _pair(value: Any) -> tuple[int, int]:

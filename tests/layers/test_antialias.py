@@ -139,3 +139,19 @@ def test_what_has_no_strides_says_so():
         timm.create_model("bcos_resnet18", antialias="box")
     with pytest.raises(InputError, match="stride of 5 x 5; allowed are equal ones up to 4"):
         BcosConv2d(3, 4, 5, stride=5, antialias="blur")
+
+
+@pytest.mark.parametrize("taps, stride", [(3, 1), (3, 2), (5, 4)])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_compiled_it_gives_the_same_and_so_does_its_gradient(taps, stride, memory):
+    """In channels_last, too, where the compiler's gradient of `F.pad(mode="replicate")` fails."""
+    blur = Blur(taps, stride)
+    x = torch.rand(2, 16, 9, 8).to(memory_format=memory).requires_grad_()
+    plain = binomial(x, taps, stride)
+    weights = torch.rand_like(plain)
+    torch.autograd.backward(plain, weights)
+    expected, x.grad = x.grad, None
+    compiled = torch.compile(lambda x: blur(x.sin().asin()))(x)
+    torch.autograd.backward(compiled, weights)
+    torch.testing.assert_close(compiled, plain)
+    torch.testing.assert_close(x.grad, expected)
