@@ -48,6 +48,10 @@ Epochs = Annotated[
     int | None,
     typer.Option("--epochs", min=1, help="Passes over the training images, in place of the recipe's."),
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option("--minutes", help="End within so many minutes, with fewer epochs if need be."),
+]
 Rate = Annotated[
     float | None,
     typer.Option(
@@ -83,6 +87,7 @@ def finetune(
     changes: Set = None,
     device: Where = None,
     epochs: Epochs = None,
+    minutes: Minutes = None,
     lr: Rate = None,
     batch_size: BatchSizeOption = None,
     group: Group = None,
@@ -95,7 +100,7 @@ def finetune(
     from ..training import defaults, recipe, states
     from ..training.records import RECIPE
 
-    changes = _all_changes(changes, group, device, epochs, lr, batch_size)
+    changes = _all_changes(changes, group, device, epochs, minutes, lr, batch_size)
     model = zoo.best_embedded() if model is None else model
     run = folder or Path("runs") / f"{Path(data).stem}-{Path(model).name}"
     if resume:
@@ -119,6 +124,7 @@ def train_(
     changes: Set = None,
     device: Where = None,
     epochs: Epochs = None,
+    minutes: Minutes = None,
     lr: Rate = None,
     batch_size: BatchSizeOption = None,
     group: Group = None,
@@ -131,7 +137,7 @@ def train_(
 
     if resume:
         states.require(folder)
-    wanted = recipe.read(config, _all_changes(changes, group, device, epochs, lr, batch_size))
+    wanted = recipe.read(config, _all_changes(changes, group, device, epochs, minutes, lr, batch_size))
     effects.check(wanted)
     _run(wanted, _open(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
 
@@ -141,6 +147,7 @@ def _all_changes(
     group: str | None,
     device: str | None,
     epochs: int | None,
+    minutes: float | None,
     lr: float | None,
     batch_size: int | None,
 ) -> list[str]:
@@ -150,6 +157,7 @@ def _all_changes(
         ("--group", "data.group", None if group is None else json.dumps(group, ensure_ascii=False)),
         ("--device", "run.device", None if device is None else json.dumps(device)),
         ("--epochs", "run.epochs", epochs),
+        ("--minutes", "run.minutes", minutes),
         ("--lr", "optimizer.lr", lr),
         ("--batch-size", "run.batch_size", batch_size),
     ):

@@ -99,6 +99,7 @@ BOUNDS: dict[str, Mapping[str, Bound]] = {  # table -> key -> its range; of seve
     },
     "run": {
         "epochs": ONE,
+        "minutes": POSITIVE,
         "batch_size": ONE,
         "accumulate": ONE,
         "seed": SEED,

@@ -48,7 +48,8 @@ class Blur(BlurPool2d):  # type: ignore[misc]
     def _summed(self, x: Tensor) -> Tensor:
         """The same as sums of shifted maps, which a compiler joins to what stands around them.
 
-        An antialiased ResNet-18 trains a sixth faster so (two cores, bfloat16); without a compiler it is slower.
+        An antialiased ResNet-18 trains a sixth faster so (two cores, bfloat16); without a compiler it
+        would be slower.
         """
         taps = [comb(self.filt_size - 1, k) / 2 ** (self.filt_size - 1) for k in range(self.filt_size)]
         for dim in (2, 3):

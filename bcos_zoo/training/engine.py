@@ -15,7 +15,7 @@ from pathlib import Path
 from ..data import (
     Task,
 )
-from . import runs, runtime, states
+from . import pace, runs, runtime, states
 from .history import EpochRow
 from .network_folder import refuse_another
 from .recipe import Recipe
@@ -81,12 +81,13 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
 
     def leave_epoch() -> None:
         # On every process, because the weights may be sharded over them.
-        now, best = trainer.learner.network(), trainer.kept()
+        now, best, began = trainer.learner.network(), trainer.kept(), time.monotonic()
         if records is not None:
             records.epoch(at.rows, now, best, at.failed)
+        trainer.pace.wrote(time.monotonic() - began)
 
     if records is not None:
-        log(f"resumed at step {at.done} of {trainer.total}" if at.done else trainer.describe())
+        log(f"resumed at step {at.done} of {at.total}" if at.done else trainer.describe())
         if run.snapshots and (why := why_none(trainer.learner.template)):
             log(why)
     if trainer.learner.began is not None:  # a run that goes on has measured this before
@@ -102,7 +103,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         began, first = time.monotonic(), at.done
         for loss in trainer.epoch():
             if records is not None:
-                progress(at.done, trainer.total, loss)
+                progress(at.done, at.total, loss)
             due = trainer.learner.weights.agreed(clock.due(at.done))
             if due and not trainer.at_end_of_epoch:  # at the end, a state also holds the scores
                 save()
@@ -110,7 +111,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         row = trainer.close_epoch(time.monotonic() - began, at.done - first)
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])
         if records is not None:
-            log(_line(row))
+            log(_line(row) + ("" if trainer.finished else f"; about {pace.said(trainer.left)} left"))
         save()  # first: a folder with a network, but no state, could neither go on nor begin anew
         leave_epoch()
     network = trainer.kept()

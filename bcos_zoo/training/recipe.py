@@ -159,6 +159,8 @@ class Run:
     """How it runs.
 
     epochs: passes over the training images.
+    minutes: a budget of time: the run ends within so many minutes, with fewer epochs if need be, and the
+    schedule of the rates is shortened to them. How far it gets depends on the machine.
     batch_size: images of an optimiser step, over all processes and accumulated parts.
     accumulate: into how many parts a step is split, to use less memory.
     seed: of the order of the images, their augmentation, and weights that begin at random.
@@ -180,6 +182,7 @@ class Run:
     """
 
     epochs: int
+    minutes: float | None = None
     batch_size: int = 128
     accumulate: int = 1
     seed: int = 42

@@ -14,13 +14,15 @@ from .history import EpochRow
 class RunState:
     """What changes from step to step."""
 
-    done: int = 0  # optimiser steps
+    total: int  # optimiser steps of the run, as planned
+    done: int = 0
     losses: list[float] = field(default_factory=list)  # for the steps of this epoch
     rows: list[EpochRow] = field(default_factory=list)  # one per epoch
     failed: list[str] = field(default_factory=list)  # images that could not be read while training
     best: dict[str, Any] | None = None  # a state of `best_epoch.BestEpoch`
     best_weights: dict[str, Tensor] | None = None  # of the best epoch, where the recipe keeps it
     stopped: bool = False  # before its last epoch
+    seconds: float = 0.0  # that the run took before it was resumed
 
     def step(self, loss: float) -> None:
         self.done += 1

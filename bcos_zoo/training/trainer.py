@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,10 +21,13 @@ from . import effects, networks, parameters, runtime, scores
 from .best_epoch import BestEpoch
 from .history import EpochRow
 from .learner import make_learner, make_sampler, memory_format
+from .pace import Pace
 from .recipe import Recipe
 from .run_state import RunState
 
 T = TypeVar("T")
+PROBE = 5  # steps, the first of which does not count, before a budget of time is shared out
+CAREFUL = 0.95  # of the time that is left is planned with: steps differ
 DIVERGED = (
     "lower optimizer.lr, or clip gradients with optimizer.clip. The last good state and the best network so "
     "far are kept"
@@ -43,7 +47,7 @@ class Trainer:
         self.accelerator = runtime.accelerator(recipe, folder)
         self.format = memory_format(recipe)
         self.order = make_sampler(recipe, task, self.accelerator)
-        self.total = run.epochs * self.order.steps
+        self.whole = run.epochs * self.order.steps  # steps, unless a budget of time ends it earlier
         self.learner = make_learner(recipe, task, self.accelerator, self.order.steps, fresh=fresh)
         card = networks.data_config(self.learner.template, recipe.data.input_size)
         self.loader = train_loader(
@@ -51,17 +55,36 @@ class Trainer:
             seed=run.seed, workers=recipe.data.workers, cache=recipe.data.cache,
         )  # fmt: skip
         self.val_loader = self._in_order(task.val, cache=recipe.data.cache)
-        self.at = RunState()
+        self.at = RunState(total=self.whole)
+        self.pace = Pace(
+            self.order.steps, self.order.batch_size, len(task.val), len(task.test or ()), run.validate_every
+        )
+        self.began = time.monotonic()
         metric = scores.to_watch(run.monitor, self.learner.template.num_classes, task.multilabel)
         self.best = BestEpoch(metric, scores.DIRECTION[metric], run.patience)
 
     @property
     def finished(self) -> bool:
-        return self.at.done >= self.total or self.at.stopped
+        return self.at.done >= self.at.total or self.at.stopped
 
     @property
     def at_end_of_epoch(self) -> bool:
-        return self.at.done % self.order.steps == 0
+        return self.at.done % self.order.steps == 0 or self.at.done >= self.at.total
+
+    @property
+    def number(self) -> int:
+        """The epoch that the newest step belongs to, from 1; 0 before the first step."""
+        return math.ceil(self.at.done / self.order.steps)
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the run has taken, before and after resuming."""
+        return self.at.seconds + time.monotonic() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds to the end, as far as is known; nan before the first step."""
+        return self.pace.left(self.at.done, self.at.total)
 
     def describe(self) -> str:
         task, order = self.task, self.order
@@ -81,9 +104,28 @@ class Trainer:
         parameters.set_training(self.learner.weights.bare)
         batches = iter(self.loader)
         while True:
-            yield self._step([next(batches) for _ in range(pieces)])
+            began = time.monotonic()
+            loss = self._step([next(batches) for _ in range(pieces)])
+            self.pace.stepped(time.monotonic() - began)
+            self._keep_to_budget(plan=self.pace.measured == PROBE)
+            yield loss
             if self.at_end_of_epoch:
                 return
+
+    def _keep_to_budget(self, *, plan: bool) -> None:
+        """End the run where its time is used up. plan: anew, how many steps fit into what is left of it."""
+        minutes, at = self.recipe.run.minutes, self.at
+        if minutes is None:
+            return
+        seconds = 60 * minutes - self.spent
+        total = at.total
+        if plan:
+            total = self.pace.fits(CAREFUL * seconds, at.done, self.whole)
+        if self.pace.closing >= seconds:
+            total = at.done
+        if self.accelerator.num_processes > 1:  # whose clocks differ
+            (total,) = required("accelerate.utils", "accelerate", "train").broadcast_object_list([total])
+        at.total = total
 
     def _step(self, pieces: list[Batch]) -> float:
         """One optimiser step on the pieces of a batch; the mean loss over all processes."""
@@ -91,7 +133,7 @@ class Trainer:
         place = (recipe.run.seed, self.at.done, accelerator.process_index)
         seeds.seed_all(*place)
         torch.manual_seed(seeds.mix(*place))  # on all devices, because dropout draws there
-        learner.set_rates(self.at.done)
+        learner.set_rates(self.at.done * self.whole // self.at.total)  # a shorter run has the same schedule
         total = torch.zeros((), device=accelerator.device)
         for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
             self._fail(piece.failed)
@@ -136,7 +178,7 @@ class Trainer:
         seconds: how long the last `steps` steps took: those since the start of the epoch or of a resumed run.
         """
         at, run = self.at, self.recipe.run
-        number = at.done // self.order.steps
+        number = self.number
         self._fail(_gathered(at.failed))  # the share is over all processes
         groups = self.learner.optimizer.param_groups
         row: EpochRow = {
@@ -145,7 +187,7 @@ class Trainer:
             "lr": max(group["lr"] / group.get("lr_scale", 1) for group in groups),
             "train_loss": sum(at.losses) / len(at.losses),
         }
-        if number % run.validate_every == 0 or at.done >= self.total:
+        if number % run.validate_every == 0 or at.done >= at.total:
             row |= self._judge(number)
         row |= {
             "seconds": seconds,
@@ -154,6 +196,7 @@ class Trainer:
         }
         at.rows.append(row)
         at.losses, at.best, at.stopped = [], self.best.state_dict(), self.best.stop
+        self._keep_to_budget(plan=True)
         return row
 
     def measure_start(self) -> EpochRow:
@@ -167,8 +210,9 @@ class Trainer:
 
     def _judge(self, number: int) -> EpochRow:
         """Validate the network as it is, and keep it if it is the best so far; its scores, for a row."""
-        network = self.learner.network()
+        network, began = self.learner.network(), time.monotonic()
         found, _, _ = self.validate(network)
+        self.pace.validated(time.monotonic() - began)
         if self.best.update(number, found[self.best.metric], found["loss"]) and self.recipe.run.keep_best:
             self.at.best_weights = {k: v.cpu().clone() for k, v in network.state_dict().items()}
         return {"val_loss" if name == "loss" else name: value for name, value in found.items()}
@@ -177,7 +221,7 @@ class Trainer:
     def kept_epoch(self) -> int:
         """The epoch whose network is kept: the best so far or the last."""
         best = self.best.epoch if self.recipe.run.keep_best else None
-        return self.at.done // self.order.steps if best is None else best
+        return self.number if best is None else best
 
     def kept(self) -> Network:
         """The network of the epoch that is kept, in eval mode."""
@@ -231,6 +275,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything needed to resume the run."""
         learner, scaler = self.learner, self.accelerator.scaler
+        position = self.at.state_dict() | {"seconds": self.spent}
         return {
             "recipe": runtime.deciding(self.recipe, self.task),
             "images": self.task.state(),
@@ -238,7 +283,7 @@ class Trainer:
             "ema": learner.ema.module.state_dict() if learner.ema else None,
             "optimizer": learner.weights.optimizer_state(learner.optimizer),
             "scaler": scaler.state_dict() if scaler else None,
-            "position": self.at.state_dict(),
+            "position": position,
         }
 
     def restore(self, state: dict[str, Any], where: Path) -> None:
@@ -254,7 +299,7 @@ class Trainer:
             learner.ema.module.load_state_dict(state["ema"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.at = RunState(**state["position"])
+        self.at = RunState(**{"total": self.whole} | state["position"])  # older states have no total
         if self.at.best is not None:
             self.best.load_state_dict(self.at.best)
 

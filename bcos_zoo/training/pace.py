@@ -1,0 +1,87 @@
+"""How long a run's steps and the ends of its epochs take: what is left of it, and what fits into a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+FORWARD = 0.5  # of a training step's time, to see as many images in validation: a guess until it is measured
+
+
+@dataclass
+class Pace:
+    """What parts of a run have taken so far, in seconds.
+
+    steps: of the optimiser in an epoch. batch: images of a step. held_out, test: images that validation and
+    the final test see. every: epochs from one validation to the next.
+    """
+
+    steps: int
+    batch: int
+    held_out: int
+    test: int
+    every: int = 1
+    _taken: list[float] = field(default_factory=list)  # by each step
+    _validation: float | None = None  # the newest one
+    _files: float = 0.0  # what the newest epoch left in the run's folder
+
+    def stepped(self, seconds: float) -> None:
+        self._taken.append(seconds)
+
+    def validated(self, seconds: float) -> None:
+        self._validation = seconds
+
+    def wrote(self, seconds: float) -> None:
+        self._files = seconds
+
+    @property
+    def measured(self) -> int:
+        """How many steps were timed."""
+        return len(self._taken)
+
+    @property
+    def step(self) -> float:
+        """Mean seconds of a step, the first apart, where things are compiled; nan before it."""
+        timed = self._taken[1:] or self._taken
+        return sum(timed) / len(timed) if timed else math.nan
+
+    @property
+    def validation(self) -> float:
+        """Seconds to see the validation images; a guess from the steps before the first time."""
+        if self._validation is not None:
+            return self._validation
+        return FORWARD * self.step * self.held_out / self.batch
+
+    @property
+    def closing(self) -> float:
+        """Seconds from the last step to the end: validation after the epoch, once more, test, files."""
+        again = 1 + self.test / max(self.held_out, 1)
+        return (1 + again) * self.validation + 2 * self._files
+
+    def left(self, done: int, total: int) -> float:
+        """Seconds from step `done` to the end of a run of `total` steps; nan before the first step."""
+        epochs = range(done // self.steps + 1, math.ceil(total / self.steps))  # that end before the last
+        validations = sum(number % self.every == 0 for number in epochs)
+        middle = validations * self.validation + len(epochs) * self._files
+        return (total - done) * self.step + middle + self.closing
+
+    def fits(self, seconds: float, done: int, most: int) -> int:
+        """The largest total of steps, from `done` to `most`, after which the run ends within `seconds`."""
+        low, high = done, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.left(done, middle) <= seconds:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+
+def said(seconds: float) -> str:
+    """A time in words: "40 s", "3 min 20 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
