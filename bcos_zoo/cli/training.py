@@ -194,6 +194,7 @@ def _run(
 ) -> None:
     from ..training import engine, recipe, runtime
     from ..training.dry_run import dry_run as facts_of
+    from ..training.page import PAGE
 
     if dry_run:
         facts = facts_of(wanted, task, folder, resume=resume)
@@ -208,9 +209,11 @@ def _run(
     if not runtime.is_main():
         return None
     if as_json:
-        return print_json(asdict(result) | {"folder": str(result.folder)})
+        places = {"folder": str(result.folder), "page": str(result.folder / PAGE)}
+        return print_json(asdict(result) | places)
     said = f"validation {_said(result.scores)}" + (f"; test {_said(result.test)}" if result.test else "")
-    return typer.echo(f"{result.folder}: network of epoch {result.best_epoch} of {result.epochs}: {said}")
+    typer.echo(f"{result.folder}: network of epoch {result.best_epoch} of {result.epochs}: {said}")
+    return typer.echo(f"{result.folder / PAGE} shows how it went, and its worst mistakes explained")
 
 
 def _public(source: str) -> str:

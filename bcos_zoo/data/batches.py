@@ -19,16 +19,18 @@ class Batch(NamedTuple):
     images: Tensor  # (N, 3, H, W) float32; (0,) if none of a measurement's could be read
     labels: Tensor  # (N,) int64, or (N, C) float32
     failed: list[str]  # 'name: why' of unreadable images: in training, the next readable one stands in
+    read: list[bool]  # for each image that was asked for, in order, whether it is among `images`
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Items stacked into a batch."""
     failed = [why for _, _, whys in items for why in whys]
-    read = [(image, label) for image, label, _ in items if image is not None]
-    if not read:
-        return Batch(torch.empty(0), items[0][1][None][:0], failed)
-    images, labels = zip(*read, strict=True)
-    return Batch(default_collate(list(images)), default_collate(list(labels)), failed)
+    read = [image is not None for image, _, _ in items]
+    kept = [(image, label) for image, label, _ in items if image is not None]
+    if not kept:
+        return Batch(torch.empty(0), items[0][1][None][:0], failed, read)
+    images, labels = zip(*kept, strict=True)
+    return Batch(default_collate(list(images)), default_collate(list(labels)), failed, read)
 
 
 def settings(workers: int) -> dict[str, Any]:

@@ -6,6 +6,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from ..extras import required
 from ..files import SOFTWARE, replacing
 
@@ -39,6 +42,13 @@ def save(drawn: Any, path: Path, *, dpi: int) -> Path:
     with replacing(path) as temporary:
         drawn.savefig(temporary, format=path.suffix[1:], dpi=dpi, **origin)
     return path
+
+
+def picture(drawn: Any, *, dpi: int) -> Image.Image:
+    """A figure as pixels."""
+    drawn.set_dpi(dpi)
+    drawn.canvas.draw()
+    return Image.fromarray(np.asarray(drawn.canvas.buffer_rgba())).convert("RGB")
 
 
 def shown(name: str, index: int) -> str:

@@ -1,4 +1,7 @@
-"""One HTML page of many explained images: no script, no date, and nothing outside the file."""
+"""One HTML page of many explained images: no script, no date, and nothing outside the file.
+
+`document` and `figure` are for other such pages too.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from ..classifier import Prediction
 from ..outputs import shown
 
 PHOTOGRAPH = 448  # pixels: the longer side of a photograph on the page
+QUALITY = 88  # of JPEG
 # The browser loads nothing: pictures are in the page, and no file name can make it fetch or run things.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
@@ -79,30 +83,36 @@ def page(heading: Heading, sections: Iterable[str], errors: Sequence[str] = ()) 
     sections: what `section` makes of each entry. errors: why the other files are not on the page.
     """
     body = list(sections)
-    title = f"{escape(heading.model)}: {len(body)} explanation{'' if len(body) == 1 else 's'}"
+    title = f"{heading.model}: {len(body)} explanation{'' if len(body) == 1 else 's'}"
     facts = "".join(f'<p class="soft">{escape(fact)}</p>\n' for fact in heading.facts)
     left_out = ""
     if errors:
         lines = "".join(f"<li>{escape(error)}</li>\n" for error in errors)
         left_out = f"<article><h2>Left out</h2>\n<ul>\n{lines}</ul></article>\n"
+    intro = f"""{facts}<p class="soft">For each image the network is one linear map W(x), and the
+contributions of the pixels sum to the logit, or to the activation of a unit: red speaks for it, blue
+against it. The completeness gap is what is left over: rounding.</p>
+"""
+    return document(title, intro, "".join(body) + left_out)
+
+
+def document(title: str, intro: str, body: str, style: str = "") -> str:
+    """A whole page. title: a text. intro, body: HTML, below the title and in `main`. style: more of CSS."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{STYLE}</style>
+<title>{escape(title)}</title>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <header>
-<h1>{title}</h1>
-{facts}<p class="soft">For each image the network is one linear map W(x), and the contributions of the
-pixels sum to the logit, or to the activation of a unit: red speaks for it, blue against it. The
-completeness gap is what is left over: rounding.</p>
-</header>
+<h1>{escape(title)}</h1>
+{intro}</header>
 <main>
-{"".join(body)}{left_out}</main>
+{body}</main>
 </body>
 </html>
 """
@@ -114,14 +124,14 @@ def section(entry: Entry) -> str:
     photograph = entry.photograph.convert("RGB")
     photograph.thumbnail((PHOTOGRAPH, PHOTOGRAPH), Image.Resampling.BICUBIC)
     pictures = (
-        _figure(photograph, f"Photograph {file}", "what the network sees", photographic=True),
-        _figure(
+        figure(photograph, f"Photograph {file}", "what the network sees", photographic=True),
+        figure(
             entry.contributions,
             f"Contributions of the pixels of {file} to {target}",
             f"contributions, up to {escape(entry.limit)}",
             sharp=True,
         ),
-        _figure(entry.colour, f"W(x) of {file} for {target}, in colour", "W(x), in colour"),
+        figure(entry.colour, f"W(x) of {file} for {target}, in colour", "W(x), in colour"),
     )
     rows = "".join(_bar(prediction) for prediction in entry.predictions)
     return f"""<article>
@@ -136,21 +146,32 @@ def section(entry: Entry) -> str:
 """
 
 
-def _figure(
-    picture: Image.Image, alt: str, caption: str, *, sharp: bool = False, photographic: bool = False
+def figure(
+    picture: Image.Image,
+    alt: str,
+    caption: str,
+    *,
+    sharp: bool = False,
+    photographic: bool = False,
+    quality: int = QUALITY,
 ) -> str:
+    """A picture, inside the page, above its caption. alt, caption: HTML.
+
+    sharp: show its pixels as squares. photographic: as JPEG of that quality, which is small for what has no
+    sharp edges.
+    """
     width, height = picture.size
     kind = ' class="pixels"' if sharp else ""
     return (
         f'<figure><img{kind} width="{width}" height="{height}" alt="{alt}" '
-        f'src="{_data_uri(picture, photographic)}"><figcaption>{caption}</figcaption></figure>\n'
+        f'src="{_data_uri(picture, photographic, quality)}"><figcaption>{caption}</figcaption></figure>\n'
     )
 
 
-def _data_uri(picture: Image.Image, photographic: bool) -> str:
+def _data_uri(picture: Image.Image, photographic: bool, quality: int) -> str:
     buffer = io.BytesIO()
     if photographic:
-        picture.save(buffer, format="JPEG", quality=88)
+        picture.save(buffer, format="JPEG", quality=quality, subsampling=0)
     else:
         picture.save(buffer, format="PNG", optimize=True)
     kind = "jpeg" if photographic else "png"

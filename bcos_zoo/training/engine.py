@@ -40,7 +40,8 @@ def train(
     """Train as a recipe says, on the images of a task, and leave everything in a folder.
 
     The folder gets states to resume from, and, after each epoch, metrics, curves, pictures of explanations
-    and the network so far, as `bcos_zoo.load` and `timm.create_model("local-dir:FOLDER")` take it.
+    and the network so far, as `bcos_zoo.load` and `timm.create_model("local-dir:FOLDER")` take it. At the end
+    it gets `index.html`, one page of all this, with the worst mistakes on the validation images explained.
     resume: go on from the newest state. source: what the network's card calls the images.
     log: called with a line for each epoch. progress: called after each step. Of several processes only the
     first calls them.
@@ -83,7 +84,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         # On every process, because the weights may be sharded over them.
         now, best, began = trainer.learner.network(), trainer.kept(), time.monotonic()
         if records is not None:
-            records.epoch(at.rows, now, best, at.failed)
+            records.epoch(at.rows, now, best, at.failed, trainer.finished)
         trainer.pace.wrote(time.monotonic() - began)
 
     if records is not None:
@@ -115,20 +116,20 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         save()  # first: a folder with a network, but no state, could neither go on nor begin anew
         leave_epoch()
     network = trainer.kept()
-    found, logits, targets = trainer.validate(network)
+    found = trainer.validate(network)
     tested, images = trainer.test(network) or (None, 0)  # once, after all choices are made
     if tested is not None:
         accelerator.log({f"test_{name}": value for name, value in tested.items()}, step=trainer.kept_epoch)
     accelerator.end_training()
     if records is not None:
-        for part, of in {"validation": found, "test": tested}.items():
+        for part, of in {"validation": found.scores, "test": tested}.items():
             if of is not None:
                 said = " ".join(f"{name} {value:.5g}" for name, value in of.items())
                 log(f"{part}, network of epoch {trainer.kept_epoch}: {said}")
         records.unreadable(at.failed)
-        records.end(at.rows, network, trainer.kept_epoch, found, logits, targets, tested, images)
+        records.end(at.rows, network, trainer.kept_epoch, found, tested, images)
     unreadable = len(trainer.task.unreadable) + len(at.failed)
-    return Result(folder, int(at.rows[-1]["epoch"]), trainer.kept_epoch, found, unreadable, tested)
+    return Result(folder, int(at.rows[-1]["epoch"]), trainer.kept_epoch, found.scores, unreadable, tested)
 
 
 def _line(row: EpochRow) -> str:

@@ -332,15 +332,31 @@ TABLES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def to_toml(recipe: Recipe) -> str:
-    """A recipe as TOML, every key written; `read` gives it back. What is None is left out."""
+def to_toml(recipe: Recipe, *, public: bool = False) -> str:
+    """A recipe as TOML, every key written; `read` gives it back. What is None is left out.
+
+    public: for others to see: of an absolute path only its last part is written.
+    """
     tomli_w = required("tomli_w", "tomli-w", "train")
     tables = {
-        name: {key: value for key, value in table.items() if value is not None}
+        name: {key: _public(value) if public else value for key, value in table.items() if value is not None}
         for name, table in asdict(recipe).items()
     }
     text: str = tomli_w.dumps(tables)
     return text
+
+
+def _public(value: Any) -> Any:
+    """A value without the folders of this machine, also inside tables and lists."""
+    if isinstance(value, Mapping):
+        return {key: _public(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_public(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    scheme, colon, place = value.partition(":") if value.startswith("local-dir:") else ("", "", value)
+    path = Path(place)
+    return f"{scheme}{colon}…/{path.name}" if path.is_absolute() else value
 
 
 def with_changes(recipe: Recipe, changes: Iterable[str]) -> Recipe:

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder besides states: recipe, metrics, pictures, and the network."""
+"""What a run leaves in its folder besides states: recipe, metrics, pictures, the network, and a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
-from torch import Tensor
 
 from ..data import Samples, Task
 from ..errors import InputError
@@ -17,11 +16,12 @@ from ..files import replacing
 from ..models.interface import Network
 from ..outputs import Outputs
 from ..weights.config_json import Training
-from . import confusion, curves, history, networks, recipe
+from . import confusion, curves, history, networks, page, recipe
 from .history import EpochRow
 from .network_folder import NetworkFolder, classifier_of
 from .recipe import Recipe
 from .runs import writing
+from .scores import Answers
 from .scores import confusion as counted
 from .snapshots import Snapshots, choose, why_none
 
@@ -36,6 +36,7 @@ class Records:
         self, folder: Path, wanted: Recipe, task: Task, outputs: Outputs, source: str | None
     ) -> None:
         self.folder, self.recipe, self.task = folder, wanted, task
+        self.left_out = 0  # images that cannot be read
         self._write(RECIPE, recipe.to_toml(wanted))
         self.unreadable(())
         base = networks.public_name(wanted.model.name) if wanted.model.pretrained else None
@@ -46,18 +47,23 @@ class Records:
         self.snapshots = Snapshots.of(folder, task.val, task.class_names, count) if count else None
 
     def epoch(
-        self, rows: Sequence[EpochRow], now: Network, network: Network, unreadable: Sequence[str]
+        self,
+        rows: Sequence[EpochRow],
+        now: Network,
+        network: Network,
+        unreadable: Sequence[str],
+        last: bool = False,
     ) -> None:
-        """After an epoch. rows: of all so far. now, network: the current and the best one, in eval mode."""
+        """After an epoch. rows: of all so far. now, network: the current and the best one, in eval mode.
+
+        last: whether no other epoch follows.
+        """
         history.write(self.folder, rows)
         curves.draw(self.folder, rows)
         self.unreadable(unreadable)
         epoch = int(rows[-1]["epoch"])
-        if (
-            self.snapshots is not None
-            and why_none(now) is None
-            and epoch % self.recipe.run.snapshot_every == 0
-        ):
+        due = last or epoch % self.recipe.run.snapshot_every == 0
+        if due and self.snapshots is not None and why_none(now) is None:
             self.snapshots.draw(classifier_of(now, self.network.outputs), epoch)
         if time.monotonic() - self.updated > UPDATE:
             self.network.update(network)
@@ -68,31 +74,39 @@ class Records:
         rows: Sequence[EpochRow],
         network: Network,
         epoch: int,
-        scores: Mapping[str, float],
-        logits: Tensor,
-        targets: Tensor,
+        answers: Answers,
         test: Mapping[str, float] | None = None,
         images: int = 0,
     ) -> None:
-        """At the end. network: the one that is kept. epoch: the one it is from. scores, logits (M, C),
-        targets: on the validation images. test: its scores on the test images, if there are any; images: the
-        number of these.
+        """At the end. network: the one that is kept. epoch: the one it is from. answers: its own, on the
+        validation images. test: its scores on the test images, if there are any; images: the number of these.
         """
         history.write(self.folder, rows)
         curves.draw(self.folder, rows, best=epoch)
         names = self.task.class_names
         if self.task.multilabel:
-            confusion.write_several(self.folder, logits, targets, names)
+            confusion.write_several(self.folder, answers.logits, answers.targets, names)
         else:
-            confusion.write(self.folder, counted(logits, targets), names)
-        self.network.finish(network, epoch=epoch, scores=scores, test=test)
+            confusion.write(self.folder, counted(answers.logits, answers.targets), names)
+        self.network.finish(network, epoch=epoch, scores=answers.scores, test=test)
         if test is not None:
             said = {"epoch": epoch, "images": images} | history.plain(test)
             self._write(TEST, json.dumps(said, indent=1, allow_nan=False) + "\n")
+        classifier = classifier_of(network, self.network.outputs)
+        film = None
+        if self.snapshots is not None and why_none(network) is None:
+            film = self.snapshots.end(classifier, epoch)
+        parts = page.Parts(
+            self.folder, self.recipe, self.task, self.network.training, classifier, rows, epoch, answers,
+            test, images, film, self.left_out,
+        )  # fmt: skip
+        self._write(page.PAGE, page.make(parts))
 
     def unreadable(self, met: Sequence[str]) -> None:
         """List the images that cannot be read. met: those met while training."""
-        if lines := [*self.task.unreadable, *met]:
+        lines = [*self.task.unreadable, *met]
+        self.left_out = len(lines)
+        if lines:
             self._write(UNREADABLE, "\n".join(lines) + "\n")
 
     def _write(self, name: str, text: str) -> None:

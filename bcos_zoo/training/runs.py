@@ -19,8 +19,8 @@ LOCK = ".lock"
 STATES, SNAPSHOTS = "state", "snapshots"  # folders inside that of a run
 # The temporary names, as bcos_zoo.files makes them, of what a run writes; others may be at work beside it.
 UNFINISHED = re.compile(
-    r"\.(network|(step|epoch|tiles)-\d+\.\w+|(recipe|unreadable|test|metrics|curves|confusion|per_class|snapshots|"
-    r"model|config|README|explanation|card-sample)\.\w+)\.[0-9a-f]{32}\.tmp"
+    r"\.(network|(step|epoch|tiles)-\d+\.\w+|(index|recipe|unreadable|test|metrics|curves|confusion|per_class|"
+    r"snapshots|model|config|README|explanation|card-sample)\.\w+)\.[0-9a-f]{32}\.tmp"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +23,16 @@ DIRECTION = {  # which end of each score is the good one
     "map": "max",
     "exact": "max",
 }
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network said about the images of a part, and how good that is."""
+
+    scores: dict[str, float]  # the loss, and scores in percent
+    logits: Tensor  # (M, C) of the M images that could be read
+    targets: Tensor  # (M,) class indices, or (M, C) zeros and ones
+    indices: Tensor  # (M,) which images of the part these are
 
 
 def to_watch(name: str, outputs: int, multilabel: bool) -> str:

@@ -1,6 +1,7 @@
 """Explanations of the same few images as a network learns: a sheet for each epoch, and a film strip of them.
 
 `RUN/snapshots/epoch-0005.png` is a sheet; beside it are the small pictures of the strip `RUN/snapshots.png`.
+Besides every so many epochs, as the recipe says, epoch 0, the last and the one that is kept are drawn.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from .runs import SNAPSHOTS, writing
 
 STRIP = "snapshots.png"
 COLUMNS = 8  # epochs in the strip
+ROWS = 8  # images in the part of it that stands on the page of a run
 TILE = 120  # pixels: the longer side of a picture in it
 COUNT = 8
 
@@ -85,6 +87,15 @@ def why_none(model: nn.Module) -> str | None:
     if network.in_chans not in (1, 3):
         return f"no snapshots: the network takes {network.in_chans} channels, image files have 3 or 1"
     return None
+
+
+@dataclass(frozen=True)
+class Film:
+    """The first rows of a finished run's strip."""
+
+    picture: Image.Image
+    titles: Sequence[str]  # the true class of each row
+    epochs: Sequence[int]  # of the columns after that of the photographs
 
 
 class Snapshots:
@@ -141,24 +152,48 @@ class Snapshots:
         no exact explanation.
         """
         explanation = _explained(classifier, self.photographs, self.labels)
-        views = [classifier.view(photograph) for photograph in self.photographs]
+        views = self._views(classifier)
         sheet = _sheet(classifier, explanation, views, self.titles)
         tiles = [panels.rgba_image(rgba) for rgba in explanation.rgba()[:, 0]]
-        path = self.run / SNAPSHOTS / f"epoch-{epoch:04d}.png"
+        path = self._sheet_of(epoch)
         probabilities = _probabilities(classifier, explanation)
         _save_tiles(self.run / SNAPSHOTS / f"tiles-{epoch:04d}.png", tiles, probabilities)
         _save(sheet, path)
         _save(self._strip(views), self.run / STRIP)
         return path
 
-    def _strip(self, views: Sequence[Image.Image]) -> Image.Image:
-        """Rows are images, columns are epochs, evenly spaced among those drawn."""
-        films = {
-            epoch: tiles for epoch, tiles in _read_tiles(self.run / SNAPSHOTS) if len(tiles) == len(views)
-        }
-        epochs = _spaced(sorted(films), COLUMNS)
+    def end(self, classifier: Classifier, kept: int) -> Film:
+        """Draw the epoch that is kept, unless it is drawn already, and mark it in the strip.
+
+        classifier: with the network that is kept. Returns the first rows of the strip. Raises as `draw`.
+        """
+        if kept not in self._films() or not self._sheet_of(kept).is_file():
+            self.draw(classifier, kept)
+        views = self._views(classifier)
+        _save(self._strip(views, kept), self.run / STRIP)
+        epochs = _spaced(sorted(self._films()), COLUMNS, kept)
+        return Film(self._strip(views[:ROWS], kept), self.titles[:ROWS], epochs)
+
+    def _sheet_of(self, epoch: int) -> Path:
+        return self.run / SNAPSHOTS / f"epoch-{epoch:04d}.png"
+
+    def _views(self, classifier: Classifier) -> list[Image.Image]:
+        return [classifier.view(photograph) for photograph in self.photographs]
+
+    def _films(self) -> dict[int, list[tuple[Image.Image, float]]]:
+        """The epochs that are drawn, each with the pictures of these images and their probabilities."""
+        found = _read_tiles(self.run / SNAPSHOTS)
+        return {epoch: tiles for epoch, tiles in found if len(tiles) == len(self.photographs)}
+
+    def _strip(self, views: Sequence[Image.Image], kept: int | None = None) -> Image.Image:
+        """Rows are images, columns are epochs, evenly spaced among those drawn, and the one that is kept.
+
+        views: of all images, or of the first ones.
+        """
+        films = self._films()
+        epochs = _spaced(sorted(films), COLUMNS, kept)
         rows = []
-        for i, (view, title) in enumerate(zip(views, self.titles, strict=True)):
+        for i, (view, title) in enumerate(zip(views, self.titles, strict=False)):
             row = [Panel(view, title, title=True)]
             for picture, probability in (films[epoch][i] for epoch in epochs):
                 row.append(Panel(panels.on_white(picture), shown(probability)))
@@ -170,7 +205,8 @@ class Snapshots:
         width = (body.width - panels.MARGIN) // (len(epochs) + 1)
         for column, epoch in enumerate(epochs, 1):
             at = (panels.MARGIN + column * width, panels.MARGIN)
-            panels.write_line(pen, at, f"epoch {epoch}", width - panels.MARGIN, panels.BLACK)
+            title = f"epoch {epoch}, kept" if epoch == kept else f"epoch {epoch}"
+            panels.write_line(pen, at, title, width - panels.MARGIN, panels.BLACK)
         return strip
 
 
@@ -231,11 +267,18 @@ def _sheet(
     return panels.lay_out(panels.in_columns(rows, 2, tall=4), side=panels.SMALL)
 
 
-def _spaced(epochs: Sequence[int], most: int) -> list[int]:
-    """At most `most` of them at equal steps, including the first and the last."""
+def _spaced(epochs: Sequence[int], most: int, kept: int | None = None) -> list[int]:
+    """At most `most` of them at equal steps, including the first and the last.
+
+    kept: one of them that is included too; it takes the place of the nearest one between these two.
+    """
     if len(epochs) <= most:
         return list(epochs)
-    return [epochs[round(i * (len(epochs) - 1) / (most - 1))] for i in range(most)]
+    spaced = [epochs[round(i * (len(epochs) - 1) / (most - 1))] for i in range(most)]
+    if kept is not None and kept not in spaced:
+        nearest = min(range(1, most - 1), key=lambda i: abs(spaced[i] - kept))
+        spaced[nearest] = kept
+    return spaced
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -24,6 +24,7 @@ from .learner import make_learner, make_sampler, memory_format
 from .pace import Pace
 from .recipe import Recipe
 from .run_state import RunState
+from .scores import Answers
 
 T = TypeVar("T")
 PROBE = 5  # steps, the first of which does not count, before a budget of time is shared out
@@ -211,7 +212,7 @@ class Trainer:
     def _judge(self, number: int) -> EpochRow:
         """Validate the network as it is, and keep it if it is the best so far; its scores, for a row."""
         network, began = self.learner.network(), time.monotonic()
-        found, _, _ = self.validate(network)
+        found = self.validate(network).scores
         self.pace.validated(time.monotonic() - began)
         if self.best.update(number, found[self.best.metric], found["loss"]) and self.recipe.run.keep_best:
             self.at.best_weights = {k: v.cpu().clone() for k, v in network.state_dict().items()}
@@ -240,25 +241,25 @@ class Trainer:
             rank=rank, processes=processes, workers=self.recipe.data.workers, cache=cache,
         )  # fmt: skip
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor, Tensor]:
-        """Scores of a network on the validation images, its logits (M, C), and their targets."""
+    def validate(self, network: nn.Module) -> Answers:
+        """What a network says about the validation images."""
         return self._measure(network, self.val_loader, "validation")
 
     def test(self, network: nn.Module) -> tuple[dict[str, float], int] | None:
         """Scores of a network on the test images, and how many were read; None if there is no such part."""
         if self.task.test is None:
             return None
-        found, _, targets = self._measure(network, self._in_order(self.task.test, cache=False), "the test")
-        return found, len(targets)
+        found = self._measure(network, self._in_order(self.task.test, cache=False), "the test")
+        return found.scores, len(found.targets)
 
     @torch.no_grad()
-    def _measure(
-        self, network: nn.Module, batches: Iterable[Batch], part: str
-    ) -> tuple[dict[str, float], Tensor, Tensor]:
+    def _measure(self, network: nn.Module, batches: Iterable[Batch], part: str) -> Answers:
         mine: list[tuple[Tensor, Tensor]] = []
         unread: list[str] = []
-        for x, y, failed in batches:
+        known: list[bool] = []  # whether each image could be read
+        for x, y, failed, read in batches:
             unread += failed
+            known += read
             if not len(x):
                 continue
             with self.accelerator.autocast():
@@ -270,7 +271,10 @@ class Trainer:
         logits, targets = (torch.cat(each) for each in zip(*found, strict=True))
         device = self.accelerator.device
         loss = float(self.learner.criterion(logits.to(device), targets.to(device)))
-        return {"loss": loss} | scores.scores(logits, targets, self.task.multilabel), logits, targets
+        # Each process has the next part of the images, so what is gathered is in their order.
+        indices = torch.tensor(_gathered(known)).nonzero()[:, 0]
+        found_scores = {"loss": loss} | scores.scores(logits, targets, self.task.multilabel)
+        return Answers(found_scores, logits, targets, indices)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to resume the run."""

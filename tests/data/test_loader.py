@@ -100,7 +100,7 @@ def test_pieces_of_all_processes_make_the_batch_of_one(task):
 
 def test_the_transform_is_given_the_image_that_the_label_belongs_to(task):
     transform = train_transform(CARD, PLAIN)
-    for images, labels, _ in batches(task, augment=PLAIN):
+    for images, labels, *_ in batches(task, augment=PLAIN):
         for image, label in zip(images, labels, strict=True):
             index = next(
                 i for i in range(len(task.train)) if torch.equal(transform(task.train.load(i)), image)

@@ -70,7 +70,7 @@ def test_an_epoch_of_a_stream_has_every_image_with_its_label(hugging):
     transform = train_transform(CARD, plain)
     expected = {transform(noise(i)).numpy().tobytes(): i for i in range(20)}
     seen = []
-    for images, labels, failed in found:
+    for images, labels, failed, _ in found:
         for image, label in zip(images, labels, strict=True):
             seen.append(expected[image.numpy().tobytes()])
             assert label == seen[-1] % 2
