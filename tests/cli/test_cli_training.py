@@ -46,7 +46,8 @@ def test_finetune_ends_in_a_folder_that_every_verb_takes(run, tmp_path):
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names >= {"README.md", "config.json", "model.safetensors", "recipe.toml", "state"}
     assert names >= {"metrics.csv", "metrics.json", "per_class.csv", "confusion.csv", "confusion.png"}
-    assert names >= {"curves.png", "snapshots", "snapshots.png"}
+    assert names >= {"curves.png", "snapshots", "snapshots.png", "index.html"}
+    assert result["page"] == str(tmp_path / "run" / "index.html")
     image = root / "red" / "0.png"
     answer = json.loads(run("predict", image, "--model", tmp_path / "run", "--json")[1])
     assert {one["label"] for one in answer["images"][0]["predictions"]} == {"blue", "red"}
@@ -101,7 +102,8 @@ def test_a_run_is_resumed_by_its_own_recipe(run, tmp_path):
     code, _, err = run(*first)
     assert code == 2 and "holds a run already; continue it with --resume" in error_line(err.splitlines()[-1])
     before = weights(tmp_path / "run")
-    assert run("finetune", root, "-o", tmp_path / "run", "--resume")[0] == 0  # it is at its end already
+    code, out, _ = run("finetune", root, "-o", tmp_path / "run", "--resume")  # it is at its end already
+    assert code == 0 and f"{tmp_path / 'run' / 'index.html'} shows how it went" in out.splitlines()[-1]
     assert same(weights(tmp_path / "run"), before)
 
 

@@ -158,6 +158,13 @@ def test_nothing_stands_in_for_an_image_that_cannot_be_measured(tmp_path, worker
     assert [int(y) for one in found for y in one.labels] == [0, 0, 0, 1, 1, 1]
     said = [line.partition(": ")[0] for one in found for line in one.failed]
     assert said == [task.val.name(1), task.val.name(4)]
+    for processes in (1, 2, 3):  # put one after the other, their parts say which images were read
+        parts = [
+            val_loader(task.val, transform, batch, rank=rank, processes=processes, workers=workers)
+            for rank in range(processes)
+        ]
+        read = [known for part in parts for one in part for known in one.read]
+        assert [i for i, known in enumerate(read) if known] == readable and len(read) == 8
 
 
 def test_a_set_that_is_gone_ends_the_epoch(tmp_path):

@@ -116,6 +116,45 @@ def test_the_epochs_of_the_strip_are_evenly_spaced(n):
     assert not steps or max(steps) - min(steps) <= 1
 
 
+@pytest.mark.parametrize("n", [1, 2, 8, 9, 10, 15, 100])
+def test_the_epoch_that_is_kept_is_always_in_the_strip(n):
+    for kept in range(n):
+        epochs = snapshots._spaced(range(n), 8, kept)
+        assert {0, kept, n - 1} <= set(epochs) and len(set(epochs)) == min(n, 8)
+        assert epochs == sorted(epochs)
+        assert len(set(epochs) - set(snapshots._spaced(range(n), 8))) <= 1
+
+
+def test_at_the_end_the_kept_epoch_is_drawn_if_it_is_not_and_marked(tmp_path, classifier):
+    other = classifier_of(network("bcos_resnet20", seed=1, num_classes=3, widths=(8, 16, 32)), NAMES)
+    snaps = followed(tmp_path)
+    for epoch in (0, 4):
+        snaps.draw(other, epoch)
+    film = snaps.end(classifier, 2)
+    assert film.epochs == [0, 2, 4] and list(film.titles) == [*NAMES, "cat"]
+    assert (tmp_path / "snapshots" / "epoch-0002.png").exists()
+    snaps.draw(classifier, 2)  # which marks nothing
+    with Image.open(tmp_path / "snapshots.png") as strip:
+        plain = np.asarray(strip.convert("L")).copy()
+    assert plain.shape == film.picture.size[::-1]
+    marked, pitch = np.asarray(film.picture.convert("L")), snapshots.TILE + panels.MARGIN
+    changed = (marked != plain).any(0).nonzero()[0]
+    assert len(changed) and all(x // pitch == 2 for x in changed - panels.MARGIN)  # only its own title
+    below = panels.MARGIN + panels.CAPTION
+    assert np.array_equal(marked[below:], plain[below:])
+    sheet = (tmp_path / "snapshots" / "epoch-0004.png").read_bytes()
+    again = snaps.end(classifier, 4)  # it is drawn already, by the other network
+    assert (tmp_path / "snapshots" / "epoch-0004.png").read_bytes() == sheet and again.epochs == [0, 2, 4]
+
+
+def test_of_many_images_the_page_gets_the_first(tmp_path, classifier):
+    many = {"photographs": photographs(4) * 3, "labels": [0, 1, 2, 0] * 3, "titles": [*NAMES, "cat"] * 3}
+    film = followed(tmp_path, **many).end(classifier, 1)
+    with Image.open(tmp_path / "snapshots.png") as strip:
+        assert strip.height > film.picture.height and strip.width == film.picture.width
+    assert len(film.titles) == snapshots.ROWS
+
+
 def test_a_resumed_run_goes_on_with_the_strip(tmp_path, classifier):
     whole, first = followed(tmp_path / "a"), followed(tmp_path / "b")
     for epoch in (1, 2, 3):

@@ -11,6 +11,7 @@ import time
 import pytest
 import timm
 import torch
+from run_pages import check
 from small_runs import paint
 
 RECIPE = """
@@ -112,6 +113,19 @@ def test_images_that_no_process_but_one_finds_broken_are_all_counted(toml, tmp_p
     more = ["--set", "data.check=false", "--set", "data.bad_share=0.5"]
     train_by_two(toml, images, tmp_path / "two", *more)
     assert rows(tmp_path / "two")[0]["unreadable"] == 6
+
+
+@pytest.mark.slow
+def test_the_page_of_two_processes_shows_the_mistakes_of_one(toml, tmp_path):
+    images = paint(tmp_path / "images", {"train": 16, "val": 8}, spread=100)
+    for source, target in (("blue", "red"), ("red", "blue")):
+        (images / "val" / source / "5.png").rename(images / "val" / target / f"of-{source}.png")
+        (images / "val" / source / "2.png").write_bytes(b"no image")  # in the part of each process one
+    more = ["--set", "data.check=false", "--set", "data.bad_share=0.5", "--set", "optimizer.name=sgd"]
+    train(toml, images, tmp_path / "one", *more)
+    train_by_two(toml, images, tmp_path / "two", *more)
+    one, two = ([a["h3"] for a in check(tmp_path / run).articles] for run in ("one", "two"))
+    assert one == two and {"blue/of-red.png", "red/of-blue.png"} <= set(one)
 
 
 SHARDED = [
