@@ -9,7 +9,7 @@ from small_runs import Stop, make, paint, quiet, stop_at
 from bcos_zoo import InputError
 from bcos_zoo.data import open_task
 from bcos_zoo.training import engine, states
-from bcos_zoo.training.pace import Pace, said
+from bcos_zoo.training.pace import PAGE, Pace, said
 from bcos_zoo.training.trainer import Trainer
 
 
@@ -23,7 +23,7 @@ def simulated(pace, done, total, *, step, validation, files):
             if number % pace.every == 0 or now == total:
                 clock += validation
             clock += files
-    return clock + validation + validation * pace.test / pace.held_out + files
+    return clock + validation + validation * pace.test / pace.held_out + files + PAGE * files
 
 
 @pytest.mark.parametrize("done, total", [(0, 40), (0, 37), (13, 40), (20, 40), (39, 40), (0, 3), (0, 200)])
