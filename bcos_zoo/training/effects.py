@@ -75,6 +75,11 @@ RULES = (
         "with a schedule ('constant' keeps rates)",
     ),
     Needs(
+        "optimizer.relative",
+        lambda r: r.optimizer.schedule != "none",
+        "with a schedule ('constant' keeps rates)",
+    ),
+    Needs(
         "optimizer.min_lr",
         lambda r: r.optimizer.schedule in FALLING,
         f"with optimizer.schedule of {', '.join(FALLING)}",

@@ -23,6 +23,7 @@ def make_optimizer(model: nn.Module, part: Optimizer) -> torch.optim.Optimizer:
         head_lr=part.head_lr,
         weight_decay=part.weight_decay,
         layer_decay=part.layer_decay,
+        relative=part.relative,
     )
     if "muon" in part.name and next(model.parameters()).device.type == "cpu" and not _has_bfloat16():
         muon_in_float32()

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..layers import BcosConv2d, BcosLinear
 
 FULL, HEAD, FROM = "full", "head", "from:"
+LEAST = 0.01  # what begins at zero, such as a bias, would never move
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -75,12 +76,19 @@ def set_training(model: nn.Module) -> None:
 
 
 def groups(
-    model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float | None, head_lr: float | None
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    layer_decay: float | None,
+    head_lr: float | None,
+    relative: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups of the weights that learn, for timm's optimisers and schedules, which multiply by `lr_scale`.
 
     lr: the rate that the optimiser is given. head_lr: that of the classifier, if it differs.
     layer_decay: factor on the rate from each of the network's levels to the one before it; the last has `lr`.
+    relative: the rate of each weight is multiplied by its `size` as it is now.
     weight_decay: for all but one-dimensional weights (norms, biases) and those that the network exempts: ours
     exempt all that are not weights of a linear map, such as a layer scale of any shape. A B-cos layer
     normalises its weights in the forward pass: there decay does not change the function, only how far a step
@@ -99,7 +107,9 @@ def groups(
         )
     if not made:
         raise InputError("no weight of the network learns; change model.train")
-    return made if head_lr is None else _with_head(made, {id(p) for p in _head(model)}, head_lr / lr)
+    if head_lr is not None:
+        made = _with_head(made, {id(p) for p in _head(model)}, head_lr / lr)
+    return _by_size(made) if relative else made
 
 
 def _with_head(made: list[dict[str, Any]], head: set[int], scale: float) -> list[dict[str, Any]]:
@@ -110,6 +120,31 @@ def _with_head(made: list[dict[str, Any]], head: set[int], scale: float) -> list
             if params := [p for p in group["params"] if (id(p) in head) == inside]:
                 split.append(group | {"params": params} | ({"lr_scale": scale} if inside else {}))
     return split
+
+
+def _by_size(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups, split by the sizes of their weights, whose scales are multiplied by them."""
+    split = []
+    for group in made:
+        sizes: dict[float, list[nn.Parameter]] = {}
+        for p in group["params"]:
+            sizes.setdefault(size(p), []).append(p)
+        split += [
+            group | {"params": params, "lr_scale": group.get("lr_scale", 1.0) * its}
+            for its, params in sizes.items()
+        ]
+    return split
+
+
+@torch.no_grad()
+def size(p: nn.Parameter) -> float:
+    """The root mean square of a weight, in two digits, so that like ones share a group; `LEAST` or more.
+
+    1 / sqrt(n) for rows of unit norm with n elements: a step of Adam with the rate r turns them by about r.
+    """
+    values: Any = p.detach()
+    whole = values.full_tensor() if hasattr(values, "full_tensor") else values  # a shard holds a part
+    return max(float(f"{float(whole.float().square().mean().sqrt()):.2g}"), LEAST)
 
 
 def clip_adaptively(model: nn.Module, factor: float) -> None:

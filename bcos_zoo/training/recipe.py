@@ -111,6 +111,8 @@ class Optimizer:
     name: one of timm's optimisers.
     lr: the learning rate at its highest, after the warm-up.
     head_lr: the rate of the classifier; lr unless given.
+    relative: rates are shares of a weight's size, its root mean square before the first step: long rows and
+    short ones, of few elements or many, turn equally fast.
     weight_decay: of the weights of linear maps; gains of norms and layer scales have none.
     layer_decay: factor on the rate from each level of the network to the one before it.
     clip, clip_mode: the limit of gradients (none unless given), and how it is meant: "agc" (adaptive), "norm"
@@ -128,6 +130,7 @@ class Optimizer:
     name: str = "adam"
     lr: float = 1e-3
     head_lr: float | None = None
+    relative: bool = False
     weight_decay: float = 0.0
     layer_decay: float | None = None
     clip: float | None = None

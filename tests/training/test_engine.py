@@ -49,8 +49,9 @@ def test_a_network_learns_two_colours_and_can_be_used_at_once(task, tmp_path):
         },
         {"run__precision": "bfloat16", "optimizer__ema_decay": None, "run__keep_best": True},
         {"optimizer__by_epoch": True, "optimizer__warmup_epochs": 1, "run__epochs": 3},
+        {"optimizer__relative": True, "model__name": "resnet18", "model__args": {}},  # of random lengths
     ],
-    ids=["plain", "muon", "mixed", "pieces", "bfloat16", "by-epoch"],
+    ids=["plain", "muon", "mixed", "pieces", "bfloat16", "by-epoch", "relative"],
 )
 def test_a_run_stopped_anywhere_resumes_to_the_same_bits(task, tmp_path, changes):
     wanted = make(**changes)

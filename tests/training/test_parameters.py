@@ -212,6 +212,29 @@ def test_the_rate_decays_from_the_classifier_to_the_first_layer(name):
     assert len(levels) > 5
 
 
+@pytest.mark.parametrize("name", ["bcos_resnet20", "bcos_convnext_atto", "resnet18"])
+def test_relative_rates_turn_all_rows_alike_and_leave_nothing_behind(name):
+    """A first step of Adam moves each element by its rate, so a weight of size s by rate * s if relative."""
+    model = make(name)
+    torch.nn.init.zeros_(next(p for p in model.parameters() if p.ndim == 1))  # it must be able to leave zero
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    optimizer = create_optimizer_v2(
+        groups(model, **PLAIN | dict(relative=True, weight_decay=0)), opt="adam", lr=0.1
+    )
+    scheduler, _ = create_scheduler_v2(optimizer, sched="cosine", num_epochs=10, updates_per_epoch=1)
+    scheduler.step(0)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    for key, p in model.named_parameters():
+        size = max(before[key].square().mean().sqrt().item(), 0.01)
+        moved = (before[key] - p.detach()).square().mean().sqrt().item()
+        assert moved == pytest.approx(0.1 * size, rel=0.06), key  # sizes have two digits
+    head = next(iter(head_names(model)))
+    faster = rates(model, relative=True, head_lr=0.5)[head] / rates(model, relative=True)[head]
+    assert faster == pytest.approx(5)
+
+
 @pytest.mark.parametrize("layer_decay", [None, 0.5])
 @pytest.mark.parametrize("name", EVERY)
 def test_the_head_has_a_rate_of_its_own_and_the_rest_does_not_feel_it(name, layer_decay):
