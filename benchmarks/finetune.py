@@ -1,63 +1,197 @@
-"""Ways to fine-tune, compared with training from scratch: the basis of `training/defaults.py`.
+"""Fine-tuning by its defaults beside what else one could do: the table in docs/training.md.
 
-python benchmarks/finetune.py [--only MODE ...] [--set TABLE.KEY=VALUE ...]
-The embedded CIFAR-10 network on scikit-learn's digits: all of them, and ten images per class. Prints a table
-of seconds and of validation accuracy in percent, at the epoch that is best on these images and so is kept.
+python benchmarks/finetune.py [--data data] [--seeds 3] [--tasks NAME ...] [--ways NAME ...]
+                              [-o benchmarks/results/finetune.jsonl] [--set TABLE.KEY=VALUE ...]
+On each of the tasks of benchmarks/tasks.py: the checkpoint untouched, where it knows the classes; logistic
+regression on its features; its classifier alone; `bcos-zoo finetune` by its defaults; the same network from
+nothing; and the checkpoint's conventional twin, fine-tuned as timm's users do. All see the same training
+images, and the last four take the same number of epochs. Scores are in percent of the test images, which
+choose nothing: top-1, or mean average precision for several labels. What is measured already is not measured
+again; all rows of the file are printed as a table of means and standard deviations over the seeds.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import json
+import statistics
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bcos_zoo.data import open_task
-from bcos_zoo.training import defaults, engine
+import tasks
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-MODEL = "bcos_resnet20.cifar10"
-MODES: dict[str, list[str]] = {
-    "full": [],
-    "full, rates falling by 0.7 a level": ["optimizer.layer_decay=0.7"],
-    "from layer3": ["model.train=from:layer3"],
-    "head": ["model.train=head"],
-    "from scratch": ["model.name=bcos_resnet20", "model.pretrained=false"],
+import bcos_zoo
+from bcos_zoo.data import Samples, Task, open_task
+from bcos_zoo.training import defaults, engine, scores
+
+HERE = Path(__file__).resolve().parent
+TWINS = {
+    tasks.SMALL: HERE / "twins" / "resnet20.cifar10",
+    tasks.LARGE: HERE / "twins" / "resnet18_w32.imagenette",
 }
-SETS = {"1,438 images": None, "10 images a class": "10"}
-ALWAYS = ["augment.hflip=0", "run.trackers=[]", "run.snapshots=0"]  # a mirrored digit is not a digit
-
-
-def digits(folder: Path, images: str | None) -> Path:
-    spec = importlib.util.spec_from_file_location(
-        "digits", Path(__file__).resolve().parent.parent / "examples" / "digits.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(str(folder), images)
-    return folder
+QUIET = ("run.trackers=[]", "run.snapshots=0")
+# AdamW behind a random classifier, and a softmax with smoothed labels: what timm's users take for small sets.
+AS_TIMM = (
+    "model.head=random", "optimizer.name=adamw", "optimizer.lr=5e-4", "optimizer.weight_decay=0.05",
+    "optimizer.head_lr=none", "optimizer.relative=false", "optimizer.clip=none",
+)  # fmt: skip
+SOFTMAX = ("loss.kind=ce", "loss.smoothing=0.1")  # where an image has one label
+Found = tuple[float, dict[str, float]]  # the score, and what else is noted
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=list(MODES), choices=list(MODES))
-    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--set", nargs="*", default=[], dest="changes")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    names = [task.name for task in tasks.TASKS]
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tasks", nargs="*", default=names, choices=names, metavar="NAME")
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--set", nargs="*", default=[], dest="changes", metavar="TABLE.KEY=VALUE")
+    parser.add_argument("-o", dest="file", type=Path, default=HERE / "results" / "finetune.jsonl")
     asked = parser.parse_args()
-    print("| learns | images | top-1 | loss | seconds |\n|---|---|---|---|---|")
+    rows = read(asked.file)
+    done = {(row["task"], row["way"], row["seed"]) for row in rows}
+    for seed in range(asked.seeds):
+        for one in tasks.TASKS:
+            missing = [way for way in asked.ways if (one.name, way, seed) not in done]
+            if one.name in asked.tasks and missing:
+                for row in measured(one, seed, missing, asked.data, asked.changes):
+                    rows.append(row)
+                    asked.file.parent.mkdir(parents=True, exist_ok=True)
+                    with asked.file.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+    print(table(rows))
+
+
+def measured(one: tasks.Task, seed: int, ways: Sequence[str], data: Path, changes: Sequence[str]):
+    """A row for each way that makes sense for the task."""
     with tempfile.TemporaryDirectory() as place:
-        for name in asked.sets:
-            images = SETS[name]
-            task = open_task(digits(Path(place) / name, images), log=lambda line: None)
-            for mode in asked.only:
-                changes = [*ALWAYS, *MODES[mode], *asked.changes]
-                recipe = defaults.for_task(defaults.finetuning(MODEL, changes=changes), task, changes)
-                started = time.monotonic()
-                run = Path(place) / f"{name} {mode}"
-                result = engine.train(recipe, task, run, log=lambda line: None)
-                top1, loss = result.scores["top1"], result.scores["loss"]
-                seconds = time.monotonic() - started
-                print(f"| {mode} | {name} | {top1:.1f} | {loss:.3f} | {seconds:.0f} |", flush=True)
+        source = one.write(Path(place) / one.folder, seed, data)
+        task = open_task(str(source), log=lambda line: None)
+        for way in ways:
+            began = time.monotonic()
+            found = WAYS[way](
+                one, task, Path(place) / way, [*QUIET, f"run.seed={seed}", *one.changes, *changes]
+            )
+            if found is not None:
+                seconds = round(time.monotonic() - began, 1)
+                print(f"{one.name}, seed {seed}, {way}: {found[0]:.1f} %, {seconds} s", flush=True)
+                yield (
+                    {"task": one.name, "way": way, "seed": seed, "score": round(found[0], 2)}
+                    | found[1]
+                    | {"seconds": seconds}
+                )
+
+
+def untouched(one: tasks.Task, task: Task, place: Path, changes: Sequence[str]) -> Found | None:
+    """The checkpoint's own logits of the task's classes; None if it does not know all of them."""
+    clf = bcos_zoo.load(one.model)
+    if not set(task.class_names) <= set(clf.class_names):
+        return None
+    columns = [clf.class_names.index(name) for name in task.class_names]
+    return score(looked_at(task.test, clf, clf.model)[:, columns], task), {}
+
+
+def logistic_regression(one: tasks.Task, task: Task, place: Path, changes: Sequence[str]) -> Found:
+    """scikit-learn's, by its defaults, on features of zero mean and unit variance."""
+    clf = bcos_zoo.load(one.model)
+    train, test = (looked_at(part, clf, pooled(clf.model)).numpy() for part in (task.train, task.test))
+    regression = LogisticRegression(max_iter=5000)
+    if task.multilabel:
+        regression = OneVsRestClassifier(regression)
+    fitted = make_pipeline(StandardScaler(), regression).fit(train, task.train.labels.numpy())
+    return score(torch.from_numpy(fitted.decision_function(test)).float(), task), {}
+
+
+def pooled(model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: model.forward_head(model.forward_features(x), pre_logits=True)
+
+
+@torch.no_grad()
+def looked_at(
+    samples: Samples, clf: bcos_zoo.Classifier, see: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """What `see` makes of all images, (N, K)."""
+    every = range(len(samples))
+    parts = [every[i : i + 32] for i in range(0, len(every), 32)]
+    return torch.cat([see(clf.preprocess([samples.load(i) for i in part])) for part in parts])
+
+
+def score(logits: torch.Tensor, task: Task) -> float:
+    found = scores.scores(logits, task.test.labels, task.multilabel)
+    return found["map" if task.multilabel else "top1"]
+
+
+def trained(
+    one: tasks.Task, task: Task, place: Path, changes: Sequence[str], *, model: str = "", learn: str = "full"
+) -> Found:
+    """`bcos-zoo finetune` with these changes."""
+    recipe = defaults.finetuning(model or one.model, learn, changes)
+    recipe = defaults.for_task(recipe, task, changes)
+    result = engine.train(recipe, task, place, log=lambda line: None)
+    noted = {"epoch": result.best_epoch, "epochs": result.epochs}
+    return result.test["map" if task.multilabel else "top1"], noted
+
+
+def default(one: tasks.Task, task: Task, place: Path, changes: Sequence[str]) -> Found:
+    return trained(one, task, place, changes)
+
+
+def head(one: tasks.Task, task: Task, place: Path, changes: Sequence[str]) -> Found:
+    return trained(one, task, place, changes, learn="head")
+
+
+def from_scratch(one: tasks.Task, task: Task, place: Path, changes: Sequence[str]) -> Found:
+    return trained(one, task, place, [*changes, "model.pretrained=false"])
+
+
+def twin(one: tasks.Task, task: Task, place: Path, changes: Sequence[str]) -> Found:
+    changes = [*changes, *AS_TIMM, *(() if task.multilabel else SOFTMAX)]
+    return trained(one, task, place, changes, model=str(TWINS[one.model]))
+
+
+WAYS: dict[str, Callable[[tasks.Task, Task, Path, Sequence[str]], Found | None]] = {
+    "untouched": untouched,
+    "logistic regression": logistic_regression,
+    "head": head,
+    "default": default,
+    "from scratch": from_scratch,
+    "twin": twin,
+}
+
+
+def read(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def table(rows: Sequence[dict]) -> str:
+    """Markdown: a line for each task, a column for each way, and the seconds that the default took."""
+    lines = [f"| task | {' | '.join(WAYS)} | seconds |", "|---" * (len(WAYS) + 2) + "|"]
+    for one in tasks.TASKS:
+        of_task = [row for row in rows if row["task"] == one.name]
+        cells = [summed([row["score"] for row in of_task if row["way"] == way]) for way in WAYS]
+        seconds = [row["seconds"] for row in of_task if row["way"] == "default"]
+        took = f"{statistics.mean(seconds):.0f}" if seconds else ""
+        if of_task:
+            lines.append(f"| {one.name} | {' | '.join(cells)} | {took} |")
+    return "\n".join(lines)
+
+
+def summed(values: Sequence[float]) -> str:
+    """Mean ± standard deviation; empty without values."""
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
 
 
 if __name__ == "__main__":

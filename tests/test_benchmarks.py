@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALLEST = {
     "benchmarks/fast_ways.py": ["--seconds", "0.01", "--ways", "in_place"],
     "benchmarks/fetch.py": ["--megabytes", "1", "--rounds", "1"],
-    "benchmarks/finetune.py": ["--sets", "10 images a class", "--only", "head", "--set", "run.epochs=1"],
+    "benchmarks/finetune.py": [
+        *("--tasks", "digits, 10 a class", "--ways", "logistic regression", "head", "--seeds", "1"),
+        *("--set", "run.epochs=1", "-o", "found.jsonl"),
+    ],
     "benchmarks/rounding.py": ["bcos_resnet20"],
     "benchmarks/speed.py": ["--models", "resnet18", "--size", "64", "--rounds", "2", "--batch-sizes", "1"],
     "benchmarks/training.py": ["--rounds", "1", "--no-compile"],

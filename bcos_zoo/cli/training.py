@@ -56,7 +56,7 @@ Rate = Annotated[
     float | None,
     typer.Option(
         "--lr",
-        help="The highest learning rate, in place of the recipe's; finetune's classifier has ten times it.",
+        help="The highest learning rate, in place of the recipe's; finetune's is a share of a weight's size.",
     ),
 ]
 Where = Annotated[

@@ -21,8 +21,8 @@ STEPS = 400  # of the optimiser, at least, unless that takes more than MOST_EPOC
 EPOCHS, MOST_EPOCHS = 10, 60  # at least, and at most
 BATCHES = (8, 64)  # the smallest and the largest batch
 MEMORY, LOOKS = 2e9, 20  # bytes of decoded images to keep; how many images the estimate looks at
+RATE = 2e-2  # by which a step turns a row of weights, at the most: about a degree
 WARMUP = 1.0  # epochs, or a tenth of a short run
-HEAD_LR = 10  # times the rate of the other layers
 FILM = 8  # pictures of each image over the epochs
 SCALE = (0.35, 1.0)  # share of an image's area in a crop
 SMALL = 64  # pixels: images up to that size are shifted, larger ones cropped
@@ -36,15 +36,12 @@ def finetuning(model: str, train: str = "full", changes: Iterable[str] = ()) -> 
     wanted = Recipe(
         model=Model(name=model, pretrained=True, head="fitted", train=train),
         loss=Loss(),
-        optimizer=Optimizer(name="adam", lr=2e-3, clip=0.01, clip_mode="agc"),
+        optimizer=Optimizer(name="adam", lr=RATE, relative=True),
         run=Run(epochs=EPOCHS, keep_best=True),
     )
     changes = list(changes)
     if not recipe.with_changes(wanted, changes).model.pretrained:
         wanted = replace(wanted, model=replace(wanted.model, head="random"))
-    asked = recipe.with_changes(wanted, changes).optimizer
-    if asked.schedule != "none":  # else rates are all alike
-        wanted = replace(wanted, optimizer=replace(wanted.optimizer, head_lr=HEAD_LR * asked.lr))
     return recipe.with_changes(wanted, changes)
 
 

@@ -65,21 +65,6 @@ RULES = (
     ),
     Needs("optimizer.layer_decay", lambda r: r.model.train != "head", "where more than the head learns"),
     Needs(
-        "optimizer.layer_decay",
-        lambda r: r.optimizer.schedule != "none",
-        "with a schedule ('constant' keeps rates)",
-    ),
-    Needs(
-        "optimizer.head_lr",
-        lambda r: r.optimizer.schedule != "none",
-        "with a schedule ('constant' keeps rates)",
-    ),
-    Needs(
-        "optimizer.relative",
-        lambda r: r.optimizer.schedule != "none",
-        "with a schedule ('constant' keeps rates)",
-    ),
-    Needs(
         "optimizer.min_lr",
         lambda r: r.optimizer.schedule in FALLING,
         f"with optimizer.schedule of {', '.join(FALLING)}",
@@ -147,7 +132,7 @@ ALWAYS = frozenset(  # keys that always have an effect, or that are refused else
         *("augment.erase", "augment.mixup", "augment.cutmix"),
         *("loss.kind", "loss.smoothing", "loss.class_weights"),
         *("optimizer.name", "optimizer.lr", "optimizer.weight_decay", "optimizer.clip", "optimizer.schedule"),
-        *("optimizer.ema_decay", "optimizer.args"),
+        *("optimizer.head_lr", "optimizer.relative", "optimizer.ema_decay", "optimizer.args"),
         *(
             "run.epochs",
             "run.minutes",

@@ -63,6 +63,8 @@ def make_schedule(
 
     def set_rates(done: int) -> None:
         if scheduler is None:
+            for group in optimizer.param_groups:  # as timm's schedules do
+                group["lr"] = part.lr * group.get("lr_scale", 1.0)
             return
         if part.by_epoch:
             scheduler.step(done // steps)

@@ -15,14 +15,14 @@ from bcos_zoo.training import defaults
 MODEL = ["--model", "bcos_resnet20.cifar10"]
 
 
-def test_epochs_and_rate_reach_the_recipe_and_the_classifier_follows(run, tmp_path):
+def test_epochs_minutes_and_rate_reach_the_recipe(run, tmp_path):
     root = paint(tmp_path / "set", {".": 4})
     given = ["--epochs", "3", "--minutes", "1.5", "--lr", "0.0005", "--dry-run", "--json"]
     code, out, err = run("finetune", root, *MODEL, *given)
     assert code == 0, err
     recipe = json.loads(out)["recipe"]
     assert recipe["run"]["epochs"] == 3 and recipe["run"]["minutes"] == 1.5
-    assert recipe["optimizer"]["lr"] == 5e-4 and abs(recipe["optimizer"]["head_lr"] - 5e-3) < 1e-12
+    assert recipe["optimizer"]["lr"] == 5e-4 and recipe["optimizer"]["relative"] is True
     assert recipe["model"]["head"] == "fitted"
 
 

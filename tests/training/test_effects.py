@@ -28,8 +28,6 @@ IDLE = [
     ("optimizer.by_epoch=true optimizer.schedule=none", "optimizer.schedule=cosine"),
     ("model.head=fitted", "model.pretrained=true"),
     ("optimizer.layer_decay=0.5 model.train=head", "model.train=full"),
-    ("optimizer.layer_decay=0.5 optimizer.schedule=none", "optimizer.schedule=constant"),
-    ("optimizer.head_lr=0.1 optimizer.schedule=none", "optimizer.schedule=constant"),
     ("optimizer.min_lr=1e-5 optimizer.schedule=multistep", "optimizer.schedule=cosine"),
     ("optimizer.milestones=[3]", "optimizer.schedule=multistep"),
     ("optimizer.decay_epochs=3.0", "optimizer.schedule=step"),

@@ -15,7 +15,9 @@ import bcos_zoo
 from bcos_zoo import InputError
 from bcos_zoo.layers import BcosConv2d, BcosLinear
 from bcos_zoo.training import parameters
+from bcos_zoo.training.optimization import make_optimizer, make_schedule
 from bcos_zoo.training.parameters import clip_adaptively, freeze, groups, layer_names, set_training
+from bcos_zoo.training.recipe import Optimizer
 
 FAMILIES = {  # arguments that make it small, pixels of a small image, and a layer in the middle
     "bcos_resnet20": ({}, 16, "layer2.1"),
@@ -186,6 +188,19 @@ def test_every_weight_that_learns_is_in_one_group_and_only_those(name, train):
         for key, p in model.named_parameters():
             if p.requires_grad:
                 assert decay[id(p)] == (0 if p.ndim <= 1 or key in spared else 0.05), key
+
+
+@pytest.mark.parametrize("schedule", ["none", "constant"])
+def test_rates_by_layer_hold_without_a_schedule_too(schedule):
+    part = Optimizer(lr=0.1, head_lr=0.5, relative=True, layer_decay=0.5, schedule=schedule)
+    model = make("bcos_resnet20")
+    optimizer = make_optimizer(model, part)
+    set_rates = make_schedule(optimizer, part, epochs=2, steps=3)
+    set_rates(0)
+    set_rates(4)
+    of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    found = {name: of[id(p)] for name, p in model.named_parameters()}
+    assert found == pytest.approx(rates(model, head_lr=0.5, relative=True, layer_decay=0.5))
 
 
 def rates(model, **options):
