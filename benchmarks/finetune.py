@@ -13,7 +13,6 @@ again; all rows of the file are printed as a table of means and standard deviati
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -56,7 +55,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], dest="changes", metavar="TABLE.KEY=VALUE")
     parser.add_argument("-o", dest="file", type=Path, default=HERE / "results" / "finetune.jsonl")
     asked = parser.parse_args()
-    rows = read(asked.file)
+    rows = tasks.read_rows(asked.file)
     done = {(row["task"], row["way"], row["seed"]) for row in rows}
     for seed in range(asked.seeds):
         for one in tasks.TASKS:
@@ -64,9 +63,7 @@ def main() -> None:
             if one.name in asked.tasks and missing:
                 for row in measured(one, seed, missing, asked.data, asked.changes):
                     rows.append(row)
-                    asked.file.parent.mkdir(parents=True, exist_ok=True)
-                    with asked.file.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                    tasks.add_row(asked.file, row)
     print(table(rows))
 
 
@@ -165,12 +162,6 @@ WAYS: dict[str, Callable[[tasks.Task, Task, Path, Sequence[str]], Found | None]]
     "from scratch": from_scratch,
     "twin": twin,
 }
-
-
-def read(path: Path) -> list[dict]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def table(rows: Sequence[dict]) -> str:

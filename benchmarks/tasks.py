@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import random
 import shutil
@@ -266,6 +267,17 @@ TASKS = (
     Task("shapes, 6 x 5", LARGE, partial(shapes, 5, 40)),
     Task("pairs, two labels, 80", LARGE, partial(pairs, 80, 200)),
 )  # fmt: skip
+
+
+def read_rows(file: Path) -> list[dict]:
+    """What was measured before: a JSON object in each line; nothing without the file."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def add_row(file: Path, row: dict) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lines:
+        lines.write(json.dumps(row) + "\n")
 
 
 def main() -> None:

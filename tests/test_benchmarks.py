@@ -21,6 +21,9 @@ SMALLEST = {
     "benchmarks/rounding.py": ["bcos_resnet20"],
     "benchmarks/speed.py": ["--models", "resnet18", "--size", "64", "--rounds", "2", "--batch-sizes", "1"],
     "benchmarks/training.py": ["--rounds", "1", "--no-compile"],
+    "benchmarks/trials.py": [
+        *("--tasks", "digits, 10 a class", "--settings", "interpolated", "--seeds", "1", "-o", "tried.jsonl"),
+    ],
     "tools/gallery.py": ["images"],
 }
 WITH_DATA = {"benchmarks/exponents.py", "benchmarks/tasks.py"}  # images that the tests do not have
