@@ -48,23 +48,24 @@ class Scorer:
         return twin
 
     @property
-    def reduction(self) -> int:
-        """Pixels of the image for each position of the network's last map: a multiple of all its strides."""
+    def strides(self) -> list[int]:
+        """Pixels of the image for each position of the network's maps: where patterns may repeat."""
         try:
-            known: int = self.classifier.model.feature_info[-1]["reduction"]
+            known = {int(level["reduction"]) for level in self.classifier.model.feature_info}
         except (AttributeError, LookupError, TypeError) as error:
             raise InputError(
                 "the metric checkerboard needs the strides of the network, which says nothing of them; give "
                 "it timm's feature_info, such as [{'reduction': 32}], or leave out the metric"
             ) from error
-        return known
+        return sorted(known - {1})
 
     def check(self) -> None:
         """Raise InputError unless the network can be measured by all metrics of the settings."""
         if "localisation" in self.settings.metrics:
             self._check_grids()
         if "checkerboard" in self.settings.metrics:  # which says what is wrong with a map's size
-            metrics.checkerboard(torch.zeros(self.classifier.input_size), self.reduction)
+            for stride in self.strides:
+                metrics.checkerboard(torch.zeros(self.classifier.input_size), stride)
 
     def _check_grids(self) -> None:
         """Raise InputError unless the network can be shown the grids of the settings."""
@@ -124,7 +125,8 @@ class Scorer:
             score = float(metrics.energy_in_mask(attribution, mask))
             return [{"score": score, "chance": float(mask.double().mean())}]
         if metric == "checkerboard":
-            return [{"score": float(metrics.checkerboard(attribution, self.reduction))}]
+            patterns = [float(metrics.checkerboard(attribution, stride)) for stride in self.strides]
+            return [{"score": max(patterns, default=0.0)}]
         if metric == "sparseness":
             return [{"score": float(metrics.sparseness(attribution))}]
         along = metrics.deletion_curve if metric.startswith("deletion") else metrics.insertion_curve
