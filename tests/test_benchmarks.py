@@ -26,7 +26,11 @@ SMALLEST = {
     ],
     "tools/gallery.py": ["images"],
 }
-WITH_DATA = {"benchmarks/exponents.py", "benchmarks/tasks.py"}  # images that the tests do not have
+WITH_DATA = {
+    "benchmarks/antialias.py",
+    "benchmarks/exponents.py",
+    "benchmarks/tasks.py",
+}  # images that the tests do not have
 HELPERS = {"benchmarks/official.py"}  # imported by the others
 
 
