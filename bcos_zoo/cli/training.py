@@ -59,6 +59,18 @@ Rate = Annotated[
         help="The highest learning rate, in place of the recipe's; finetune's is a share of a weight's size.",
     ),
 ]
+TeacherOption = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        metavar="NAME[+FILE]",
+        help="Learn from a network, of this zoo or timm's, with weights that are fetched or in a file.",
+    ),
+]
+Labels = Annotated[
+    bool | None,
+    typer.Option("--labels/--no-labels", help="Whether labels count beside the teacher; as the recipe says."),
+]
 Where = Annotated[
     str | None,
     typer.Option("--device", help=f"Where to compute: {DEVICES}; as the recipe says if not given."),
@@ -128,6 +140,8 @@ def train_(
     lr: Rate = None,
     batch_size: BatchSizeOption = None,
     group: Group = None,
+    teacher: TeacherOption = None,
+    labels: Labels = None,
     resume: Resume = False,
     dry_run: DryRun = False,
     as_json: JsonOption = False,
@@ -137,7 +151,8 @@ def train_(
 
     if resume:
         states.require(folder)
-    wanted = recipe.read(config, _all_changes(changes, group, device, epochs, minutes, lr, batch_size))
+    changes = _all_changes(changes, group, device, epochs, minutes, lr, batch_size, teacher, labels)
+    wanted = recipe.read(config, changes)
     effects.check(wanted)
     _run(wanted, _open(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
 
@@ -150,9 +165,12 @@ def _all_changes(
     minutes: float | None,
     lr: float | None,
     batch_size: int | None,
+    teacher: str | None = None,
+    labels: bool | None = None,
 ) -> list[str]:
     """The changes by --set and by options of their own. Raises InputError if both set the same key."""
     found = list(changes or ())
+    name, plus, file = (teacher or "").partition("+")
     for option, key, value in (
         ("--group", "data.group", None if group is None else json.dumps(group, ensure_ascii=False)),
         ("--device", "run.device", None if device is None else json.dumps(device)),
@@ -160,6 +178,9 @@ def _all_changes(
         ("--minutes", "run.minutes", minutes),
         ("--lr", "optimizer.lr", lr),
         ("--batch-size", "run.batch_size", batch_size),
+        ("--teacher", "teacher.name", json.dumps(name) if teacher is not None else None),
+        ("--teacher", "teacher.weights", json.dumps(file, ensure_ascii=False) if plus else None),
+        ("--labels", "teacher.labels", None if labels is None else float(labels)),
     ):
         if value is None:
             continue

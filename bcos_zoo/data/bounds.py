@@ -97,6 +97,13 @@ BOUNDS: dict[str, Mapping[str, Bound]] = {  # table -> key -> its range; of seve
         "ema_decay": BELOW_1,
         "ema_every": ONE,
     },
+    "teacher": {
+        "answers": NOT_NEGATIVE,
+        "temperature": POSITIVE,
+        "features": NOT_NEGATIVE,
+        "hints": NOT_NEGATIVE,
+        "labels": NOT_NEGATIVE,
+    },
     "run": {
         "epochs": ONE,
         "minutes": POSITIVE,

@@ -14,6 +14,7 @@ from .network_folder import refuse_another
 from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
 from .scores import to_watch
+from .teacher import make_guide
 
 
 def dry_run(recipe: Recipe, task: Task, folder: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -32,9 +33,11 @@ def _facts(recipe: Recipe, task: Task, folder: Path, resume: bool) -> dict[str, 
     if not found:
         refuse_another(folder)
     effects.check(recipe, task)
-    order = make_sampler(recipe, task, runtime.accelerator(recipe, folder))
+    accelerator = runtime.accelerator(recipe, folder)
+    order = make_sampler(recipe, task, accelerator)
     model, outputs = networks.build(recipe, task)
     parameters.freeze(model, recipe.model.train)
+    make_guide(recipe, task, model, accelerator)
     optimizer = make_optimizer(model, recipe.optimizer)
     make_schedule(optimizer, recipe.optimizer, epochs=recipe.run.epochs, steps=order.steps)
     to_watch(recipe.run.monitor, model.num_classes, task.multilabel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from ..data import Task
@@ -38,7 +38,14 @@ def _mixes(r: Recipe) -> bool:
     return bool(r.augment.mixup or r.augment.cutmix)
 
 
+def _taught(r: Recipe) -> bool:
+    return bool(r.teacher.name)
+
+
+TEACHERS = ("weights", "args", "answers", "temperature", "features", "hints", "labels")
 RULES = (
+    *(Needs(f"teacher.{key}", _taught, "with teacher.name") for key in TEACHERS),
+    Needs("teacher.temperature", lambda r: r.teacher.answers > 0, "with teacher.answers"),
     Needs("model.head", lambda r: r.model.pretrained, "with model.pretrained"),
     Needs("data.fold", lambda r: r.data.folds is not None, "with data.folds"),
     Needs("data.val_share", lambda r: r.data.folds is None, "without data.folds"),
@@ -110,7 +117,7 @@ TASK_RULES = (
 
 ALWAYS = frozenset(  # keys that always have an effect, or that are refused elsewhere when they have none
     {
-        *("model.name", "model.pretrained", "model.train", "model.args"),
+        *("model.name", "model.pretrained", "model.train", "model.args", "teacher.name"),
         *(
             "data.input_size",
             "data.val_size",
@@ -175,4 +182,5 @@ def value_of(recipe: Recipe, key: str) -> Any:
 def default_of(recipe: Recipe, key: str) -> Any:
     """The default of "table.key"."""
     table, name = key.split(".")
-    return next(one.default for one in fields(getattr(recipe, table)) if one.name == name)
+    found = next(one for one in fields(getattr(recipe, table)) if one.name == name)
+    return found.default if found.default_factory is MISSING else found.default_factory()

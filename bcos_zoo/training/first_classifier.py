@@ -7,7 +7,6 @@ Training all layers at once behind a random classifier distorts what they have l
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,11 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Samples, Task, val_loader
-from ..explanations.inputs import card_names
 from ..extras import required
 from ..models.interface import Network
-from ..weights import class_lists
-from . import networks
+from . import known_classes, networks
 from .losses import make_loss
 from .parameters import to_unit_rows
 from .recipe import Recipe
@@ -56,16 +53,12 @@ def _keep_rows(model: Network, recipe: Recipe, task: Task) -> int:
         return 0
     arguments = {key: value for key, value in recipe.model.args.items() if key != "num_classes"}
     before = networks.create(recipe.model.name, True, arguments)
-    names = card_names(before)
+    names = known_classes.names_of(before)
     new, old = model.get_classifier(), before.get_classifier()
     if not names or [p.shape[1:] for p in new.parameters()] != [p.shape[1:] for p in old.parameters()]:
         return 0
-    places = {_comparable(name): place for place, name in reversed(list(enumerate(names)))}
-    pairs = [
-        (i, places[_comparable(name)])
-        for i, name in enumerate(task.class_names)
-        if _comparable(name) in places
-    ]
+    places = known_classes.places(task.class_names, names)
+    pairs = [(i, place) for i, place in enumerate(places) if place is not None]
     for target, source in zip(new.parameters(), old.parameters(), strict=True):
         each, its = len(target) // model.num_classes, len(source) // before.num_classes
         if each != its:
@@ -73,14 +66,6 @@ def _keep_rows(model: Network, recipe: Recipe, task: Task) -> int:
         for to, at in pairs:
             target[to * each : (to + 1) * each] = source[at * each : (at + 1) * each]
     return len(pairs)
-
-
-def _comparable(name: str) -> str:
-    """A class's name without case and separators; the name in words for a folder of ImageNet's."""
-    if re.fullmatch(r"n\d{8}", name):
-        known = zip(class_lists.wordnet_numbers(), class_lists.class_list("imagenet-1k"), strict=True)
-        name = dict(known).get(name, name)
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _fit(model: Network, recipe: Recipe, task: Task, samples: Samples, accelerator: Any) -> int:

@@ -19,6 +19,7 @@ from .losses import make_loss
 from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
 from .sharding import Sharded, Whole
+from .teacher import Guide, make_guide
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,17 @@ class Learner:
     set_rates: Callable[[int], None]  # takes the number of steps done
     mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     ema: ModelEmaV3 | None
+    guide: Guide | None  # what a teacher adds to the loss, or puts in its place
     began: str | None  # how the classifier began, if it was not at random
     apart: tuple[str, ...]  # norms whose statistics are not synchronised over processes
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """What a batch adds to the step. x: (N, K, H, W). y: labels, as `criterion` takes them."""
+        given = self.forward(x)
+        if self.guide is None:
+            loss: Tensor = self.criterion(given, y)
+            return loss
+        return self.guide.loss(given, x, y, self.criterion)
 
     def network(self) -> Network:
         """The network as it is now, in eval mode: the average if there is one, else a copy."""
@@ -80,7 +90,9 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int, *, fr
     template = networks.still(model) if ema is None else ema.module
     counts = task.class_counts() if recipe.loss.class_weights != "none" else None
     criterion = make_loss(recipe.loss, template.num_classes, task.multilabel, counts).to(accelerator.device)
-    weights = (Sharded if run.shard else Whole)(accelerator, model)
+    guide = make_guide(recipe, task, model, accelerator)
+    through = None if guide is None else guide.student
+    weights = (Sharded if run.shard else Whole)(accelerator, model, through)
     optimizer = make_optimizer(model, recipe.optimizer)
     return Learner(
         template=template,
@@ -92,6 +104,7 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int, *, fr
         set_rates=make_schedule(optimizer, recipe.optimizer, epochs=run.epochs, steps=steps),
         mixup=make_mixup(recipe.augment, len(task.class_names), multilabel=task.multilabel),
         ema=ema,
+        guide=guide,
         began=began,
         apart=tuple(apart),
     )

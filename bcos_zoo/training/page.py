@@ -106,6 +106,7 @@ def _intro(parts: Parts) -> str:
     task, model, images = parts.task, parts.classifier.model, parts.training.data
     base = getattr(model, "pretrained_from", None) or parts.training.base
     began = f"begun with {base}" if base else "begun with random weights"
+    began += f", taught by {parts.training.teacher}" if parts.training.teacher else ""
     tested = "" if task.test is None else f", {len(task.test):,} for the final test"
     classes = ", ".join(parts.names[:NAMED]) + (", …" if len(parts.names) > NAMED else "")
     said = [

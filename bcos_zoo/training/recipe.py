@@ -14,6 +14,7 @@ from typing import Any, ClassVar, get_args, get_type_hints
 from ..data import Augment, bounds
 from ..errors import InputError, closest
 from ..extras import required
+from .distillation import Teacher
 from .losses import Loss
 
 if sys.version_info >= (3, 11):
@@ -226,6 +227,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     loss: Loss = field(default_factory=Loss)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    teacher: Teacher = field(default_factory=Teacher)
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
 
@@ -331,7 +333,8 @@ def _fault(error: Mapping[str, Any]) -> str:
 
 
 TABLES: dict[str, Any] = {
-    "model": Model, "data": Data, "augment": Augment, "loss": Loss, "optimizer": Optimizer, "run": Run,
+    "model": Model, "data": Data, "augment": Augment, "loss": Loss, "optimizer": Optimizer,
+    "teacher": Teacher, "run": Run,
 }  # fmt: skip
 
 

@@ -40,7 +40,8 @@ class Records:
         self._write(RECIPE, recipe.to_toml(wanted))
         self.unreadable(())
         base = networks.public_name(wanted.model.name) if wanted.model.pretrained else None
-        said = Training(base=base, data=source, recipe=RECIPE, multilabel=task.multilabel)
+        teacher = networks.public_name(wanted.teacher.name) if wanted.teacher.name else None
+        said = Training(base=base, data=source, recipe=RECIPE, multilabel=task.multilabel, teacher=teacher)
         self.network = NetworkFolder(folder, outputs, training=said, sample=_one_of(task.val))
         self.updated = -math.inf  # when the network in the folder was written
         count = wanted.run.snapshots

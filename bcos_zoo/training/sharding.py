@@ -20,11 +20,12 @@ class Whole:
     """Each process has all weights and all of the optimiser's state; accelerate exchanges gradients.
 
     called: the wrapper that the images are given to. bare: the network inside it.
+    through: a module that calls the network, to be called in its place.
     """
 
-    def __init__(self, accelerator: Any, model: nn.Module) -> None:
+    def __init__(self, accelerator: Any, model: nn.Module, through: nn.Module | None = None) -> None:
         self.bare = model
-        self.called: nn.Module = accelerator.prepare_model(model)
+        self.called: nn.Module = accelerator.prepare_model(model if through is None else through)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The network's weights and buffers, whole on each process."""
@@ -64,7 +65,7 @@ class Sharded(Whole):
     Raises InputError for a single process.
     """
 
-    def __init__(self, accelerator: Any, model: nn.Module) -> None:
+    def __init__(self, accelerator: Any, model: nn.Module, through: nn.Module | None = None) -> None:
         from torch.distributed.device_mesh import init_device_mesh  # missing in some builds of torch
         from torch.distributed.fsdp import fully_shard
 
@@ -76,7 +77,8 @@ class Sharded(Whole):
         fully_shard(model, mesh=mesh)
         self.bare = model
         # All that accelerate does but DistributedDataParallel, which is for whole weights.
-        self.called = accelerator.prepare_model(model, evaluation_mode=True)
+        called = model if through is None else through
+        self.called = accelerator.prepare_model(called, evaluation_mode=True)
 
     def state_dict(self) -> dict[str, Tensor]:
         from torch.distributed.checkpoint.state_dict import get_model_state_dict

@@ -144,7 +144,7 @@ class Trainer:
                 x, y = learner.mixup(x, y)
             # Gradients are exchanged only with the last piece.
             with accelerator.no_sync(learner.weights.called) if left else contextlib.nullcontext():
-                loss = learner.criterion(learner.forward(x), y) / len(pieces)
+                loss = learner.loss(x, y) / len(pieces)
                 accelerator.backward(loss)
             total += loss.detach()
         value = float(accelerator.reduce(total, "mean"))
@@ -293,7 +293,9 @@ class Trainer:
     def restore(self, state: dict[str, Any], where: Path) -> None:
         """Resume from a state. Raises InputError if it belongs to another recipe or to other images."""
         asked = runtime.deciding(self.recipe, self.task)
-        if changed := sorted(key for key in asked if state["recipe"].get(key) != asked[key]):
+        known = state["recipe"]
+        before = {key: known[key] if key in known else _default(self.recipe, key) for key in asked}
+        if changed := sorted(key for key in asked if before[key] != asked[key]):
             raise InputError(
                 f"{where} is of a run with another {', '.join(changed)}; resume with the same, or start anew"
             )
@@ -306,6 +308,11 @@ class Trainer:
         self.at = RunState(**{"total": self.whole} | state["position"])  # older states have no total
         if self.at.best is not None:
             self.best.load_state_dict(self.at.best)
+
+
+def _default(recipe: Recipe, key: str) -> Any:
+    """The value of a key that a state does not have: it is from before there was such a key."""
+    return effects.default_of(recipe, key) if "." in key else None
 
 
 def _gathered(mine: list[T]) -> list[T]:

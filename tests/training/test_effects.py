@@ -34,6 +34,17 @@ IDLE = [
     ("optimizer.decay_rate=0.5", "optimizer.schedule=poly"),
     ("optimizer.ema_every=3", "optimizer.ema_decay=0.9"),
     ("run.monitor=f1", "run.patience=3"),
+    ("teacher.weights=a.pth", "teacher.name=resnet18"),
+    ("teacher.args={drop_rate=0.1}", "teacher.name=resnet18"),
+    ("teacher.answers=0.5", "teacher.name=resnet18"),
+    ("teacher.temperature=2.0", "teacher.name=resnet18"),
+    (
+        "teacher.temperature=2.0 teacher.name=resnet18 teacher.answers=0.0 teacher.hints=1.0",
+        "teacher.answers=1.0",
+    ),
+    ("teacher.features=1.0", "teacher.name=resnet18"),
+    ("teacher.hints=1.0", "teacher.name=resnet18"),
+    ("teacher.labels=0.0", "teacher.name=resnet18"),
     ("run.snapshot_every=3 run.snapshots=0", "run.snapshots=2"),
 ]
 

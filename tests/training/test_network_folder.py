@@ -194,14 +194,14 @@ def test_what_the_card_says_outlasts_another_export(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "said", [3, {"base": 3}, {"scores": {"top1": "good"}}, {"scores": 3}, {"epoch": "last"}]
+    "said", [3, {"base": 3}, {"teacher": 3}, {"scores": {"top1": "good"}}, {"scores": 3}, {"epoch": "last"}]
 )
 def test_a_damaged_account_of_the_training_is_refused(tmp_path, said):
     config = json.loads((write_network(small_one(), list("abc"), tmp_path) / "config.json").read_text())
     config["bcos_zoo"]["training"] = said
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        WeightsError, match="has training=.*: base, data and recipe are texts, .*scores are numbers"
+        WeightsError, match="has training=.*: base, data, recipe and teacher are texts, .*scores are numbers"
     ):
         bcos_zoo.load(tmp_path)
 

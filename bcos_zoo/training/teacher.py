@@ -1,0 +1,218 @@
+"""The network that a run learns from, and what a student is told of each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Task
+from ..errors import InputError
+from ..models.interface import Network
+from ..weights import config_json, state_dicts
+from . import distillation, known_classes, networks
+from .distillation import Teacher
+from .recipe import Recipe
+
+
+class Seen(NamedTuple):
+    """What is compared of a network."""
+
+    logits: Tensor  # (N, C)
+    features: Tensor | None  # (N, D)
+    maps: list[Tensor]  # (N, K, H, W) each
+
+
+class Watched(nn.Module):
+    """A network whose forward also gives its pooled features, and its maps at some levels, if asked for.
+
+    The network is run by timm's parts of a forward pass, so heads beside the classifier do not learn.
+    """
+
+    def __init__(self, network: Network, *, features: bool, levels: list[int]) -> None:
+        super().__init__()
+        self.network: Any = network
+        self.features, self.levels = features, levels
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        if self.levels:
+            last, maps = self.network.forward_intermediates(x, indices=self.levels)
+        else:
+            last, maps = self.network.forward_features(x), []
+        pooled = self.network.forward_head(last, pre_logits=True) if self.features else None
+        return self.network.forward_head(last), pooled, maps
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A teacher, and what a student learns from it.
+
+    student: the learning network, to be called in the place of the bare one; the same if nothing but its
+    answers is compared.
+    """
+
+    settings: Teacher
+    student: nn.Module
+    teacher: Watched
+    columns: Tensor | None  # of its logits: the classes of the task
+    multilabel: bool
+    to_teacher: Callable[[Tensor], Tensor]  # images as the student sees them -> as the teacher does
+    autocast: Callable[[], AbstractContextManager[Any]]  # of the run's precision
+
+    def loss(self, given: Any, x: Tensor, labels: Tensor, criterion: nn.Module) -> Tensor:
+        """The weighted sum of what is learnt from a batch.
+
+        given: what `student` gives for x. labels: as `criterion` takes them. The gradient reaches the student
+        alone.
+        """
+        part = self.settings
+        ours = Seen(*given) if self.student_is_watched else Seen(given, None, [])
+        with torch.no_grad(), self.autocast():
+            theirs = Seen(*self.teacher(self.to_teacher(x)))
+        total = part.labels * criterion(ours.logits, labels) if part.labels else ours.logits.new_zeros(())
+        if part.answers:
+            warmth = part.temperature
+            told = distillation.probabilities(
+                theirs.logits[:, self.columns], warmth, multilabel=self.multilabel
+            )
+            total = total + part.answers * warmth**2 * criterion(_softened(ours.logits, warmth), told)
+        if part.features and ours.features is not None and theirs.features is not None:
+            total = total + part.features * distillation.feature_distance(ours.features, theirs.features)
+        if part.hints:
+            each = [distillation.map_distance(a, b) for a, b in zip(ours.maps, theirs.maps, strict=True)]
+            total = total + part.hints * torch.stack(each).mean()
+        return total
+
+    @property
+    def student_is_watched(self) -> bool:
+        return isinstance(self.student, Watched)
+
+
+def _softened(logits: Any, warmth: float) -> Any:
+    """Also where auxiliary heads make them a tuple."""
+    return tuple(one / warmth for one in logits) if isinstance(logits, tuple) else logits / warmth
+
+
+def make_guide(recipe: Recipe, task: Task, student: Network, accelerator: Any) -> Guide | None:
+    """The guide of a recipe; None without a teacher. student: the network that learns.
+
+    Raises what `networks.create` does; InputError for a teacher that does not know the classes, has no level
+    of the student's strides where hints are asked for, or does not take the student's images; WeightsError
+    for a file that does not fit it.
+    """
+    part = recipe.teacher
+    if not part.name:
+        return None
+    if recipe.run.shard and (part.features or part.hints):
+        raise InputError(
+            "teacher.features and teacher.hints do not work with run.shard=true; leave out one of them"
+        )
+    network = _loaded(part)
+    device = accelerator.device
+    columns = _columns(network, part, task) if part.answers else None
+    ours, theirs = _levels(student, network, part) if part.hints else ([], [])
+    watches = bool(part.features or part.hints)
+    teacher = Watched(networks.still(network), features=bool(part.features), levels=theirs).to(device).eval()
+    guide = Guide(
+        settings=part,
+        student=Watched(student, features=bool(part.features), levels=ours) if watches else student,
+        teacher=teacher,
+        columns=None if columns is None else torch.tensor(columns, device=device),
+        multilabel=task.multilabel,
+        to_teacher=_between(networks.data_config(student), networks.data_config(network)),
+        autocast=accelerator.autocast,
+    )
+    _try(guide, recipe, student, device)
+    return guide
+
+
+def _loaded(part: Teacher) -> Network:
+    try:
+        network = networks.create(part.name, part.weights is None, part.args)
+    except TypeError as error:
+        raise InputError(f"teacher.args: {part.name} does not take them ({error})") from error
+    if part.weights is not None:
+        own = network.state_dict()
+        found = in_order(state_dicts.unwrap(state_dicts.read(part.weights), own), own)
+        state_dicts.check_fit(found, own, part.name)
+        network.load_state_dict(found)
+    return network
+
+
+def in_order(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the network's names, if the file has other names but the same tensors in order.
+
+    So are those of networks that were trained before timm had them. Counters may be missing on either side.
+    """
+    if not given.keys().isdisjoint(own):
+        return given
+    names = [key for key in own if not key.endswith("num_batches_tracked")]
+    values = [value for key, value in given.items() if not key.endswith("num_batches_tracked")]
+    if [own[name].shape for name in names] != [value.shape for value in values]:
+        return given
+    return own | dict(zip(names, values, strict=True))
+
+
+def _columns(network: Network, part: Teacher, task: Task) -> list[int]:
+    names = known_classes.names_of(network)
+    if names is None:
+        raise InputError(
+            f"teacher.name={part.name!r} does not say what its {network.num_classes} classes are; learn its "
+            "features alone, with teacher.answers=0 and teacher.features=1"
+        )
+    places = known_classes.places(task.class_names, names)
+    if unknown := [name for name, place in zip(task.class_names, places, strict=True) if place is None]:
+        raise InputError(
+            f"teacher.name={part.name!r} knows {len(names)} classes, but not {', '.join(unknown[:5])}"
+            f"{' …' if len(unknown) > 5 else ''}; learn its features alone, with teacher.answers=0 and "
+            "teacher.features=1"
+        )
+    return [place for place in places if place is not None]
+
+
+def _levels(student: Network, teacher: Network, part: Teacher) -> tuple[list[int], list[int]]:
+    strides = []
+    for network, name in ((student, "the student"), (teacher, f"teacher.name={part.name!r}")):
+        known = getattr(network, "feature_info", None)
+        if not known or not hasattr(network, "forward_intermediates"):
+            raise InputError(f"{name} does not give its maps; leave out teacher.hints")
+        strides.append([int(level["reduction"]) for level in known])
+    shared = distillation.pairs(*strides)
+    if not shared:
+        raise InputError(
+            f"maps of the student have strides of {strides[0]}, those of teacher.name={part.name!r} of "
+            f"{strides[1]}: none in common; leave out teacher.hints"
+        )
+    return [ours for ours, _ in shared], [theirs for _, theirs in shared]
+
+
+def _between(student: dict[str, Any], teacher: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """From images normalised for the one to images normalised for the other."""
+
+    def told(x: Tensor) -> Tensor:
+        mean, std, their_mean, their_std = (
+            torch.tensor(card[key], dtype=x.dtype, device=x.device)[:, None, None]
+            for card in (student, teacher)
+            for key in ("mean", "std")
+        )
+        return (x * std + mean - their_mean) / their_std
+
+    return told
+
+
+@torch.no_grad()
+def _try(guide: Guide, recipe: Recipe, student: Network, device: torch.device) -> None:
+    """Raise InputError unless both networks take the images of training."""
+    size = networks.data_config(student, recipe.data.input_size)["input_size"]
+    x = torch.zeros(2, *size, device=device)
+    try:
+        guide.teacher(guide.to_teacher(x))
+    except Exception as error:  # a network of timm's may raise anything
+        raise InputError(
+            f"teacher.name={recipe.teacher.name!r} takes no images of {size[1]}x{size[2]} pixels "
+            f"({config_json.why(error)}); change data.input_size, or give teacher.args"
+        ) from error
