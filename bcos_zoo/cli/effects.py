@@ -64,7 +64,8 @@ NEEDS: dict[str, dict[str, Needs]] = {
 }  # fmt: skip
 TRAINING = frozenset(
     {
-        *("-o", "--set", "--device", "--epochs", "--lr", "--batch-size", "--group"),
+        *("-o", "--set", "--device", "--epochs", "--minutes", "--lr", "--batch-size"),
+        "--group",
         *("--resume", "--dry-run", "--json"),
     }
 )
@@ -92,7 +93,7 @@ ALWAYS: dict[str, frozenset[str]] = {  # always have an effect, or are refused b
     ),
     "verify": frozenset({"--model", "--tolerance", "--device", "--json"}),
     "finetune": TRAINING,
-    "train": TRAINING,
+    "train": TRAINING | {"--teacher", "--labels"},
     "evaluate": frozenset(
         {
             *("--model", "--device", "--batch-size", "--json", "--metric", "-o"),

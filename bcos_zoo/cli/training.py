@@ -170,7 +170,7 @@ def _all_changes(
 ) -> list[str]:
     """The changes by --set and by options of their own. Raises InputError if both set the same key."""
     found = list(changes or ())
-    name, plus, file = (teacher or "").partition("+")
+    name, file = _teacher(teacher)
     for option, key, value in (
         ("--group", "data.group", None if group is None else json.dumps(group, ensure_ascii=False)),
         ("--device", "run.device", None if device is None else json.dumps(device)),
@@ -178,8 +178,8 @@ def _all_changes(
         ("--minutes", "run.minutes", minutes),
         ("--lr", "optimizer.lr", lr),
         ("--batch-size", "run.batch_size", batch_size),
-        ("--teacher", "teacher.name", json.dumps(name) if teacher is not None else None),
-        ("--teacher", "teacher.weights", json.dumps(file, ensure_ascii=False) if plus else None),
+        ("--teacher", "teacher.name", name and json.dumps(name, ensure_ascii=False)),
+        ("--teacher", "teacher.weights", file and json.dumps(file, ensure_ascii=False)),
         ("--labels", "teacher.labels", None if labels is None else float(labels)),
     ):
         if value is None:
@@ -188,6 +188,16 @@ def _all_changes(
             raise InputError(f"{option} and --set {twice[0]} say the same; leave out one of them")
         found.append(f"{key}={value}")
     return found
+
+
+def _teacher(given: str | None) -> tuple[str | None, str | None]:
+    """The name of a network, and the file of its weights, if any. A folder may have a + in its name."""
+    if given is None:
+        return None, None
+    name, plus, file = (given, "", "") if given and Path(given).exists() else given.partition("+")
+    if not name or (plus and not file):
+        raise InputError(f"--teacher {given!r}: give NAME, or NAME+FILE with the file of its weights")
+    return name, file or None
 
 
 def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:

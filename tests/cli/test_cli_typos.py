@@ -28,6 +28,7 @@ FILES = ("nope.png", "note.txt", "empty", "bad\0name", LONG, "set/red/0.png/x")
 TASK = {
     "--device": DEVICES,
     "--epochs": COUNTS,
+    "--minutes": ("x", "0", "-1", "nan", "inf"),
     "--lr": ("x", "0", "-1", "nan", "inf"),
     "--batch-size": COUNTS,
     "--group": ("nope(", "nope", ""),
@@ -128,6 +129,7 @@ OPTIONS = {
     ("weights convert", "--take"): ("nope",),
     ("weights convert", "-o"): (*PLACES, "x.pth"),
     **{(verb, option): bad for verb in ("finetune", "train") for option, bad in TASK.items()},
+    ("train", "--teacher"): (*SOME, "resnet18+nope.pth", "resnet18+w.pth", "resnet18+"),
     **{
         (verb, option): bad
         for verb in ("predict", "explain", "units", "evaluate", "verify")
@@ -175,6 +177,7 @@ def test_every_option_that_takes_a_value_is_mistyped():
         "--force",
         "--private",
         "--cached",
+        "--labels",
     }
     wanted = {(verb, option) for verb, options in verbs().items() for option in options - flags}
     assert wanted == set(OPTIONS)
