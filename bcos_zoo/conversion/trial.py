@@ -130,6 +130,24 @@ def randomised(model: Any, seed: int = 0) -> Any:
     return model
 
 
-def original_of(module: nn.Module) -> nn.Module:
-    """The network inside a converted one, or the module itself."""
-    return module.network if isinstance(module, Converted) else module
+def widen_stem(model: Converted, name: str) -> None:
+    """Make the stem w of the network inside [w, -w] / 2, on colours and inverted colours, in place."""
+    stem: Any = model.network.get_submodule(name)
+    weight = stem.weight.detach()
+    stem.weight = nn.Parameter(torch.cat([weight, -weight], 1) / 2, stem.weight.requires_grad)
+    stem.in_channels *= 2
+    model.folded = False
+
+
+@torch.no_grad()
+def wide_stem_fits(model: Converted, name: str, size: Sequence[int]) -> bool:
+    """Whether the network gives the same with `widen_stem`: whether the stem is all that sees the image."""
+    twin = randomised(copy.deepcopy(model).eval().double())
+    image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = next(tensors_in(twin(image)))
+    widen_stem(twin, name)
+    try:
+        after = next(tensors_in(twin(image)))
+    except (RuntimeError, ValueError, AssertionError):  # its code wants the image's number of channels
+        return False
+    return torch.allclose(before, after, rtol=1e-6, atol=1e-6 * float(before.abs().max()))
