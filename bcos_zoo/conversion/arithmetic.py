@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -207,7 +208,7 @@ def written(call: Call) -> Any:
     if is_held(x) or is_held(value):
         x[index] = value
         return call.as_held(x, "values written into a tensor")
-    if not on_path(x) and bool(x.any()):  # what is not overwritten stays a constant
+    if not on_path(x) and (x.is_meta or bool(x.any())):  # what is not overwritten stays a constant
         x.copy_(constant(x.clone(), x.shape, value))
     if not on_path(value):
         path = x if on_path(x) else value
@@ -223,9 +224,9 @@ def copied(call: Call) -> Any:
 
 
 def padded(call: Call) -> Any:
-    """Padding with a value is padding with zeros plus a constant."""
+    """Padding with a value is padding with zeros plus a constant; -inf only pads what a maximum is taken of."""
     x, pad = call.args[0], call.argument(1, "pad")
     mode, value = call.argument(2, "mode", "constant"), call.argument(3, "value")
-    if mode != "constant" or not value:
+    if mode != "constant" or not value or not math.isfinite(value):  # no maximum takes -inf
         return call.path(call.run(), gate=_gate(x))
     return call.path(add_constant(F.pad(x, pad), F.pad(torch.zeros_like(x), pad, value=value)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ from torch import Tensor
 
 from ..layers import add_constant, hold
 from ..layers.linear_mode import aside
-from .arithmetic import LEFT, RIGHT
+from .arithmetic import RIGHT
 from .calls import Call
-from .marks import is_held, mark_of, on_path
+from .marks import mark_of, on_path
 
 
 def fully_connected(call: Call) -> Any:
@@ -191,9 +190,13 @@ def dropped(call: Call) -> Any:
     return call.path(x * hold(lambda: call.func(torch.ones_like(x), *call.args[1:], **call.kwargs)))
 
 
-def scaled(call: Call) -> Any:
-    """A function that only scales its input, such as `F.normalize`: the scale is held."""
-    return gate(call) if on_path(call.args[0]) else call.held()
+def cast(call: Call) -> Any:
+    """Another dtype or device; but float64 is not cut to float32, which code asks for to leave half precision."""
+    x = call.args[0]
+    if not on_path(x):
+        return call.held()
+    narrow = call.name == "float" or torch.float32 in (*call.args, *call.kwargs.values())
+    return call.path(x.clone() if narrow and x.dtype is torch.float64 else call.run())
 
 
 def normalized(call: Call) -> Any:
@@ -226,4 +229,4 @@ def moments(call: Call) -> Any:
     options = {key: value for key, value in call.kwargs.items() if key in ("dim", "keepdim")}
     dims = [value for value in call.args[1:2] if isinstance(value, (int, tuple, list))]
     mean = call.path(x.mean(*dims, **options))
-    return call.as_held(dispersion), mean
+    return call.as_held(dispersion, call.name), mean

@@ -20,7 +20,7 @@ from .network import Converted
 
 EXACT = 1e-9  # of the logit; rounding in float64 is about a millionth of that
 PRESENT = 1e-5  # the share of the logit that the image must have for its completeness to mean anything
-ADVICE = "convert another network of that kind, or see docs/conversions.md"
+ADVICE = "docs/conversions.md lists what can be converted"
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Trial:
     gap: float
 
 
-def tried(model: Converted, size: Sequence[int], *, seed: int = 0) -> Trial:
+def tried(model: Converted, size: Sequence[int], *, seed: int = 0, share: float = PRESENT) -> Trial:
     """Run a copy of the network, its weights and statistics random, in linear mode and in float64.
 
-    size: (K, H, W) of the images. Raises InputError, in one line, if the logits are not what the linear map
+    size: (K, H, W) of the images. share: the least that the image has in the logit. Raises InputError, in one line, if the logits are not what the linear map
     and the constants make of the image.
     """
     name = model.conversion["from"]
@@ -58,21 +58,31 @@ def tried(model: Converted, size: Sequence[int], *, seed: int = 0) -> Trial:
         )
     parts = [grad * value for grad, value in zip(found, (encoded, *constants), strict=True) if grad is not None]
     whole, explained = float(total), float(sum(part.sum() for part in parts))
-    share = float(parts[0].sum()) if found[0] is not None else 0.0
+    of_the_image = float(parts[0].sum()) if found[0] is not None else 0.0
     scale = max(abs(whole), *(float(part.sum().abs()) for part in parts))
     gap = abs(whole - explained) / scale if scale else math.nan
     if not gap <= EXACT:
         raise InputError(f"{name}: {gap:.1g} of a logit stays unexplained in linear mode; {ADVICE}")
-    if abs(share) <= PRESENT * scale:
+    if abs(of_the_image) < share * scale:
         raise InputError(f"{name}: with random weights its logits hardly depend on the image; {ADVICE}")
     return _trial(twin, log, gap)
 
 
+def followed(model: Converted, size: Sequence[int]) -> Trial:
+    """The rules alone, without numbers, and so without a gap: what `tried` does, on the meta device.
+
+    model: on the meta device, in eval mode. Raises InputError if the logits are not on the path.
+    """
+    with logging() as log:
+        _explained(model, torch.empty(1, *size, device="meta"), model.conversion["from"])
+    return _trial(model, log, math.nan)
+
+
 def _trial(twin: Converted, log: Log, gap: float) -> Trial:
     names = {id(module): name for name, module in twin.named_modules()}
-    on_way = frozenset(names[id(module)] for module in log.layers if id(module) in names)
+    layers = frozenset(names[id(module)] for module in log.layers if id(module) in names)
     choices = {f"{type(module).__name__}: {choice}" for choice, module in log.choices}
-    return Trial(on_way, tuple(sorted(choices)), gap)
+    return Trial(layers, tuple(sorted(choices)), gap)
 
 
 def _explained(
@@ -92,7 +102,7 @@ def _explained(
     if not on_path(logits):
         raise InputError(f"{name}: {_refusal(twin, logits)}; {ADVICE}")
     generator = torch.Generator().manual_seed(1)
-    weights = torch.randn(logits.shape, generator=generator, dtype=torch.float64).to(logits)
+    weights = torch.randn(logits.shape, generator=generator).to(logits)
     total = (logits * weights).sum()
     encoded = tape.encodings[0].encoded
     found = torch.autograd.grad(total, (encoded, *tape.constants), allow_unused=True)
