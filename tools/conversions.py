@@ -1,11 +1,12 @@
-"""Which architectures of timm `bcosify` converts: keeps tools/conversions.json, and docs/conversions.md from it.
+"""Which architectures of timm `bcosify` converts: tools/conversions.json, and docs/conversions.md from it.
 
 python tools/conversions.py                    write the page from the data
 python tools/conversions.py --check            exit 1 if the page is not what the data says
-python tools/conversions.py --rules            follow the rules through every architecture, without numbers
+python tools/conversions.py --rules            follow the rules, without numbers, through every architecture
+                                               that is new or was refused
 python tools/conversions.py --smallest         measure completeness of the smallest of each module
-python tools/conversions.py --all [--most N]   measure it of every architecture not measured yet, smallest first,
-                                               of at most N million parameters
+python tools/conversions.py --all [--most N]   measure it of every architecture not measured yet, the smallest
+                                               first, up to N million parameters
 """
 
 from __future__ import annotations
@@ -105,19 +106,22 @@ def smallest(records: dict[str, Record]) -> list[str]:
 
 HEAD = """# What can be converted
 
-Made by `python tools/conversions.py` from timm {version}: do not edit. [`bcosify`][bcos_zoo.bcosify] turns a network of timm
-into a B-cos network [by rule](howto/bcosify.md); this page says which.
+Made by `python tools/conversions.py` from timm {version}: do not edit. [`bcosify`][bcos_zoo.bcosify] turns a
+network of timm into a B-cos network [by rule](howto/bcosify.md); this page says which.
 
 - **Converted**: in linear mode the network is exactly a linear map of the image plus constants.
-- **With a choice**: as exact, but somewhere two factors that both depend on the image are multiplied, and one of them is
-  held. The column names the module, the operation and the factor held: a factor that is broadcast, else one straight from
-  an activation, else the right one of an elementwise product and the left one of a matrix product.
-- **Refused**: something that is not a linear function of the image is added to the main path. `bcosify` says so in one line.
+- **With a choice**: as exact, but somewhere two factors that both depend on the image are multiplied, and
+  one of them is held. The column names the module, the operation and the factor held: a factor that is
+  broadcast, else one straight from an activation, else the right one of an elementwise product and the left
+  one of a matrix product. A tanh between layers, held as x times tanh(x) / x, counts too.
+- **Refused**: something that is not a linear function of the image is added to the main path. `bcosify` says
+  so in one line.
 
-Of {architectures} architectures in {modules} modules, **{converted} architectures ({share:.0%})** are converted, {chosen} of
-them with a choice; of **{whole} modules ({module_share:.0%})** every architecture is, of {partly} some. The rules were followed
-through the code of every architecture. With random weights, and numbers in float64, completeness was measured of
-{measured_count} architectures, the smallest of each module among them: the largest gap was {gap:.0e} of a logit.
+Of {architectures} architectures in {modules} modules, **{converted} architectures ({share:.0%})** are
+converted, {chosen} of them with a choice; of **{whole} modules ({module_share:.0%})** every architecture is, of {partly}
+some. The rules were followed through the code of every architecture, without numbers. With random weights, in
+float64, completeness was measured of {measured_count} architectures, of {smallest_count} of the {modules}
+smallest of a module: the largest gap was {gap:.0e} of a logit.
 
 | module | architectures | converted | measured | choices | refused |
 | --- | --- | --- | --- | --- | --- |
@@ -143,6 +147,7 @@ def page(records: dict[str, Record]) -> str:
         module_share=whole / len(modules),
         partly=sum(0 < len(refused[m]) < len(modules[m]) for m in modules),
         measured_count=len(gaps),
+        smallest_count=sum(records[name]["gap"] is not None for name in smallest(records)),
         gap=max(gaps, default=0.0),
     )
     rows = []
@@ -190,7 +195,9 @@ def update(names: list[str], make: Any, records: dict[str, Record]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--rules", action="store_true")
     parser.add_argument("--smallest", action="store_true")
@@ -200,7 +207,8 @@ def main() -> int:
     warnings.filterwarnings("ignore")
     records = read()
     if asked.rules:
-        update([name for name in architectures() if name not in records], by_rules, records)
+        wanted = [name for name in architectures() if records.get(name, {"refused": True})["refused"]]
+        update(wanted, by_rules, records)
     if asked.smallest:
         update([name for name in smallest(records) if records[name]["gap"] is None], measured, records)
     if asked.all:

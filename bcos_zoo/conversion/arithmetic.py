@@ -46,8 +46,7 @@ def _sum(call: Call, a: Any, b: Any) -> Any:
     if on_path(a) and on_path(b):
         return call.path(a + b)
     path, other = (a, b) if on_path(a) else (b, a)
-    shape = path.shape if not isinstance(other, Tensor) else torch.broadcast_shapes(path.shape, other.shape)
-    return call.path(add_constant(path.expand(shape), other))
+    return call.path(add_constant(path.expand(_joint_shape(path, other)), other))
 
 
 def times(call: Call) -> Any:
@@ -161,7 +160,8 @@ def chosen(call: Call) -> Any:
     path = a if on_path(a) else b
     if not on_path(path):
         return call.held()
-    sides = [x if on_path(x) else constant(x, _shape_of(x), path) for x in (a, b)]
+    shape = _joint_shape(condition, a, b)
+    sides = [x if on_path(x) else constant(x, shape, path) for x in (a, b)]
     return call.path(torch.where(condition, *sides))
 
 
@@ -198,8 +198,10 @@ def joined(call: Call) -> Any:
     return call.path(call.func(parts, *call.args[1:], **rest), gate=gate)
 
 
-def _shape_of(x: Any) -> torch.Size:
-    return x.shape if isinstance(x, Tensor) else torch.Size()
+def _joint_shape(*values: Any) -> torch.Size:
+    shapes = [x.shape for x in values if isinstance(x, Tensor)]
+    joint: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    return joint
 
 
 def written(call: Call) -> Any:
@@ -211,8 +213,7 @@ def written(call: Call) -> Any:
     if not on_path(x) and (x.is_meta or bool(x.any())):  # what is not overwritten stays a constant
         x.copy_(constant(x.clone(), x.shape, value))
     if not on_path(value):
-        path = x if on_path(x) else value
-        value = constant(value, _shape_of(value), path)
+        value = constant(value, x[index].shape, x)
     x[index] = value
     return call.path(x)
 
@@ -224,7 +225,7 @@ def copied(call: Call) -> Any:
 
 
 def padded(call: Call) -> Any:
-    """Padding with a value is padding with zeros plus a constant; -inf only pads what a maximum is taken of."""
+    """Padding with a value: with zeros, plus a constant. -inf pads only what a maximum is taken of."""
     x, pad = call.args[0], call.argument(1, "pad")
     mode, value = call.argument(2, "mode", "constant"), call.argument(3, "value")
     if mode != "constant" or not value or not math.isfinite(value):  # no maximum takes -inf

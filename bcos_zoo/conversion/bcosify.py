@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import Conv2dSame
+from timm.layers import Conv2dSame, PatchEmbed
 from torch import nn
 
 from ..errors import InputError, UnknownModelError, closest
@@ -20,7 +20,8 @@ from .trial import Trial, tried, wide_stem_fits, widen_stem
 
 # Layers that make query, key and value; they stay linear, as in the published conversions.
 PROJECTIONS = frozenset(
-    "qkv q k v kv qk q_proj k_proj v_proj to_q to_k to_v to_kv to_qkv qkv_proj in_proj query key value".split()
+    """qkv q k v kv qk q_proj k_proj v_proj to_q to_k to_v to_kv to_qkv qkv_proj in_proj
+    query key value""".split()
 )
 WEIGHTS_FROM = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
 
@@ -70,8 +71,8 @@ def bcosify(
 
     model: a network of timm, or a name, which timm builds. pretrained, num_classes: for a name, as in timm.
     b: the exponent of every layer that the image's linear map runs through, but for the projections to query,
-    key and value, which stay linear. rows: the form of these layers: "plain" weights, which leave the function
-    unchanged at b=1; rows of "unit" norm; or "published", as B-cosification has it.
+    key and value, which stay linear. rows: the form of these layers: "plain" weights, which leave the
+    function unchanged at b=1; rows of "unit" norm; or "published", as B-cosification has it.
     depthwise: whether depthwise convolutions stay "linear", which is as exact, or become "bcos".
     biases: "kept", as constants that no pixel has, or "dropped", in layers and norms. centring: whether batch
     and layer norms go on subtracting means. max_pool: "kept", or "average" pooling in its place.
@@ -107,9 +108,10 @@ def bcosify(
     mean = _fitting(card.get("mean", IMAGENET_DEFAULT_MEAN), in_chans)
     std = _fitting(card.get("std", IMAGENET_DEFAULT_STD), in_chans)
     size = (in_chans, *_input_size(original, card))
+    said = {"from": _name_of(original, card), "mean": list(mean), "std": list(std), **asdict(options)}
     converted = Converted(
         network, in_chans=in_chans, mean=mean, std=std, card=_card(card, in_chans),
-        conversion={"from": _name_of(original, card), "mean": list(mean), "std": list(std), **asdict(options)},
+        conversion=said,
     ).train(original.training)  # fmt: skip
     trial = tried(converted, size)
     stem = _stem(converted, card, trial)
@@ -127,7 +129,7 @@ def bcosify(
     return converted
 
 
-def _built(model: nn.Module | str, pretrained: bool, num_classes: int | None) -> nn.Module:
+def _built(model: Any, pretrained: bool, num_classes: int | None) -> nn.Module:
     if isinstance(model, str):
         known = timm.list_models(include_tags=False)
         if model.partition(".")[0] not in known and ":" not in model:
@@ -138,19 +140,24 @@ def _built(model: nn.Module | str, pretrained: bool, num_classes: int | None) ->
         options = {} if num_classes is None else {"num_classes": num_classes}
         model = timm.create_model(model, pretrained=pretrained, **options).eval()
     elif not isinstance(model, nn.Module):
-        raise InputError(f"the model is a {type(model).__name__}; allowed are networks of timm and their names")
+        raise InputError(
+            f"the model is a {type(model).__name__}; allowed are networks of timm and their names"
+        )
     elif pretrained or num_classes is not None:
-        raise InputError("pretrained and num_classes are for a name; a network has its weights and classifier")
+        raise InputError(
+            "pretrained and num_classes are for a name; a network has its weights and classifier"
+        )
     if any(isinstance(module, Encode) for module in model.modules()):
         raise InputError(
-            f"{type(model).__name__} encodes its image already: it is a B-cos network, which bcos_zoo.explain takes"
+            f"{type(model).__name__} encodes its image already: it is a B-cos network, and can be explained"
         )
-    if not hasattr(model, "forward_features"):
+    network: nn.Module = model
+    if not hasattr(network, "forward_features"):
         raise InputError(
             f"{type(model).__name__} has no forward_features; allowed are networks of timm, as "
             "timm.create_model makes them"
         )
-    return model
+    return network
 
 
 def _name_of(model: nn.Module, card: dict[str, Any]) -> str:
@@ -165,8 +172,8 @@ def _fitting(values: Any, in_chans: int) -> tuple[float, ...]:
 
 def _input_size(model: nn.Module, card: dict[str, Any]) -> tuple[int, int]:
     """Height and width of images that the network takes, as it was built."""
-    own = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    if isinstance(own, (tuple, list)) and len(own) == 2:
+    own = next((one.img_size for one in model.modules() if isinstance(one, PatchEmbed)), None)
+    if own is not None:  # otherwise than its card says, if it was built with img_size
         return int(own[0]), int(own[1])
     size = tuple(card.get("input_size", (3, 224, 224)))
     return int(size[1]), int(size[2])
@@ -175,7 +182,10 @@ def _input_size(model: nn.Module, card: dict[str, Any]) -> tuple[int, int]:
 def _card(card: dict[str, Any], in_chans: int) -> dict[str, Any]:
     """The original's card for the converted network: what it takes, and none of the original's weights."""
     kept = {key: value for key, value in card.items() if key not in WEIGHTS_FROM}
-    kept |= dict(mean=(0.0,) * len(card.get("mean", (0,) * in_chans)), std=(1.0,) * len(card.get("std", (0,) * in_chans)))
+    kept |= dict(
+        mean=(0.0,) * len(card.get("mean", (0,) * in_chans)),
+        std=(1.0,) * len(card.get("std", (0,) * in_chans)),
+    )
     for key in ("first_conv", "classifier"):
         value = card.get(key)
         if isinstance(value, str):
@@ -191,7 +201,11 @@ def _stem(converted: Converted, card: dict[str, Any], trial: Trial) -> str | Non
     if not isinstance(name, str) or f"network.{name}" not in trial.on_path:
         return None
     stem = converted.network.get_submodule(name)
-    if type(stem) not in (nn.Conv2d, Conv2dSame) or stem.groups != 1 or stem.in_channels != converted.in_chans:
+    if (
+        type(stem) not in (nn.Conv2d, Conv2dSame)
+        or stem.groups != 1
+        or stem.in_channels != converted.in_chans
+    ):
         return None
     return name if stem.padding_mode == "zeros" else None
 

@@ -27,13 +27,18 @@ class Log:
     def note_layer(self, module: nn.Module, y: Tensor) -> None:
         """Note the module once a gradient flows through y, which it gave."""
         if y.requires_grad:
-            y.register_hook(lambda _: self.layers.append(module))
+            hook_on(y, lambda _: self.layers.append(module))
 
     def note_choice(self, choice: str, y: Tensor) -> None:
         """Note the choice once a gradient flows through y, the product."""
         if y.requires_grad:
             where = calling_module()
-            y.register_hook(lambda _: self.choices.append((choice, where)))
+            hook_on(y, lambda _: self.choices.append((choice, where)))
+
+
+def hook_on(y: Tensor, hook: Callable[[Tensor], None]) -> None:
+    """Call `hook` once a gradient flows through y."""
+    y.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
 _log: ContextVar[Log | None] = ContextVar("bcos_zoo_conversion_log", default=None)
@@ -117,19 +122,22 @@ class Call:
             kept = hold(lambda: x)
             return kept.view_as(kept) if mark_of(kept) is not None else kept  # its own mark stays
 
-        target = self.args[0] if self.in_place else None
-        held = with_tensors(value.clone() if value is target else value, one)
-        if target is not None:
-            held = target.copy_(held)
+        held = with_tensors(value.clone() if self.in_place else value, one)
+        if self.in_place:
+            held = self.args[0].copy_(held)
         return marked(held, Mark(held=True, why=why))
 
     def product(self, value: Tensor, held: str) -> Tensor:
         """`value`, the product of two paths, of which the one called `held` was held."""
+        y: Tensor = self.path(value)
+        self.choice(f"{held} held", y)
+        return y
+
+    def choice(self, choice: str, y: Tensor) -> None:
+        """Note a choice, where a trial pass wants to know of it."""
         log = _log.get()
         if log is not None:
-            log.note_choice(f"{self.name}: {held} held", value)
-        y: Tensor = self.path(value)
-        return y
+            log.note_choice(f"{self.name}: {choice}", y)
 
     def layer(self, value: Tensor) -> Tensor:
         """`value`, the linear response of a layer."""
@@ -141,9 +149,11 @@ class Call:
 
 
 def constant(value: Any, shape: torch.Size, like: Tensor) -> Tensor:
-    """A constant of that shape, on the tape and on the path."""
-    y: Tensor = marked(add_constant(like.new_zeros(shape), value), PATH)
-    return y
+    """A constant of that shape, on the path; on the tape too, but for what is infinite and reaches no logit."""
+    value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    finite = torch.where(value.isfinite(), value, 0)
+    y = add_constant(like.new_zeros(shape), finite)
+    return marked(torch.where(value.isfinite(), y, value), PATH)
 
 
 def _place(module: nn.Module | None) -> str:

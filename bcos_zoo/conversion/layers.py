@@ -34,7 +34,7 @@ ROWS: tuple[Rows, ...] = ("plain", "unit", "published")
 def response(y: Tensor, norm: Tensor, factors: Tensor, b: float, rows: Rows) -> Tensor:
     """The formula of a form of the layer, without bias.
 
-    y: w . x. norm: |x|, stabilised, broadcastable to y. factors: 1 / |w|, broadcastable to y. b: the exponent.
+    y: w . x. norm: |x|, stabilised. factors: 1 / |w|. Both are broadcastable to y. b: the exponent.
     """
     if rows == "unit":
         y = y * factors.to(y.dtype)
@@ -125,27 +125,27 @@ class BcosifiedConv2d(_Conv2d, nn.Conv2d):
 
 
 @layer
-class BcosifiedConv2dSame(_Conv2d, Conv2dSame):
+class BcosifiedConv2dSame(_Conv2d, Conv2dSame):  # type: ignore[misc]
     """timm's Conv2dSame as a B-cos layer: patches are padded as the image size demands."""
 
 
 @layer
-class BcosifiedStdConv2d(_Conv2d, StdConv2d):
+class BcosifiedStdConv2d(_Conv2d, StdConv2d):  # type: ignore[misc]
     """timm's StdConv2d as a B-cos layer, of standardised weights."""
 
 
 @layer
-class BcosifiedStdConv2dSame(_Conv2d, StdConv2dSame):
+class BcosifiedStdConv2dSame(_Conv2d, StdConv2dSame):  # type: ignore[misc]
     """timm's StdConv2dSame as a B-cos layer."""
 
 
 @layer
-class BcosifiedScaledStdConv2d(_Conv2d, ScaledStdConv2d):
+class BcosifiedScaledStdConv2d(_Conv2d, ScaledStdConv2d):  # type: ignore[misc]
     """timm's ScaledStdConv2d as a B-cos layer, of standardised and scaled weights."""
 
 
 @layer
-class BcosifiedScaledStdConv2dSame(_Conv2d, ScaledStdConv2dSame):
+class BcosifiedScaledStdConv2dSame(_Conv2d, ScaledStdConv2dSame):  # type: ignore[misc]
     """timm's ScaledStdConv2dSame as a B-cos layer."""
 
 
@@ -188,5 +188,3 @@ def as_bcos(module: nn.Module, *, b: float = 2.0, rows: Rows = "plain") -> nn.Mo
         form: Any = module
         form.b, form.rows = b, rows
     return module
-
-

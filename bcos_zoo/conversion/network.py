@@ -27,7 +27,8 @@ class Converted(Network):
     that code runs as it stands.
 
     folded: the network inside keeps its stem, and gets half the difference of colours and inverted colours;
-    otherwise its stem has twice the channels. conversion: what was converted from what, and how, as plain data.
+    otherwise its stem has twice the channels. conversion: what was converted from what, and how,
+    as plain data.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Converted(Network):
         return super().__getattr__(name)
 
     @property
-    def feature_info(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def feature_info(self) -> list[dict[str, Any]]:
         """Channels, stride and module of each level of features, as timm has them."""
         known = self.network.feature_info
         levels = known.info if hasattr(known, "info") else known
@@ -95,7 +96,10 @@ class Converted(Network):
         return self.network.get_classifier()
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh classifier on the same features: of the form of the one before. Its classes have no names."""
+        """Put a fresh classifier, of the form of the one before, on the same features.
+
+        Its classes have no names, so the card's are dropped.
+        """
         before = self.get_classifier()
         more = () if global_pool is None else (global_pool,)
         self.network.reset_classifier(num_classes, *more)
@@ -115,7 +119,8 @@ class Converted(Network):
 
     def bcos_layers(self) -> dict[str, nn.Module]:
         """The layers made B-cos layers, by their names."""
-        return {name: module for name, module in self.named_modules() if isinstance(module, BcosForm)}
+        every = self.named_modules()
+        return {name: module for name, module in every if issubclass(type(module), BcosForm)}
 
     def train(self, mode: bool = True) -> Converted:
         super().train(mode)
@@ -137,7 +142,7 @@ class Converted(Network):
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay should spare."""
-        spared = getattr(self.network, "no_weight_decay", set)()
+        spared: set[str] = getattr(self.network, "no_weight_decay", set)()
         return {f"network.{name}" for name in spared}
 
 

@@ -1,4 +1,4 @@
-"""What a conversion may change about norms, biases and poolings, and batch norm's statistics on new images."""
+"""What a conversion may change about norms, biases and poolings; and batch norm's statistics, anew."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..layers import BatchNorm2d
 
 
 class UncentredBatchNormAct2d(BatchNorm2d):
-    """timm's BatchNormAct2d without mean and bias: an uncentred batch norm, then its dropout and activation."""
+    """timm's BatchNormAct2d without mean and bias: an uncentred batch norm, then dropout and activation."""
 
     def __init__(self, num_features: int, drop: nn.Module, act: nn.Module, **options: Any) -> None:
         super().__init__(num_features, **options)
@@ -48,7 +48,7 @@ def drop_biases(network: nn.Module) -> None:
     """Take the bias of every layer and norm away."""
     for module in network.modules():
         if isinstance(module._parameters.get("bias"), nn.Parameter):
-            module.bias = None
+            module.register_parameter("bias", None)
 
 
 def uncentre(network: nn.Module) -> None:
@@ -131,5 +131,3 @@ def reestimate(model: nn.Module, images: Tensor | Iterable[Tensor]) -> None:
             norm.momentum = momentum
     if not seen:
         raise InputError("got no images; statistics are estimated on at least one batch")
-
-

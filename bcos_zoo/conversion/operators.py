@@ -125,14 +125,23 @@ def gate(call: Call) -> Any:
     return call.path(x * hold(factor), gate=True)
 
 
+def saturating(call: Call) -> Any:
+    """tanh is a gate too, though it has no factor x: between layers that is a choice, as in ReLU6."""
+    y = gate(call)
+    call.choice("tanh(x) / x held", y)
+    return y
+
+
 def capped(call: Call) -> Any:
     """A clamp: its floor at 0 alone is piecewise linear; around 0 it is a gate; elsewhere it is held."""
     low, high = call.argument(1, "min", call.argument(1, "min_val")), None
     high = call.argument(2, "max", call.argument(2, "max_val"))
     if call.name == "hardtanh":
         low, high = (-1.0 if low is None else low), (1.0 if high is None else high)
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
-        return call.held()
+    if isinstance(low, Tensor) or isinstance(high, Tensor):  # where it is capped, it is a constant
+        y = call.args[0]
+        y = y if low is None else call.do(torch.where, y < low, low, y)
+        return y if high is None else call.do(torch.where, y > high, high, y)
     if high is None and low == 0:
         return call.path(call.args[0].relu(), gate=True)
     below, above = (-math.inf if low is None else low), (math.inf if high is None else high)
@@ -174,9 +183,7 @@ def attention(call: Call) -> Any:
             allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
             scores = scores.masked_fill(~allowed, -math.inf)
         if mask is not None:
-            scores = (
-                scores.masked_fill(~mask, -math.inf) if mask.dtype is torch.bool else scores + mask
-            )
+            scores = scores.masked_fill(~mask, -math.inf) if mask.dtype is torch.bool else scores + mask
         return scores.softmax(-1)
 
     return call.path(hold(weights) @ v)
@@ -191,7 +198,7 @@ def dropped(call: Call) -> Any:
 
 
 def cast(call: Call) -> Any:
-    """Another dtype or device; but float64 is not cut to float32, which code asks for to leave half precision."""
+    """Another dtype or device; but float64 stays: code asks for float32 only to leave half precision."""
     x = call.args[0]
     if not on_path(x):
         return call.held()

@@ -45,11 +45,11 @@ CONSTANTS = frozenset(
 )
 SHAPES = """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose t movedim
     moveaxis swapaxes swapdims adjoint expand expand_as broadcast_to repeat tile repeat_interleave contiguous
-    clone alias roll flip fliplr flipud rot90 narrow select chunk split split_with_sizes tensor_split hsplit
-    vsplit unbind unfold as_strided diagonal pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im fold
+    clone roll flip fliplr flipud rot90 narrow select chunk split split_with_sizes tensor_split hsplit
+    vsplit unbind unfold as_strided diagonal pixel_shuffle pixel_unshuffle fold
     __getitem__ gather index_select take_along_dim masked_select take type_as double half
-    bfloat16 cpu cuda view_as_real view_as_complex identity"""
-SUMS = """sum mean nansum nanmean cumsum diff trace tril triu neg positive
+    bfloat16 cpu cuda view_as_real view_as_complex"""
+SUMS = """sum mean nansum cumsum diff trace tril triu neg positive
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate upsample
     upsample_nearest upsample_bilinear grid_sample fft fft2 fftn ifft ifft2 rfft rfft2 irfft irfft2 fft_rfft2
     fft_irfft2 fft_rfft fft_irfft fft_fft2 fft_ifft2"""
@@ -58,7 +58,7 @@ EXTREMES_OF_ONE = """amax amin sort topk kthvalue cummax cummin max_pool1d max_p
 GATES = """gelu silu mish hardswish elu celu selu relu6 softsign tanhshrink softshrink hardshrink"""
 PIECEWISE = "relu leaky_relu prelu rrelu"
 # Held as a whole: factors that may multiply the path, and what is not a number at all.
-HELD = """softmax log_softmax softmin sigmoid hardsigmoid tanh softplus logsigmoid exp exp2 expm1 log log2
+HELD = """softmax log_softmax softmin sigmoid hardsigmoid softplus logsigmoid exp exp2 expm1 log log2
     log1p sqrt rsqrt reciprocal sin cos tan erf std var std_mean norm vector_norm linalg_norm
     linalg_vector_norm cdist logsumexp prod rtruediv rdiv rpow argmax argmin argsort eq ne lt le gt ge
     isnan isinf sign round floor ceil trunc floor_divide floordiv remainder fmod long int bool detach
@@ -101,6 +101,7 @@ RULES: dict[str, Rule] = {
     "normalize": O.normalized,
     "local_response_norm": O.locally_normalized,
     **dict.fromkeys("clamp clip clamp_min clamp_max hardtanh".split(), O.capped),
+    "tanh": O.saturating,
     "glu": O.gated_halves,
     "scaled_dot_product_attention": O.attention,
     **dict.fromkeys("dropout dropout2d alpha_dropout feature_dropout".split(), O.dropped),

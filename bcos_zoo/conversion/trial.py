@@ -39,8 +39,9 @@ class Trial:
 def tried(model: Converted, size: Sequence[int], *, seed: int = 0, share: float = PRESENT) -> Trial:
     """Run a copy of the network, its weights and statistics random, in linear mode and in float64.
 
-    size: (K, H, W) of the images. share: the least that the image has in the logit. Raises InputError, in one line, if the logits are not what the linear map
-    and the constants make of the image.
+    size: (K, H, W) of the images. share: the least that the image must have in the logit.
+    Raises InputError, in one line, if the logits are not what the linear map and the constants make of the
+    image.
     """
     name = model.conversion["from"]
     twin = randomised(copy.deepcopy(model).eval().double(), seed)
@@ -56,7 +57,9 @@ def tried(model: Converted, size: Sequence[int], *, seed: int = 0, share: float 
             f"{name}: what it adds as a constant differs between two images, because some of its code is "
             f"hidden from torch's functions; {ADVICE}"
         )
-    parts = [grad * value for grad, value in zip(found, (encoded, *constants), strict=True) if grad is not None]
+    parts = [
+        grad * value for grad, value in zip(found, (encoded, *constants), strict=True) if grad is not None
+    ]
     whole, explained = float(total), float(sum(part.sum() for part in parts))
     of_the_image = float(parts[0].sum()) if found[0] is not None else 0.0
     scale = max(abs(whole), *(float(part.sum().abs()) for part in parts))

@@ -13,10 +13,11 @@ from bcos_zoo.conversion.trial import randomised
 
 # name -> (options that make it small, size of its images). Names with a suffix after / differ in options.
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
+    "test_resnet": ({}, 64),
     "resnet18": ({}, 64),
     "resnetv2_50": (dict(layers=(1, 1, 1, 1), channels=(32, 64, 64, 64), stem_chs=16), 64),
     "densenet121": (dict(block_config=(2, 2, 2, 2), growth_rate=8), 64),
-    "vgg11_bn": ({}, 32),
+    "hgnet_tiny": ({}, 64),
     "test_efficientnet": ({}, 64),
     "tf_efficientnet_lite0": ({}, 64),
     "mobilenetv3_small_050": ({}, 64),
@@ -38,21 +39,21 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "eva02_tiny_patch14_224": (dict(img_size=56, depth=2), 56),
     "cait_xxs24_224": (dict(img_size=64, depth=2), 64),
     "xcit_nano_12_p16_224": (dict(depth=2), 64),
-    "mixer_s32_224": (dict(img_size=64, num_blocks=2), 64),
-    "resmlp_12_224": (dict(img_size=64, num_blocks=2), 64),
-    "poolformer_s12": (dict(depths=(1, 1, 1, 1)), 64),
-    "gmlp_s16_224": (dict(img_size=64, num_blocks=2), 64),
+    "mixer_s32_224": (dict(img_size=64), 64),
+    "resmlp_12_224": (dict(img_size=64), 64),
+    "poolformer_s12": ({}, 64),
+    "gmlp_ti16_224": (dict(img_size=64), 64),
     "coatnet_pico_rw_224": (dict(img_size=64), 64),
     "hiera_tiny_224": (dict(img_size=(64, 64), stages=(1, 1, 2, 1)), 64),
-    "mvitv2_tiny": (dict(img_size=64, depths=(1, 1, 1, 1)), 64),
+    "mvitv2_tiny": (dict(img_size=64), 64),
     "regnety_002": ({}, 64),
     "repvgg_a0": ({}, 64),
     "ghostnet_050": ({}, 64),
-    "focalnet_tiny_srf": (dict(depths=(1, 1, 1, 1), embed_dim=32), 64),
+    "focalnet_tiny_srf": ({}, 64),
     "test_nfnet": ({}, 64),
     "levit_128s": (dict(img_size=64), 64),
     "efficientformer_l1": (dict(img_size=224), 224),
-    "tiny_vit_5m_224": (dict(img_size=64), 64),
+    "tiny_vit_5m_224": ({}, 224),
     "fastvit_t8": ({}, 64),
     "mobilevit_xxs": ({}, 64),
     "edgenext_xx_small": ({}, 64),
@@ -64,8 +65,9 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
 
 @functools.cache
 def _built(name: str) -> nn.Module:
-    options, _ = SMALL[name]
+    options, size = SMALL[name]
     model = timm.create_model(name.partition("/")[0], num_classes=5, **options)
+    model.pretrained_cfg["input_size"] = (3, size, size)
     return randomised(model.eval()).double()
 
 

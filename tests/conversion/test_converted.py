@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from typing import Any
 
@@ -18,15 +19,35 @@ from bcos_zoo.conversion.layers import BcosForm
 
 # Not marked slow: one of each kind of rule.
 QUICK = {
-    "resnet18", "test_efficientnet", "tf_efficientnet_lite0", "convnextv2_atto", "test_vit",
-    "vit_tiny_patch16_224/registers", "swin_tiny_patch4_window7_224", "mixer_s32_224", "test_nfnet",
-    "eva02_tiny_patch14_224", "starnet_s1",
+    "test_resnet", "test_efficientnet", "convnextv2_atto", "test_vit", "vit_tiny_patch16_224/registers",
+    "swin_tiny_patch4_window7_224", "test_nfnet", "eva02_tiny_patch14_224", "starnet_s1",
 }  # fmt: skip
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SMALL]
 
 
-def converted(name: str, **options: Any) -> Converted:
-    model = bcos_zoo.bcosify(original(name), **options)
+@functools.lru_cache(maxsize=4)
+def _converted(name: str, b: float) -> Converted:
+    return bcos_zoo.bcosify(original(name), b=b)
+
+
+def converted(name: str, b: float = 2.0) -> Converted:
+    return copy.deepcopy(_converted(name, b))
+
+
+@torch.no_grad()
+def amplified(model: Converted, x: Tensor) -> Converted:
+    """Weights such that every B-cos layer's response is of size 1: without norms, the image would vanish."""
+
+    def rescale(layer: Any, _: Any, y: Tensor) -> Tensor:
+        bias = 0 if layer.bias is None else layer.bias.view(-1, *[1] * (y.ndim - 2 if y.ndim == 4 else 0))
+        size = (y - bias).std()
+        (layer.gain if hasattr(layer, "gain") else layer.weight).div_(size)
+        return (y - bias) / size + bias
+
+    handles = [layer.register_forward_hook(rescale) for layer in model.bcos_layers().values()]
+    model(x)
+    for handle in handles:
+        handle.remove()
     return model
 
 
@@ -37,11 +58,12 @@ def test_at_b_1_the_function_is_the_originals(name: str) -> None:
         assert_close(model(x), original(name)(normalised(original(name), x)), 1e-10)
 
 
-@pytest.mark.parametrize("b", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("b", [1.0, pytest.param(1.5, marks=pytest.mark.slow), 2.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_contributions_and_constants_make_up_the_logit(name: str, b: float) -> None:
-    """Norm statistics fit, so that the image has a share in the logit worth explaining."""
-    model, x = converted(name, b=b), images(name)
+    """Weights and norm statistics fit, so that the image has a share in the logit worth explaining."""
+    x = images(name)
+    model = amplified(converted(name, b=b), images(name, 4, seed=1))
     reestimate(model, images(name, 4, seed=1))
     with torch.no_grad():
         logits = model(x)
@@ -50,12 +72,14 @@ def test_contributions_and_constants_make_up_the_logit(name: str, b: float) -> N
     size = e.logits.abs().amax() + e.bias.abs().amax()
     assert e.completeness().abs().max() < 1e-9 * size
     explained = e.contributions.sum((-1, -2)).abs().max()
-    assert explained > 1e-6 * size, "nothing of the image: completeness would be tested against nothing"
+    assert explained > 1e-3 * size, "nothing of the image: completeness would be tested against nothing"
     encoded = torch.cat([x, 1 - x], 1).unsqueeze(1)
     assert_close((e.weights * encoded).sum((2, 3, 4)) + e.bias, logits[:, [0, 3]], 1e-9)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "test_vit", "swin_tiny_patch4_window7_224", "test_efficientnet"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_vit", "swin_tiny_patch4_window7_224", "test_efficientnet"]
+)
 def test_an_image_is_explained_alike_alone_and_in_a_batch(name: str) -> None:
     model, x = converted(name), images(name, 3)
     whole = bcos_zoo.explain(model, x, 1)
@@ -99,8 +123,8 @@ def test_the_gradient_of_an_explanation_is_its_finite_difference() -> None:
 
 
 def test_units_heads_and_classifiers_take_converted_networks() -> None:
-    model, x = converted("resnet18").float(), images("resnet18", 2).float()
-    unit = bcos_zoo.explain_unit(model, x, "network.layer3.1.conv2", 7)
+    model, x = converted("test_resnet").float(), images("test_resnet", 2).float()
+    unit = bcos_zoo.explain_unit(model, x, "network.layer3.0.conv2", 7)
     assert_close(unit.contributions.sum((-1, -2)) + unit.bias, unit.logits, 1e-4)
     e = bcos_zoo.ExplanationHead(model)(x, 1)
     assert_close(e.contributions.sum((-1, -2)) + e.bias, e.logits[:, 1:2], 1e-4)
@@ -109,7 +133,7 @@ def test_units_heads_and_classifiers_take_converted_networks() -> None:
 
 
 def test_outside_linear_mode_timms_code_runs_as_it_stands() -> None:
-    """Gradients, hooks and in-place activations: at B = 1 the parameters' gradients are the original's too."""
+    """Hooks are called, and at B = 1 the gradients of the parameters are the original's."""
     name = "test_efficientnet"
     plain, model, x = copy.deepcopy(original(name)), converted(name, b=1), images(name)
     seen: list[Any] = []
@@ -138,7 +162,7 @@ def test_a_copy_a_pickle_and_a_state_dict_give_the_same() -> None:
 
 
 def test_it_offers_what_timms_networks_offer() -> None:
-    model, x = converted("resnet18"), images("resnet18")
+    model, x = converted("test_resnet"), images("test_resnet")
     assert (model.num_classes, model.num_features, model.in_chans) == (5, 512, 3)
     features = model.forward_features(x)
     assert_close(model.forward_head(features), model(x), 1e-12)
@@ -161,7 +185,7 @@ def test_it_offers_what_timms_networks_offer() -> None:
 
 
 def test_it_trains_with_checkpointing_and_is_explained_without() -> None:
-    model, x = converted("resnet18"), images("resnet18")
+    model, x = converted("test_resnet"), images("test_resnet")
     model.set_grad_checkpointing()
     model.train()(x).sum().backward()
     assert bcos_zoo.explain(model.eval(), x, 0).completeness().abs().max() < 1e-9
@@ -170,6 +194,6 @@ def test_it_trains_with_checkpointing_and_is_explained_without() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_it_compiles_as_the_original_does() -> None:
-    model, x = converted("resnet18").float(), images("resnet18").float()
+    model, x = converted("test_resnet").float(), images("test_resnet").float()
     with torch.no_grad():
         assert_close(torch.compile(model)(x), model(x), 1e-4)

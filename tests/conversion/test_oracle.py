@@ -13,7 +13,10 @@ from torch import Tensor
 
 import bcos_zoo
 
-BY_HAND = ["resnet18", "test_efficientnet", "convnext_atto", "test_vit", "deit3_small_patch16_224", "mixer_s32_224"]
+BY_HAND = [
+    "test_resnet", "test_efficientnet", "convnext_atto", "test_vit", "deit3_small_patch16_224",
+    pytest.param("mixer_s32_224", marks=pytest.mark.slow),
+]  # fmt: skip
 
 
 def std_of(model: Any) -> Tensor:
@@ -37,7 +40,7 @@ def test_the_map_is_that_of_the_network_linearised_by_hand(name: str, b: float) 
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "densenet121", "vgg11_bn", "repvgg_a0", pytest.param("resnetv2_50", marks=pytest.mark.slow)]
+    "name", ["test_resnet", "densenet121", "hgnet_tiny", pytest.param("resnet18", marks=pytest.mark.slow)]
 )
 def test_a_piecewise_linear_networks_map_is_its_plain_gradient(name: str) -> None:
     plain, x = original(name), images(name, 1)
