@@ -6,7 +6,7 @@ python tools/conversions.py --rules            follow the rules, without numbers
                                                that is new or was refused
 python tools/conversions.py --smallest         measure completeness of the smallest of each module
 python tools/conversions.py --all [--most N]   measure it of every architecture not measured yet, the smallest
-                                               first, up to N million parameters
+                                               first; N, in millions of parameters, bounds both
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ network of timm into a B-cos network [by rule](howto/bcosify.md); this page says
   so in one line.
 
 Of {architectures} architectures in {modules} modules, **{converted} architectures ({share:.0%})** are
-converted, {chosen} of them with a choice; of **{whole} modules ({module_share:.0%})** every architecture is, of {partly}
-some. The rules were followed through the code of every architecture, without numbers. With random weights, in
-float64, completeness was measured of {measured_count} architectures, of {smallest_count} of the {modules}
-smallest of a module: the largest gap was {gap:.0e} of a logit.
+converted, {chosen} of them with a choice; of **{whole} modules ({module_share:.0%})** every architecture is,
+of {partly} some. The rules were followed through the code of every architecture, without numbers. With random
+weights, in float64, completeness was measured of {measured_count} architectures, of {smallest_count} of the
+{modules} smallest of a module: the largest gap was {gap:.0e} of a logit.
 
 | module | architectures | converted | measured | choices | refused |
 | --- | --- | --- | --- | --- | --- |
@@ -209,12 +209,12 @@ def main() -> int:
     if asked.rules:
         wanted = [name for name in architectures() if records.get(name, {"refused": True})["refused"]]
         update(wanted, by_rules, records)
-    if asked.smallest:
-        update([name for name in smallest(records) if records[name]["gap"] is None], measured, records)
-    if asked.all:
-        left = [name for name in records if records[name]["gap"] is None and not records[name]["refused"]]
+    for names, wanted in ((smallest(records), asked.smallest), (list(records), asked.all)):
+        left = [name for name in names if records[name]["gap"] is None and not records[name]["refused"]]
         left = [name for name in left if records[name]["parameters"] <= asked.most * 1e6]
-        update(sorted(left, key=lambda name: records[name]["parameters"]), measured, records)
+        update(
+            sorted(left, key=lambda name: records[name]["parameters"]) if wanted else [], measured, records
+        )
     text = page(records)
     if asked.check:
         return int(not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text)

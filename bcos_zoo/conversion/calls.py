@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -57,7 +57,7 @@ def logging() -> Iterator[Log]:
 
 def calling_module() -> nn.Module | None:
     """The innermost module whose method called the torch function at work."""
-    frame: Any = sys._getframe(1)
+    frame: Any = inspect.currentframe()
     while frame is not None:
         module = frame.f_locals.get("self")
         if isinstance(module, nn.Module):
@@ -149,7 +149,7 @@ class Call:
 
 
 def constant(value: Any, shape: torch.Size, like: Tensor) -> Tensor:
-    """A constant of that shape, on the path; on the tape too, but for what is infinite and reaches no logit."""
+    """A constant of that shape, on the path; on the tape, but for what is infinite and reaches no logit."""
     value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     finite = torch.where(value.isfinite(), value, 0)
     y = add_constant(like.new_zeros(shape), finite)

@@ -16,9 +16,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch.nn.functional as F
-from timm.layers import Conv2dSame, ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
+from timm.layers import Conv2dSame, ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame, pad_same
 from timm.layers import Linear as TimmLinear
-from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 

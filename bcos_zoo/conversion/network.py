@@ -149,9 +149,7 @@ class Converted(Network):
 def biases(network: nn.Module) -> Iterator[nn.Parameter]:
     """The biases of all layers and norms, each once."""
     for module in network.modules():
-        bias = module._parameters.get("bias")
-        if isinstance(bias, nn.Parameter):
-            yield bias
+        yield from (p for name, p in module.named_parameters(recurse=False) if name == "bias")
 
 
 def _prefixed(groups: Any) -> Any:

@@ -47,7 +47,7 @@ class UncentredLayerNorm2d(UncentredLayerNorm):
 def drop_biases(network: nn.Module) -> None:
     """Take the bias of every layer and norm away."""
     for module in network.modules():
-        if isinstance(module._parameters.get("bias"), nn.Parameter):
+        if "bias" in dict(module.named_parameters(recurse=False)):
             module.register_parameter("bias", None)
 
 

@@ -163,18 +163,19 @@ def test_a_copy_a_pickle_and_a_state_dict_give_the_same() -> None:
 
 def test_it_offers_what_timms_networks_offer() -> None:
     model, x = converted("test_resnet"), images("test_resnet")
-    assert (model.num_classes, model.num_features, model.in_chans) == (5, 512, 3)
+    assert (model.num_classes, model.num_features, model.in_chans) == (5, 96, 3)
     features = model.forward_features(x)
     assert_close(model.forward_head(features), model(x), 1e-12)
-    assert model.forward_head(features, pre_logits=True).shape == (2, 512)
-    assert [level["num_chs"] for level in model.feature_info] == [64, 64, 128, 256, 512]
+    assert model.forward_head(features, pre_logits=True).shape == (2, 96)
+    theirs = original("test_resnet").feature_info
+    assert [level["num_chs"] for level in model.feature_info] == [level["num_chs"] for level in theirs]
     assert all(model.get_submodule(level["module"]) is not None for level in model.feature_info)
     assert len(model.forward_intermediates(x, intermediates_only=True)) == 5
     with bcos_zoo.linear_mode():
         assert_close(model.forward_head(model.forward_features(x)), model(x), 1e-10)
     card = model.pretrained_cfg
     assert card["mean"] == (0.0, 0.0, 0.0) and card["std"] == (1.0, 1.0, 1.0)
-    assert card["first_conv"] == "network.conv1" and card["classifier"] == "network.fc"
+    assert card["first_conv"] == "network.conv1.0" and card["classifier"] == "network.fc"
     assert "url" not in card and "hf_hub_id" not in card
     from timm.models import group_parameters
 
