@@ -29,6 +29,7 @@ from bcos_zoo.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA, PAGE = ROOT / "tools" / "conversions.json", ROOT / "docs" / "conversions.md"
+VERSION = "timm"  # the key of the version, among those of architectures
 SIDE = 96  # pixels of the images, where an architecture takes any size
 
 Record = dict[str, Any]
@@ -36,11 +37,21 @@ Record = dict[str, Any]
 
 def read() -> dict[str, Record]:
     """Architecture -> module, parameters, choices, refused (None or why), gap (None if not measured)."""
+    return {name: record for name, record in _data().items() if name != VERSION}
+
+
+def version() -> str:
+    """The version of timm that the data are of."""
+    return _data().get(VERSION, timm.__version__)
+
+
+def _data() -> dict[str, Any]:
     return json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
 
 
 def write(records: dict[str, Record]) -> None:
-    lines = [f"{json.dumps(name)}: {json.dumps(records[name])}" for name in sorted(records)]
+    lines = [f'"{VERSION}": "{timm.__version__}"']
+    lines += [f"{json.dumps(name)}: {json.dumps(records[name])}" for name in sorted(records)]
     DATA.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
@@ -89,7 +100,9 @@ def measured(name: str) -> Record:
     except InputError as error:
         return record | dict(choices=[], refused=_why(name, error), gap=None)
     found = converted.conversion["choices"]
-    return record | dict(choices=found, refused=None, gap=float(f"{trial.gap:.1e}"))
+    return record | dict(
+        choices=found, refused=None, gap=float(f"{max(trial.gap, converted.conversion['gap']):.1e}")
+    )
 
 
 def _why(name: str, error: InputError) -> str:
@@ -137,7 +150,7 @@ def page(records: dict[str, Record]) -> str:
     gaps = [record["gap"] for record in records.values() if record["gap"] is not None]
     whole = sum(not names for names in refused.values())
     text = HEAD.format(
-        version=timm.__version__,
+        version=version(),
         architectures=len(records),
         modules=len(modules),
         converted=len(converted),
@@ -186,7 +199,7 @@ def update(names: list[str], make: Any, records: dict[str, Record]) -> None:
         try:
             records[name] = make(name)
         except Exception as error:  # one architecture must not end the run
-            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"{name}: {type(error).__name__}: {error}"[:300], file=sys.stderr)
             continue
         print(number + 1, len(names), name, records[name]["refused"] or records[name]["gap"], flush=True)
         if number % 20 == 19:

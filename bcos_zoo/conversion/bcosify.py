@@ -125,6 +125,7 @@ def bcosify(
         "bcos_layers": len(wanted),
         "linear_layers": len(trial.on_path) - len(wanted),
         "choices": list(trial.choices),
+        "gap": trial.gap,
     }
     return converted
 

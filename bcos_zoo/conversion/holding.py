@@ -36,7 +36,8 @@ class Holding(TorchFunctionMode):
         if not any(mark_of(x) is not None for x in tensors_in([args, kwargs])):
             return func(*args, **kwargs)
         name, in_place = _called(func)
-        if name in TRANSPARENT or name in CONSTANTS:
+        shape_alone = name in CONSTANTS and not any(map(mark_of, tensors_in([args[1:], kwargs])))
+        if shape_alone or name in TRANSPARENT:
             return func(*args, **kwargs)
         written = args[:1] if in_place or name == "__setitem__" else ()  # as it is, for the network has it
         args, kwargs = (*written, *with_tensors(args[len(written) :], _frozen)), with_tensors(kwargs, _frozen)

@@ -134,8 +134,11 @@ def saturating(call: Call) -> Any:
 
 def capped(call: Call) -> Any:
     """A clamp: its floor at 0 alone is piecewise linear; around 0 it is a gate; elsewhere it is held."""
-    low, high = call.argument(1, "min", call.argument(1, "min_val")), None
-    high = call.argument(2, "max", call.argument(2, "max_val"))
+    if call.name == "clamp_max":
+        low, high = None, call.argument(1, "max")
+    else:
+        low = call.argument(1, "min", call.kwargs.get("min_val"))
+        high = call.argument(2, "max", call.kwargs.get("max_val"))
     if call.name == "hardtanh":
         low, high = (-1.0 if low is None else low), (1.0 if high is None else high)
     if isinstance(low, Tensor) or isinstance(high, Tensor):  # where it is capped, it is a constant
@@ -143,7 +146,7 @@ def capped(call: Call) -> Any:
         y = y if low is None else call.do(torch.where, y < low, low, y)
         return y if high is None else call.do(torch.where, y > high, high, y)
     if high is None and low == 0:
-        return call.path(call.args[0].relu(), gate=True)
+        return call.path(call.args[0].clamp_min(0), gate=True)
     below, above = (-math.inf if low is None else low), (math.inf if high is None else high)
     return _clamped(call, below, above) if below <= 0 <= above else call.held()
 

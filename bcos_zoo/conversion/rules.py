@@ -10,21 +10,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ..layers import hold
 from . import arithmetic as A
 from . import operators as O
 from .calls import Call
-from .marks import mark_of, on_path
+from .marks import mark_of, on_path, with_tensors
 
 Rule = Callable[[Call], Any]
 
 
 def passes(call: Call) -> Any:
-    """Linear, or piecewise linear, in the first argument; the others may be held."""
+    """Linear, or piecewise linear, in the first argument; the others, such as indices, are held."""
     x = call.args[0] if call.args else call.kwargs.get("input")
-    if not on_path(x):
-        return call.held()
     mark = mark_of(x)
-    return call.path(call.run(), gate=mark is not None and mark.gate)
+    if mark is None or mark.held:
+        return call.held()
+    rest = with_tensors(call.args[1:], _held)
+    return call.path(call.func(*call.args[:1], *rest, **call.kwargs), gate=mark.gate)
+
+
+def _held(x: Tensor) -> Tensor:
+    return hold(lambda: x.clone()) if on_path(x) else x
+
+
+def iterated(call: Call) -> Any:
+    """The rows of a tensor, one after the other."""
+    return iter(call.do(torch.unbind, call.args[0]))
 
 
 def unknown(call: Call) -> Any:
@@ -40,7 +54,7 @@ TRANSPARENT = frozenset(
 )
 # New tensors that take no more than a shape from the image.
 CONSTANTS = frozenset(
-    """new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like rand_like
+    """new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like rand_like
     randn_like broadcast_shapes""".split()
 )
 SHAPES = """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose t movedim
@@ -87,6 +101,7 @@ RULES: dict[str, Rule] = {
     "masked_fill": A.filled,
     **dict.fromkeys("max min maximum minimum fmax fmin".split(), A.extreme),
     **dict.fromkeys("cat concat concatenate stack hstack vstack dstack".split(), A.joined),
+    "iter": iterated,
     "__setitem__": A.written,
     "copy": A.copied,
     "pad": A.padded,
