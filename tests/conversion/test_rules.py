@@ -80,7 +80,7 @@ ON_PATH: dict[str, Callable[[Tensor], Any]] = {
     "a cap of tensors": lambda x: x.clamp(max=torch.tensor(0.6)),
     "-inf": lambda x: x.masked_fill(x < 0.3, -math.inf).amax(1),
     "chosen -inf": lambda x: torch.where(x > 0.2, x, -math.inf).amax(1),
-    "caps": lambda x: F.relu6(4 * x) + F.hardtanh(x) + x.clamp(-0.5, 2) + x.clamp(min=0) + x.clamp_(max=0.2),
+    "caps": lambda x: F.relu6(4 * x) + F.hardtanh(x) + x.clamp(-0.5, 2) + x.clamp(min=0) + (x + 0).clamp_(max=0.2),
     "floors and ceilings": lambda x: x.clamp_max(0.5) + x.clamp_min(-0.1) + x.clip(min=0).clamp_max_(2),
     "iterated": lambda x: sum(row for row in x) + torch.stack(list(x.unbind(1)), 1),
     "sampled": lambda x: F.grid_sample(x, (x[:, :2] - 0.5).permute(0, 2, 3, 1), align_corners=False),
@@ -146,7 +146,8 @@ def test_it_gives_the_same_and_is_complete(name: str) -> None:
         torch.sigmoid, torch.exp, torch.Tensor.detach, lambda x: x.softmax(-1), lambda x: x.std(),
         lambda x: x.clamp(min=1), lambda x: x + x.sigmoid(), lambda x: torch.cat([x, x.sigmoid()]),
         lambda x: 1 / x,
-        lambda x: torch.full_like(x, 2) * x.sigmoid(), lambda x: x.argmax(1), lambda x: torch.sin(x), lambda x: torch.special.bessel_j0(x),
+        lambda x: torch.full_like(x, 2) * x.sigmoid(), lambda x: x.argmax(1), lambda x: torch.sin(x),
+        lambda x: torch.special.bessel_j0(x),
         lambda x: x.sigmoid_(), lambda x: torch.where(x > 0, x, x.exp()), lambda x: x.round(),
     ],
 )  # fmt: skip
