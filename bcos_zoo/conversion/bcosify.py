@@ -107,7 +107,7 @@ def bcosify(
     in_chans = getattr(original, "in_chans", None) or tuple(card.get("input_size", (3,)))[0]
     mean = _fitting(card.get("mean", IMAGENET_DEFAULT_MEAN), in_chans)
     std = _fitting(card.get("std", IMAGENET_DEFAULT_STD), in_chans)
-    size = (in_chans, *_input_size(original, card))
+    size = (in_chans, *_input_size(original, card, in_chans))
     said = {"from": _name_of(original, card), "mean": list(mean), "std": list(std), **asdict(options)}
     converted = Converted(
         network, in_chans=in_chans, mean=mean, std=std, card=_card(card, in_chans),
@@ -171,9 +171,10 @@ def _fitting(values: Any, in_chans: int) -> tuple[float, ...]:
     return values if len(values) == in_chans else (sum(values) / len(values),) * in_chans
 
 
-def _input_size(model: nn.Module, card: dict[str, Any]) -> tuple[int, int]:
+def _input_size(model: nn.Module, card: dict[str, Any], in_chans: int) -> tuple[int, int]:
     """Height and width of images that the network takes, as it was built."""
-    own = next((one.img_size for one in model.modules() if isinstance(one, PatchEmbed)), None)
+    patches = (one for one in model.modules() if isinstance(one, PatchEmbed))
+    own = next((one.img_size for one in patches if one.proj.in_channels == in_chans), None)
     if own is not None:  # otherwise than its card says, if it was built with img_size
         return int(own[0]), int(own[1])
     size = tuple(card.get("input_size", (3, 224, 224)))

