@@ -79,7 +79,7 @@ def by_rules(name: str) -> Record:
         try:
             trial = followed(_plain(name, model, size), size)
         except InputError as error:
-            return record | dict(choices=[], refused=_why(name, error), gap=None)
+            return record | dict(choices=[], refused=_why(error), gap=None)
     return record | dict(choices=list(trial.choices), refused=None, gap=None)
 
 
@@ -98,15 +98,16 @@ def measured(name: str) -> Record:
             converted = bcosify(model)
         trial = tried(converted, model.pretrained_cfg["input_size"], share=0.0)
     except InputError as error:
-        return record | dict(choices=[], refused=_why(name, error), gap=None)
+        return record | dict(choices=[], refused=_why(error), gap=None)
     found = converted.conversion["choices"]
     return record | dict(
         choices=found, refused=None, gap=float(f"{max(trial.gap, converted.conversion['gap']):.1e}")
     )
 
 
-def _why(name: str, error: InputError) -> str:
-    return str(error).removeprefix(f"{name}: ").rpartition("; ")[0]
+def _why(error: InputError) -> str:
+    """What `bcosify` said, without the architecture's name and the advice."""
+    return str(error).partition(": ")[2].rpartition("; ")[0]
 
 
 def smallest(records: dict[str, Record]) -> list[str]:
