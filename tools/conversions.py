@@ -6,7 +6,7 @@ python tools/conversions.py --rules            follow the rules, without numbers
                                                that is new or was refused
 python tools/conversions.py --smallest         measure completeness of the smallest of each module
 python tools/conversions.py --all [--most N]   measure it of every architecture not measured yet, the smallest
-                                               first; N, in millions of parameters, bounds both
+                                               first; N, in millions of parameters, bounds both: 100
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def main() -> int:
     parser.add_argument("--rules", action="store_true")
     parser.add_argument("--smallest", action="store_true")
     parser.add_argument("--all", action="store_true")
-    parser.add_argument("--most", type=float, default=float("inf"))
+    parser.add_argument("--most", type=float, default=100.0)
     asked = parser.parse_args()
     warnings.filterwarnings("ignore")
     records = read()

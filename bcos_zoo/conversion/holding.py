@@ -9,8 +9,10 @@ recorded factors and played-back ones work as in the layers written for linear m
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -42,10 +44,28 @@ class Holding(TorchFunctionMode):
         written = args[:1] if in_place or name == "__setitem__" else ()  # as it is, for the network has it
         args, kwargs = (*written, *with_tensors(args[len(written) :], _frozen)), with_tensors(kwargs, _frozen)
         call = Call(self.dispatch, name, func, args, kwargs, in_place)
-        marks = [mark_of(x) for x in tensors_in([args, kwargs])]
-        if all(mark is None or mark.held for mark in marks):
+        tracked = [x for x in tensors_in([args, kwargs]) if mark_of(x) is not None]
+        if any(x.dtype is torch.float64 for x in tracked):
+            call = _kept_wide(call)
+        marks = [mark_of(x) for x in tracked]
+        if all(mark is not None and mark.held for mark in marks):
             return call.held()
         return RULES.get(name, unknown)(call)
+
+
+def _kept_wide(call: Call) -> Call:
+    """The call without a cast of float64 to float32: code asks for that only to leave half precision."""
+    if call.name == "float":
+        return replace(call, name="double", func=Tensor.double)
+    args = tuple(one if call.in_place and one is call.args[0] else _wide(one) for one in call.args)
+    return replace(call, args=args, kwargs={key: _wide(one) for key, one in call.kwargs.items()})
+
+
+def _wide(one: Any) -> Any:
+    """Constants beside float64, and dtypes asked for, in float64 too."""
+    if one is torch.float32:
+        return torch.float64
+    return one.double() if isinstance(one, Tensor) and one.dtype is torch.float32 else one
 
 
 def _frozen(x: Tensor) -> Tensor:

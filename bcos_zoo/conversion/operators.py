@@ -200,15 +200,6 @@ def dropped(call: Call) -> Any:
     return call.path(x * hold(lambda: call.func(torch.ones_like(x), *call.args[1:], **call.kwargs)))
 
 
-def cast(call: Call) -> Any:
-    """Another dtype or device; but float64 stays: code asks for float32 only to leave half precision."""
-    x = call.args[0]
-    if not on_path(x):
-        return call.held()
-    narrow = call.name == "float" or torch.float32 in (*call.args, *call.kwargs.values())
-    return call.path(x.clone() if narrow and x.dtype is torch.float64 else call.run())
-
-
 def normalized(call: Call) -> Any:
     """x over its length, which is held."""
     x = call.args[0]

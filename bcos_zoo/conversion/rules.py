@@ -61,7 +61,7 @@ SHAPES = """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze 
     moveaxis swapaxes swapdims adjoint expand expand_as broadcast_to repeat tile repeat_interleave contiguous
     clone roll flip fliplr flipud rot90 narrow select chunk split split_with_sizes tensor_split hsplit
     vsplit unbind unfold as_strided diagonal pixel_shuffle pixel_unshuffle fold
-    __getitem__ gather index_select take_along_dim masked_select take type_as double half
+    __getitem__ gather index_select take_along_dim masked_select take type_as to type float double half
     bfloat16 cpu cuda view_as_real view_as_complex"""
 SUMS = """sum mean nansum cumsum diff trace tril triu neg positive
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate upsample
@@ -88,7 +88,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys("rsub".split(), A.minus_reversed),
     **dict.fromkeys("mul rmul multiply".split(), A.times),
     **dict.fromkeys("div divide true_divide truediv".split(), A.divided),
-    **dict.fromkeys("float to type".split(), O.cast),
     "square": A.square,
     "pow": A.power,
     **dict.fromkeys("matmul bmm mm mv".split(), A.matrix_product),

@@ -22,7 +22,7 @@ QUICK = {
     "test_resnet", "test_efficientnet", "convnextv2_atto", "test_vit", "vit_tiny_patch16_224/registers",
     "swin_tiny_patch4_window7_224", "test_nfnet", "eva02_tiny_patch14_224", "starnet_s1",
 }  # fmt: skip
-IN_FLOAT32 = {"efficientvit_b0"}  # its attention casts to it; in linear mode float64 stays
+IN_FLOAT32 = {"efficientvit_b0", "deepseek_vit_412m"}  # their code casts to it; linear mode keeps float64
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SMALL]
 
 
@@ -56,7 +56,8 @@ def amplified(model: Converted, x: Tensor) -> Converted:
 def test_at_b_1_the_function_is_the_originals(name: str) -> None:
     model, x = converted(name, b=1), images(name)
     with torch.no_grad():
-        assert_close(model(x), original(name)(normalised(original(name), x)), 1e-10)
+        expected = original(name)(normalised(original(name), x))
+        assert_close(model(x), expected, 1e-5 if name in IN_FLOAT32 else 1e-10)
 
 
 @pytest.mark.parametrize("b", [1.0, pytest.param(1.5, marks=pytest.mark.slow), 2.0])

@@ -69,6 +69,8 @@ ON_PATH: dict[str, Callable[[Tensor], Any]] = {
     "stacked": lambda x: torch.stack([x[:, 0], C[:, 0]], 1).repeat(1, 7, 1, 1)[:, :13],
     "shapes": lambda x: x.permute(0, 2, 3, 1).flatten(1, 2).roll(1, 1).chunk(2, -1)[1].reshape(2, 5, 4, 3),
     "kept at float64": lambda x: x.float() + x.to(torch.float32) + x.double(),
+    "factors kept at float64": lambda x: x.softmax(-1, dtype=torch.float32) * x + x.sigmoid().float() * x,
+    "constants beside float64": lambda x: torch.matmul(W.float(), x.flatten(2).float()),
     "padded": lambda x: F.pad(x, (1, 2, 0, 1), value=0.5) + F.pad(x, (1, 2, 1, 0), mode="reflect"),
     "pooled": lambda x: F.avg_pool2d(x, 2, 1) + F.max_pool2d(x, 2, 1),
     "pooled past the edge": lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), 2),
