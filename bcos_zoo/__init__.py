@@ -18,6 +18,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import models
     from .classifier import Classifier, Prediction, load
+    from .conversion import bcosify
     from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
     from .explanations import Explanation, ExplanationHead, explain, explain_unit
     from .hub.export import export, push_to_hub
@@ -34,6 +35,7 @@ __all__ = [
     "UnknownModelError",
     "WeightsError",
     "__version__",
+    "bcosify",
     "create_model",
     "explain",
     "explain_unit",
@@ -50,6 +52,7 @@ _FILES = {  # public name -> the module it is in
     **dict.fromkeys(("BcosZooError", "InputError", "UnknownModelError", "WeightsError"), "errors"),
     **dict.fromkeys(("Explanation", "ExplanationHead", "explain", "explain_unit"), "explanations"),
     **dict.fromkeys(("export", "push_to_hub"), "hub.export"),
+    "bcosify": "conversion",
     "linear_mode": "layers",
     **dict.fromkeys(("create_model", "list_models"), "zoo"),
 }

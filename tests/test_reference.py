@@ -9,10 +9,11 @@ import pytest
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 ELSEWHERE = {"bcos_zoo.__version__", "bcos_zoo.models", "bcos_zoo.linear_mode"}  # said on the page
+ELSEWHERE |= {"bcos_zoo.conversion.bcosify"}  # as bcos_zoo.bcosify
 ELSEWHERE |= {"bcos_zoo.data.groups", "bcos_zoo.data.seeds"}  # modules
 PACKAGES = [
     "bcos_zoo",
-    *(f"bcos_zoo.{name}" for name in "metrics posthoc evaluate data layers weights".split()),
+    *(f"bcos_zoo.{name}" for name in "metrics posthoc evaluate data layers weights conversion".split()),
 ]
 PACKAGES += ["bcos_zoo.pipeline"]
 
@@ -32,7 +33,7 @@ def test_every_public_name_has_its_place_in_the_reference(package):
     assert public - ELSEWHERE <= set(named())
 
 
-@pytest.mark.parametrize("package", ["bcos_zoo", *PACKAGES[1:4], "bcos_zoo.layers"])
+@pytest.mark.parametrize("package", ["bcos_zoo", *PACKAGES[1:4], "bcos_zoo.layers", "bcos_zoo.conversion"])
 def test_every_public_function_has_an_example_in_its_docstring(package):
     module = importlib.import_module(package)
     functions = {name: getattr(module, name) for name in module.__all__}

@@ -162,6 +162,23 @@ def hold(factor: Callable[[], Tensor]) -> Tensor:
     return tape.factors.popleft()
 
 
+@contextmanager
+def aside() -> Iterator[None]:
+    """Outside linear mode, for what is made of factors that are held already, and so is constant too.
+
+    It has a graph only where the factors have one.
+    """
+    tape = _tape.get()
+    token = _tape.set(None)
+    try:
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and tape is not None and tape.factors is not None
+        ):
+            yield
+    finally:
+        _tape.reset(token)
+
+
 def parameter(p: Tensor) -> Tensor:
     """`p`, cut out of the graph if linear mode freezes parameters.
 

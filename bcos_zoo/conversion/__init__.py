@@ -1,0 +1,8 @@
+"""Any network of timm as a B-cos network, by rule."""
+
+from .bcosify import bcosify
+from .layers import as_bcos
+from .network import Converted
+from .norms import reestimate
+
+__all__ = ["Converted", "as_bcos", "bcosify", "reestimate"]

@@ -1,0 +1,160 @@
+"""One call of a torch function in a converted network's linear pass, and what a rule may make of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import add_constant, hold
+from ..layers.linear_mode import aside
+from .marks import PATH, Mark, mark_of, marked, tensors_in, with_tensors
+
+
+@dataclass
+class Log:
+    """What a trial pass notes: the layers on the path, and the products of two paths with the factor held."""
+
+    layers: list[nn.Module] = field(default_factory=list)
+    choices: list[tuple[str, nn.Module | None]] = field(default_factory=list)
+
+    def note_layer(self, module: nn.Module, y: Tensor) -> None:
+        """Note the module once a gradient flows through y, which it gave."""
+        if y.requires_grad:
+            hook_on(y, lambda _: self.layers.append(module))
+
+    def note_choice(self, choice: str, y: Tensor) -> None:
+        """Note the choice once a gradient flows through y, the product."""
+        if y.requires_grad:
+            where = calling_module()
+            hook_on(y, lambda _: self.choices.append((choice, where)))
+
+
+def hook_on(y: Tensor, hook: Callable[[Tensor], None]) -> None:
+    """Call `hook` once a gradient flows through y."""
+    y.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+_log: ContextVar[Log | None] = ContextVar("bcos_zoo_conversion_log", default=None)
+
+
+@contextmanager
+def logging() -> Iterator[Log]:
+    """Note inside the block what `Log` holds."""
+    log = Log()
+    token = _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.reset(token)
+
+
+def calling_module() -> nn.Module | None:
+    """The innermost module whose method called the torch function at work."""
+    frame: Any = inspect.currentframe()
+    while frame is not None:
+        module = frame.f_locals.get("self")
+        if isinstance(module, nn.Module):
+            return module
+        frame = frame.f_back
+    return None
+
+
+@dataclass
+class Call:
+    """One call of a torch function, at least one of whose arguments depends on the image."""
+
+    dispatch: Callable[..., Any]  # calls another function by its rule
+    name: str  # without the underscores of in-place and operator forms
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    in_place: bool
+
+    def argument(self, place: int, name: str, default: Any = None) -> Any:
+        """An argument given by place or by name."""
+        return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The function itself, of its own arguments unless others are given."""
+        return self.func(*(args or self.args), **(kwargs or self.kwargs))
+
+    def do(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Another torch function, by its own rule."""
+        return self.dispatch(func, args, kwargs)
+
+    def path(self, value: Any, gate: bool = False) -> Any:
+        """`value`, which is on the path; an in-place form writes it into its first argument."""
+        target = self.args[0] if self.in_place else None
+        if target is not None and value is not target:
+            target.copy_(value)
+            value = target
+        return marked(value, Mark(gate=gate))
+
+    def held(self, reason: str = "") -> Any:
+        """What the function gives, held as a whole."""
+        depends = [mark for mark in map(mark_of, tensors_in([self.args, self.kwargs])) if mark is not None]
+        known = [mark.why for mark in depends if mark.held]
+        if self.in_place and len(known) < len(depends):  # what autograd keeps of it stays as it is
+            self = replace(self, args=(self.args[0].clone(), *self.args[1:]))
+        with aside():
+            value = self.run()
+        if len(known) == len(depends):  # made of held factors alone
+            return marked(value, Mark(held=True, why=known[0]))
+        why = known[0] if known else reason or self.name
+        if not known and _log.get() is not None:
+            why += _place(calling_module())
+
+        return self.as_held(value, why)
+
+    def as_held(self, value: Any, why: str = "") -> Any:
+        """`value`, each tensor in it held; an in-place form has written it into its first argument."""
+
+        def one(x: Tensor) -> Tensor:
+            if not (x.is_floating_point() or x.is_complex()):
+                return x
+            kept = hold(lambda: x)
+            return kept.view_as(kept) if mark_of(kept) is not None else kept  # its own mark stays
+
+        held = with_tensors(value.clone() if self.in_place else value, one)
+        if self.in_place:
+            held = self.args[0].copy_(held)
+        return marked(held, Mark(held=True, why=why))
+
+    def product(self, value: Tensor, held: str) -> Tensor:
+        """`value`, the product of two paths, of which the one called `held` was held."""
+        y: Tensor = self.path(value)
+        self.choice(f"{held} held", y)
+        return y
+
+    def choice(self, choice: str, y: Tensor) -> None:
+        """Note a choice, where a trial pass wants to know of it."""
+        log = _log.get()
+        if log is not None:
+            log.note_choice(f"{self.name}: {choice}", y)
+
+    def layer(self, value: Tensor) -> Tensor:
+        """`value`, the linear response of a layer."""
+        log, module = _log.get(), calling_module()
+        if log is not None and module is not None:
+            log.note_layer(module, value)
+        y: Tensor = self.path(value)
+        return y
+
+
+def constant(value: Any, shape: torch.Size, like: Tensor) -> Tensor:
+    """A constant of that shape, on the path; on the tape, but for what is infinite and reaches no logit."""
+    value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    finite = torch.where(value.isfinite(), value, 0)
+    y = add_constant(like.new_zeros(shape), finite)
+    return marked(torch.where(value.isfinite(), y, value), PATH)
+
+
+def _place(module: nn.Module | None) -> str:
+    return "" if module is None else f" in {type(module).__name__} #{id(module)}"

@@ -1,0 +1,163 @@
+"""A converted network: its encoding layer, and timm's network inside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import Encode, is_linear
+from ..models.interface import Network
+from .holding import Holding
+from .layers import BcosForm, as_bcos
+from .marks import PATH, marked
+
+# What a network of timm says of itself, and its converted form with it.
+OFFERED = frozenset("num_classes num_features head_hidden_size embed_dim global_pool drop_rate".split())
+
+
+class Converted(Network):
+    """A network of timm as a B-cos network: (N, in_chans, H, W) in [0, 1] -> what it gives for the image.
+
+    `bcosify` makes it. Its first layer, `encode`, appends the inverted colours and normalises as the original
+    was; the rest is `network`, timm's own code with some of its layers made B-cos layers. Outside linear mode
+    that code runs as it stands.
+
+    folded: the network inside keeps its stem, and gets half the difference of colours and inverted colours;
+    otherwise its stem has twice the channels. conversion: what was converted from what, and how,
+    as plain data.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        in_chans: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        card: dict[str, Any],
+        conversion: dict[str, Any],
+        folded: bool = True,
+    ) -> None:
+        super().__init__()
+        like = next(network.parameters())
+        self.in_chans, self.folded, self.conversion = in_chans, folded, conversion
+        self.pretrained_cfg = self.default_cfg = card
+        self.encode = Encode(in_chans, mean=mean, std=std, device=like.device, dtype=like.dtype)
+        self.network: Any = network
+        self.grad_checkpointing = False
+        self.train(network.training)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OFFERED:
+            return getattr(self.network, name)
+        return super().__getattr__(name)
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """Channels, stride and module of each level of features, as timm has them."""
+        known = self.network.feature_info
+        levels = known.info if hasattr(known, "info") else known
+        return [level | dict(module=f"network.{level['module']}") for level in levels]
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        x = self.encode(x)
+        if self.folded:
+            plain, inverted = x.chunk(2, dim=1)
+            x = (plain - inverted) / 2
+        return marked(x, PATH) if is_linear() else x
+
+    def _pass(self, part: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not is_linear():
+            return part(*args, **kwargs)
+        with Holding():
+            return part(*args, **kwargs)
+
+    def forward(self, x: Tensor) -> Any:
+        return self._pass(self.network, self._encoded(x))
+
+    def forward_features(self, x: Tensor) -> Any:
+        """Images to the last features, as timm's network gives them."""
+        return self._pass(self.network.forward_features, self._encoded(x))
+
+    def forward_head(self, x: Any, pre_logits: bool = False) -> Any:
+        """Features to logits, or to pooled features if `pre_logits`."""
+        return self._pass(self.network.forward_head, x, pre_logits=pre_logits)
+
+    def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Features of each level; everything beyond the images is as in timm."""
+        return self._pass(self.network.forward_intermediates, self._encoded(x), *args, **kwargs)
+
+    def get_classifier(self) -> nn.Module:
+        """The layer that gives the logits."""
+        return self.network.get_classifier()
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a fresh classifier, of the form of the one before, on the same features.
+
+        Its classes have no names, so the card's are dropped.
+        """
+        before = self.get_classifier()
+        more = () if global_pool is None else (global_pool,)
+        self.network.reset_classifier(num_classes, *more)
+        made = self.get_classifier()
+        if isinstance(before, BcosForm) and isinstance(made, nn.Module):
+            as_bcos(made, b=before.b, rows=before.rows)
+        made.train(self.training)
+        names = ("label_names", "label_descriptions")
+        card = {key: value for key, value in self.pretrained_cfg.items() if key not in names}
+        self.pretrained_cfg = self.default_cfg = card
+
+    def scale_constants(self, factor: float) -> None:
+        """Multiply by a factor every bias that the network adds; those in B-cos layers and norms alike."""
+        with torch.no_grad():
+            for bias in biases(self.network):
+                bias.mul_(factor)
+
+    def bcos_layers(self) -> dict[str, nn.Module]:
+        """The layers made B-cos layers, by their names."""
+        every = self.named_modules()
+        return {name: module for name, module in every if issubclass(type(module), BcosForm)}
+
+    def train(self, mode: bool = True) -> Converted:
+        super().train(mode)
+        self._checkpoint(self.grad_checkpointing and mode)  # in linear mode, factors would be made anew
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass of training instead of keeping their activations."""
+        self.grad_checkpointing = enable
+        self._checkpoint(enable and self.training)
+
+    def _checkpoint(self, enable: bool) -> None:
+        if enable or getattr(self.network, "grad_checkpointing", False):
+            self.network.set_grad_checkpointing(enable)
+
+    def group_matcher(self, coarse: bool = False) -> Any:
+        """Parameter groups by depth, as timm's network has them."""
+        return _prefixed(self.network.group_matcher(coarse=coarse))
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay should spare."""
+        spared: set[str] = getattr(self.network, "no_weight_decay", set)()
+        return {f"network.{name}" for name in spared}
+
+
+def biases(network: nn.Module) -> Iterator[nn.Parameter]:
+    """The biases of all layers and norms, each once."""
+    for module in network.modules():
+        yield from (p for name, p in module.named_parameters(recurse=False) if name == "bias")
+
+
+def _prefixed(groups: Any) -> Any:
+    """timm's patterns of parameter names, for names that begin with "network."."""
+    if isinstance(groups, str):
+        return re.sub(r"(?<!\[)\^", r"^network\\.", groups)
+    if isinstance(groups, dict):
+        return {key: _prefixed(value) for key, value in groups.items()}
+    if isinstance(groups, (list, tuple)):
+        return type(groups)(_prefixed(one) for one in groups)
+    return groups
