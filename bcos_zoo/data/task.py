@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -24,6 +24,7 @@ from .scan import Scan, check_share, scan
 from .shards import from_shards
 from .stream import Stream, from_stream
 from .tables import from_csv
+from .unlabelled import from_unlabelled
 
 SOURCES = "a folder of class folders, a .csv, a .tar, hfds/NAME, hfids/NAME, torch/NAME or wds/FOLDER"
 
@@ -137,6 +138,7 @@ def open_task(
     check: bool = True,
     bad_share: float = 0.01,
     threads: int | None = None,
+    answers: Sequence[str] | None = None,
     log: Callable[[str], object] = print,
 ) -> Task:
     """Find the images of a source, split them if they are not split, and leave out those that cannot be read.
@@ -153,6 +155,8 @@ def open_task(
     set, or a pattern for paths below the root (see `groups.by_pattern`).
     check: decode every image once, in threads (one per core unless given), and hash its bytes.
     bad_share: the largest share of unreadable images to go on with; above it UnreadableError is raised.
+    answers: for images without labels, the classes of the network that they are to be shown to: every image
+    below a folder then counts, and is of the first of these classes until that network has said more.
     Raises InputError if the source does not exist, for an empty class, for a single class, for too few images
     or groups to split, for splits with different classes, and for a group in two parts.
     """
@@ -167,12 +171,14 @@ def open_task(
         if value != usual
     }  # fmt: skip
     options.check_kind(text, given)
-    if options.is_stream(text):
+    if answers is None and options.is_stream(text):
         if idle := [name for name in given if name in ("group", *options.DIVIDING)]:
             raise InputError(f"{source} is a stream, which is not divided: leave {idle[0]} out")
         stream = Stream(text, train_split, 0, root, image_key, label_key)
         return _from_stream(stream, val_split, bad_share, log)
-    if text.startswith("hfds/"):
+    if answers is not None:
+        found = from_unlabelled(Path(source), *names, group)
+    elif text.startswith("hfds/"):
         found = from_hugging_face(
             text, *names, root=root, image_key=image_key, label_key=label_key, group=group
         )
@@ -184,7 +190,7 @@ def open_task(
         found = _from_disk(Path(source), *names, group)
     if not len(found.train):
         raise InputError(f"{source}: no training image; give some of two classes or more")
-    if len(found.class_names) < 2 and found.train.labels.ndim == 1:
+    if answers is None and len(found.class_names) < 2 and found.train.labels.ndim == 1:
         raise InputError(f"{source}: one class only, {found.class_names[0]!r}; give images of two or more")
     options.check_division(text, given, divided=found.val is None)
     groups.check_apart(source, {"train": found.train, "val": found.val, "test": found.test})
@@ -209,8 +215,9 @@ def open_task(
     if not len(val):
         raise InputError(f"{source}: no validation image can be read; add some")
     test = test if test is not None and len(test) else None
+    class_names = found.class_names if answers is None else tuple(answers)
     return Task(
-        train, val, found.class_names, train.labels.ndim == 2, unreadable, test, tuple(notes),
+        train, val, class_names, train.labels.ndim == 2, unreadable, test, tuple(notes),
         found.val is None, dict(whole), scans,
     )  # fmt: skip
 
