@@ -50,7 +50,8 @@ def unknown(call: Call) -> Any:
 TRANSPARENT = frozenset(
     """unsqueeze_ squeeze_ transpose_ t_ swapaxes_ swapdims_ requires_grad_ register_hook retain_grad size
     dim ndimension numel nelement stride element_size is_contiguous is_floating_point is_complex
-    storage_offset data_ptr get_device __len__ __repr__ __format__ __hash__ is_same_size result_type""".split()
+    storage_offset data_ptr get_device __len__ __repr__ __format__ __hash__ is_same_size
+    result_type""".split()
 )
 # New tensors that take no more than a shape from the image.
 CONSTANTS = frozenset(

@@ -34,7 +34,8 @@ def overwrite(target: Tensor, value: Tensor) -> Tensor:
     whole = target._base
     if whole is not None and on_path(value) and mark_of(whole) is None:
         _onto_the_path(whole)
-    target[...] = value  # copy_ would not know yet that a view's tensor has come into the graph
+        target.zero_()  # a view then knows that its tensor has come into the graph; copy_ does not look
+    target.copy_(value)
     if whole is not None:  # the network may go on with the tensor that this one is a part of
         marked(whole, _joint(mark_of(whole), mark))
     return marked(target, mark)
