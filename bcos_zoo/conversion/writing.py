@@ -34,7 +34,7 @@ def overwrite(target: Tensor, value: Tensor) -> Tensor:
     whole = target._base
     if whole is not None and on_path(value) and mark_of(whole) is None:
         _onto_the_path(whole)
-        target.zero_()  # a view then knows that its tensor has come into the graph; copy_ does not look
+        _ = target.grad_fn  # a view makes its own anew when it is asked for it; copy_ does not ask
     target.copy_(value)
     if whole is not None:  # the network may go on with the tensor that this one is a part of
         marked(whole, _joint(mark_of(whole), mark))
