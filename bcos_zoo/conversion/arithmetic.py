@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ def divided(call: Call) -> Any:
     if not on_path(a) or call.kwargs.get("rounding_mode") is not None:
         return call.held()
     if on_path(b):
-        return call.path(a / hold(lambda: b.clone()))
+        return replace(call, name="div").product(a / _held_copy(b), "divisor")
     gate = not is_held(b) and _gate(a)
     return call.path(a / _own(b), gate=gate)
 

@@ -19,10 +19,21 @@ from .marks import PATH, Mark, mark_of, marked, tensors_in, with_tensors
 
 @dataclass
 class Log:
-    """What a trial pass notes: the layers on the path, and the products of two paths with the factor held."""
+    """What a trial pass notes: layers, and the products of two paths with the factor held.
 
+    reached: the modules whose weights meet something of the image; layers: those through whose output a
+    gradient flows back to it.
+    """
+
+    reached: list[nn.Module] = field(default_factory=list)
     layers: list[nn.Module] = field(default_factory=list)
     choices: list[tuple[str, nn.Module | None]] = field(default_factory=list)
+
+    def note_reached(self) -> None:
+        """Note the calling module as one whose weights meet something of the image."""
+        module = calling_module()
+        if module is not None:
+            self.reached.append(module)
 
     def note_layer(self, y: Tensor) -> None:
         """Note the calling module once a gradient flows through y, which it gave."""
@@ -42,6 +53,7 @@ def hook_on(y: Tensor, hook: Callable[[Tensor], None]) -> None:
     y.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
+LAYERS = frozenset("linear respond conv1d conv2d conv3d conv_transpose1d conv_transpose2d".split())
 _log: ContextVar[Log | None] = ContextVar("bcos_zoo_conversion_log", default=None)
 
 
@@ -128,6 +140,12 @@ class Call:
         y: Tensor = self.path(value)
         self.choice(f"{held} held", y)
         return y
+
+    def note(self) -> None:
+        """Note the layer, where a trial pass wants to know of it."""
+        log = _log.get()
+        if log is not None and self.name in LAYERS:
+            log.note_reached()
 
     def choice(self, choice: str, y: Tensor) -> None:
         """Note a choice, where a trial pass wants to know of it."""

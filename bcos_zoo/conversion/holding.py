@@ -65,6 +65,7 @@ class Holding(TorchFunctionMode):
         own = args[:1] if name == "__setitem__" else ()  # the network's own tensor, which is written into
         args = (*own, *with_tensors(args[len(own) :], _prepared))
         call = Call(self.dispatch, name, func, args, with_tensors(kwargs, _prepared))
+        call.note()
         tracked = [x for x in tensors_in([call.args, call.kwargs]) if mark_of(x) is not None]
         if any(x.dtype is torch.float64 for x in tracked):
             call = _kept_wide(call, len(own))
