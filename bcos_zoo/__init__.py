@@ -18,7 +18,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import models
     from .classifier import Classifier, Prediction, load
-    from .conversion import bcosify
+    from .conversion.bcosify import bcosify
     from .errors import BcosZooError, InputError, UnknownModelError, WeightsError
     from .explanations import Explanation, ExplanationHead, explain, explain_unit
     from .hub.export import export, push_to_hub

@@ -38,7 +38,7 @@ def check_integer(name: str, value: int, least: int, most: int | None = None) ->
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):
         allowed = f"{least} and more" if most is None else f"{least} to {most}"
-        raise InputError(f"{name}={value}: allowed are integers, {allowed}")
+        raise InputError(f"{name}={value if whole else repr(value)}: allowed are integers, {allowed}")
 
 
 def closest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -3,7 +3,7 @@
 python tools/conversions.py                    write the page from the data
 python tools/conversions.py --check            exit 1 if the page is not what the data says
 python tools/conversions.py --rules            follow the rules, without numbers, through every architecture
-                                               that is new or was refused
+                                               that is new, was refused, or has a record of an older form
 python tools/conversions.py --smallest         measure completeness of the smallest of each module
 python tools/conversions.py --all [--most N]   measure it of every architecture not measured yet, the smallest
                                                first; N, in millions of parameters, bounds both: 100
@@ -24,7 +24,7 @@ import timm
 import torch
 
 from bcos_zoo.conversion import Converted, bcosify
-from bcos_zoo.conversion.trial import followed, tried
+from bcos_zoo.conversion.trial import EXACT, followed, tried
 from bcos_zoo.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +36,11 @@ Record = dict[str, Any]
 
 
 def read() -> dict[str, Record]:
-    """Architecture -> module, parameters, choices, refused (None or why), gap (None if not measured)."""
+    """Architecture -> module, parameters, choices, refused (None or why), share, gap, difference.
+
+    share: of the parameters in layers that only make factors; None if refused. gap: what of a logit stayed
+    unexplained; difference: by how much linear mode gave other logits; None if not measured.
+    """
     return {name: record for name, record in _data().items() if name != VERSION}
 
 
@@ -75,18 +79,16 @@ def by_rules(name: str) -> Record:
     with torch.device("meta"):
         model = timm.create_model(name, num_classes=10).eval()
         size = timm.get_pretrained_cfg(name).input_size
-        record = dict(module=module_of(name), parameters=sum(p.numel() for p in model.parameters()))
         try:
             trial = followed(_plain(name, model, size), size)
         except InputError as error:
-            return record | dict(choices=[], refused=_why(error), gap=None)
-    return record | dict(choices=list(trial.choices), refused=None, gap=None)
+            return _record(name, model, refused=_why(error))
+    return _record(name, model, choices=list(trial.choices), share=_rounded(trial.share))
 
 
 def measured(name: str) -> Record:
-    """The record of an architecture: converted, with random weights, in float64, completeness measured."""
+    """The record of an architecture: converted, with random weights, in float64, and measured."""
     model = timm.create_model(name, num_classes=10).eval()
-    record = dict(module=module_of(name), parameters=sum(p.numel() for p in model.parameters()))
     card = timm.get_pretrained_cfg(name)
     if not card.fixed_input_size and card.input_size[-1] > SIDE:
         model.pretrained_cfg["input_size"] = (card.input_size[0], SIDE, SIDE)
@@ -98,11 +100,26 @@ def measured(name: str) -> Record:
             converted = bcosify(model)
         trial = tried(converted, model.pretrained_cfg["input_size"], share=0.0)
     except InputError as error:
-        return record | dict(choices=[], refused=_why(error), gap=None)
-    found = converted.conversion["choices"]
-    return record | dict(
-        choices=found, refused=None, gap=float(f"{max(trial.gap, converted.conversion['gap']):.1e}")
+        return _record(name, model, refused=_why(error))
+    said = converted.conversion
+    return _record(
+        name,
+        model,
+        choices=said["choices"],
+        share=_rounded(said["share_of_factors"]),
+        gap=float(f"{max(trial.gap, said['gap']):.1e}"),
+        difference=float(f"{max(trial.difference, said['difference']):.1e}"),
     )
+
+
+def _record(name: str, model: Any, **found: Any) -> Record:
+    unknown = dict(choices=[], refused=None, share=None, gap=None, difference=None)
+    size = sum(p.numel() for p in model.parameters())
+    return dict(module=module_of(name), parameters=size) | unknown | found
+
+
+def _rounded(share: float) -> float:
+    return float(f"{share:.2g}")
 
 
 def _why(error: InputError) -> str:
@@ -130,15 +147,22 @@ network of timm into a B-cos network [by rule](howto/bcosify.md); this page says
   one of a matrix product. A tanh between layers, held as x times tanh(x) / x, counts too.
 - **Refused**: something that is not a linear function of the image is added to the main path. `bcosify` says
   so in one line.
+- **In factors**: the share of an architecture's parameters that are in layers which see something of the
+  image but only make factors, such as squeeze-and-excitation's; from the least to the most of a module. What
+  such layers look at, an explanation does not show.
 
-Of {architectures} architectures in {modules} modules, **{converted} architectures ({share:.0%})** are
-converted, {chosen} of them with a choice; of **{whole} modules ({module_share:.0%})** every architecture is,
-of {partly} some. The rules were followed through the code of every architecture, without numbers. With random
-weights, in float64, completeness was measured of {measured_count} architectures, of {smallest_count} of the
-{modules} smallest of a module: the largest gap was {gap:.0e} of a logit.
+By the rules, {converted} of {architectures} architectures (**{share:.0%}**) are converted, {chosen} of them
+with a choice; of {whole} of {modules} modules ({module_share:.0%}) every architecture is, of {partly} some.
 
-| module | architectures | converted | measured | choices | refused |
-| --- | --- | --- | --- | --- | --- |
+- **Measured**: {measured_count} architectures, among them {smallest_count} of the {modules} smallest of a
+  module, converted with random weights and run in float64. At most {gap:.0e} of a logit stayed unexplained,
+  and linear mode gave the logits of the plain pass up to {difference:.0e} of the largest{casts}.
+- **Only followed**: of the other {followed_count} that are converted, the rules were followed through their
+  code without numbers. That shows what is held and what is refused; `bcosify` measures each network that it
+  is given, and refuses it if the numbers do not agree.
+
+| module | architectures | converted | measured | in factors | choices | refused |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -148,7 +172,9 @@ def page(records: dict[str, Record]) -> str:
         modules.setdefault(record["module"], []).append(name)
     converted = [name for name, record in records.items() if record["refused"] is None]
     refused = {module: [n for n in names if records[n]["refused"]] for module, names in modules.items()}
-    gaps = [record["gap"] for record in records.values() if record["gap"] is not None]
+    numbers = [record for record in records.values() if record["gap"] is not None]
+    cast = [record["difference"] for record in numbers if record["difference"] > EXACT]
+    exact = [record["difference"] for record in numbers if record["difference"] <= EXACT]
     whole = sum(not names for names in refused.values())
     text = HEAD.format(
         version=version(),
@@ -160,9 +186,12 @@ def page(records: dict[str, Record]) -> str:
         whole=whole,
         module_share=whole / len(modules),
         partly=sum(0 < len(refused[m]) < len(modules[m]) for m in modules),
-        measured_count=len(gaps),
+        measured_count=len(numbers),
+        followed_count=len(converted) - len(numbers),
         smallest_count=sum(records[name]["gap"] is not None for name in smallest(records)),
-        gap=max(gaps, default=0.0),
+        gap=max((record["gap"] for record in numbers), default=0.0),
+        difference=max(exact, default=0.0),
+        casts=f"; up to {max(cast):.0e} of {len(cast)} whose code casts to float32" if cast else "",
     )
     rows = []
     for module, names in sorted(modules.items()):
@@ -172,9 +201,22 @@ def page(records: dict[str, Record]) -> str:
         told = "; ".join(f"{reason} ({n})" if len(names) > 1 else reason for reason, n in why.items())
         rows.append(
             f"| {module} | {len(names)} | {len(names) - len(refused[module])} | {count} | "
-            f"{'<br>'.join(choices)} | {told} |\n"
+            f"{_range([records[name]['share'] for name in names])} | {'<br>'.join(choices)} | {told} |\n"
         )
     return text + "".join(rows) + _lists(modules, records)
+
+
+def _range(shares: list[float | None]) -> str:
+    """From the least to the most, in percent; nothing where all are zero."""
+    known = [share for share in shares if share is not None]
+    if not any(known):
+        return ""
+    least, most = (_percent(share) for share in (min(known), max(known)))
+    return least if least == most else f"{least} to {most}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 or not share else f"{share:.1%}"
 
 
 def _short(refused: str) -> str:
@@ -208,6 +250,13 @@ def update(names: list[str], make: Any, records: dict[str, Record]) -> None:
     write(records)
 
 
+def _unmeasured(names: list[str], records: dict[str, Record], most: float) -> list[str]:
+    """Those of the names that are converted, not measured, and of at most so many million parameters."""
+    left = [name for name in names if records[name]["gap"] is None and not records[name]["refused"]]
+    left = [name for name in left if records[name]["parameters"] <= most * 1e6]
+    return sorted(left, key=lambda name: records[name]["parameters"])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -221,14 +270,12 @@ def main() -> int:
     warnings.filterwarnings("ignore")
     records = read()
     if asked.rules:
-        wanted = [name for name in architectures() if records.get(name, {"refused": True})["refused"]]
-        update(wanted, by_rules, records)
-    for names, wanted in ((smallest(records), asked.smallest), (list(records), asked.all)):
-        left = [name for name in names if records[name]["gap"] is None and not records[name]["refused"]]
-        left = [name for name in left if records[name]["parameters"] <= asked.most * 1e6]
-        update(
-            sorted(left, key=lambda name: records[name]["parameters"]) if wanted else [], measured, records
-        )
+        known = {name for name, record in records.items() if "share" in record and not record["refused"]}
+        update([name for name in architectures() if name not in known], by_rules, records)
+    if asked.smallest:
+        update(_unmeasured(smallest(records), records, asked.most), measured, records)
+    if asked.all:
+        update(_unmeasured(list(records), records, asked.most), measured, records)
     text = page(records)
     if asked.check:
         return int(not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text)

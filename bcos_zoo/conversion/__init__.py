@@ -3,6 +3,6 @@
 from .bcosify import bcosify
 from .layers import as_bcos
 from .network import Converted
-from .norms import reestimate
+from .statistics import reestimate
 
 __all__ = ["Converted", "as_bcos", "bcosify", "reestimate"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,7 +47,12 @@ def _sum(call: Call, a: Any, b: Any) -> Any:
     if on_path(a) and on_path(b):
         return call.path(a + b)
     path, other = (a, b) if on_path(a) else (b, a)
-    return call.path(add_constant(path.expand(_joint_shape(path, other)), other))
+    return call.path(add_constant(path.expand(_joint_shape(path, other)), _own(other)))
+
+
+def _own(x: Any) -> Any:
+    """A constant that stays what it is when the network writes over its own; anything else itself."""
+    return x.clone() if isinstance(x, Tensor) and mark_of(x) is None else x
 
 
 def times(call: Call) -> Any:
@@ -56,8 +62,8 @@ def times(call: Call) -> Any:
     """
     a, b = call.args[0], call.argument(1, "other")
     if not (on_path(a) and on_path(b)):
-        gate = any(on_path(x) and getattr(mark_of(x), "gate", False) for x in (a, b))
-        return call.path(a * b, gate=gate and not (is_held(a) or is_held(b)))
+        gate = (_gate(a) or _gate(b)) and not (is_held(a) or is_held(b))
+        return call.path(_own(a) * _own(b), gate=gate)
     left = a.numel() < b.numel() or (a.numel() == b.numel() and _gate(a) and not _gate(b))
     return call.product(*_one_held(torch.mul, a, b, left))
 
@@ -84,9 +90,9 @@ def divided(call: Call) -> Any:
     if not on_path(a) or call.kwargs.get("rounding_mode") is not None:
         return call.held()
     if on_path(b):
-        return call.path(a / hold(lambda: b.clone()))
+        return replace(call, name="div").product(a / _held_copy(b), "divisor")
     gate = not is_held(b) and _gate(a)
-    return call.path(a / b, gate=gate)
+    return call.path(a / _own(b), gate=gate)
 
 
 def matrix_product(call: Call) -> Any:
@@ -137,6 +143,12 @@ def plus_product(call: Call) -> Any:
     return call.do(torch.add, x, call.do(torch.mul, call.do(torch.mul, a, b), call.kwargs.get("value", 1)))
 
 
+def plus_quotient(call: Call) -> Any:
+    """input + value a / b, of addcdiv."""
+    x, a, b = call.args[:3]
+    return call.do(torch.add, x, call.do(torch.mul, call.do(torch.div, a, b), call.kwargs.get("value", 1)))
+
+
 def plus_matrix_product(call: Call) -> Any:
     """beta input + alpha a @ b, of addmm and baddbmm."""
     x, a, b = call.args[:3]
@@ -152,9 +164,9 @@ def between(call: Call) -> Any:
 
 def chosen(call: Call) -> Any:
     """where(condition, a, b): each element is that of a or b."""
-    if len(call.args) < 3:
+    condition, a, b = (call.argument(i, name) for i, name in enumerate(("condition", "input", "other")))
+    if b is None:  # where(condition): indices
         return call.held()
-    condition, a, b = call.args
     if is_held(a) or is_held(b):
         return call.held()
     path = a if on_path(a) else b
@@ -168,9 +180,9 @@ def chosen(call: Call) -> Any:
 def filled(call: Call) -> Any:
     """x with a value where the mask is."""
     x, mask, value = call.args[0], call.argument(1, "mask"), call.argument(2, "value")
-    if not on_path(x):
+    if not (on_path(x) or on_path(value)):
         return call.held()
-    return call.path(call.do(torch.where, mask, value, x))
+    return call.do(torch.where, mask, value, x)
 
 
 def extreme(call: Call) -> Any:
@@ -202,26 +214,6 @@ def _joint_shape(*values: Any) -> torch.Size:
     shapes = [x.shape for x in values if isinstance(x, Tensor)]
     joint: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     return joint
-
-
-def written(call: Call) -> Any:
-    """x[index] = value."""
-    x, index, value = call.args
-    if is_held(x) or is_held(value):
-        x[index] = value
-        return call.as_held(x, "values written into a tensor")
-    if not on_path(x) and (x.is_meta or bool(x.any())):  # what is not overwritten stays a constant
-        x.copy_(constant(x.clone(), x.shape, value))
-    if not on_path(value):
-        value = constant(value, x[index].shape, x)
-    x[index] = value
-    return call.path(x)
-
-
-def copied(call: Call) -> Any:
-    """What is written into a tensor as a whole."""
-    source = call.args[1]
-    return call.path(source.expand(call.args[0].shape)) if on_path(source) else call.held()
 
 
 def padded(call: Call) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import timm
@@ -11,7 +13,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import Conv2dSame, PatchEmbed
 from torch import nn
 
-from ..errors import InputError, UnknownModelError, closest
+from ..errors import InputError, UnknownModelError, WeightsError, check_integer, closest, reason
+from ..explanations.inputs import unwrapped
 from ..layers import Encode
 from .layers import BCOS_OF, ROWS, Rows, as_bcos
 from .network import Converted
@@ -38,8 +41,11 @@ class Options:
     max_pool: Literal["kept", "average"] = "kept"
 
     def __post_init__(self) -> None:
-        if not self.b >= 1:
-            raise InputError(f"b={self.b}: a B-cos layer needs b >= 1; b=1 leaves the function unchanged")
+        number = isinstance(self.b, Real) and not isinstance(self.b, bool)
+        if not (number and 1 <= self.b < math.inf):
+            raise InputError(
+                f"b={self.b!r}: a B-cos layer needs a number b >= 1; b=1 leaves the function unchanged"
+            )
         allowed = dict(
             rows=ROWS, depthwise=("linear", "bcos"), biases=("kept", "dropped"), centring=("kept", "dropped"),
             max_pool=("kept", "average"),
@@ -70,16 +76,22 @@ def bcosify(
     training brings it back.
 
     model: a network of timm, or a name, which timm builds. pretrained, num_classes: for a name, as in timm.
-    b: the exponent of every layer that the image's linear map runs through, but for the projections to query,
-    key and value, which stay linear. rows: the form of these layers: "plain" weights, which leave the
-    function unchanged at b=1; rows of "unit" norm; or "published", as B-cosification has it.
+    b: the exponent of the layers that the image's linear map runs through. Some of them stay linear: the
+    projections to query, key and value; depthwise convolutions, unless told otherwise; and classes that have
+    no B-cos form, such as transposed convolutions. rows: the form of B-cos layers: "plain" weights, which
+    leave the function unchanged at b=1; rows of "unit" norm; or "published", as B-cosification has it.
     depthwise: whether depthwise convolutions stay "linear", which is as exact, or become "bcos".
-    biases: "kept", as constants that no pixel has, or "dropped", in layers and norms. centring: whether batch
-    and layer norms go on subtracting means. max_pool: "kept", or "average" pooling in its place.
+    biases: "kept", as constants that no pixel has, or "dropped": every bias that adds a constant to the
+    logits, of layers and norms, v_bias included; not those that only make factors, as q_bias, k_bias and
+    squeeze-and-excitation's do. centring: whether batch, layer and group norms go on subtracting means.
+    max_pool: "kept", or "average" pooling in its place. `conversion` says how many norms and poolings these
+    two reached, and how many they left.
 
     A trial pass of a copy with random weights shows that the network is exactly linear in linear mode.
-    Raises InputError, in one line, for one that is not, for one of bcos_zoo, and for other values of the
-    options; UnknownModelError for a name that timm does not know.
+    Raises InputError, in one line, for one that is not, for one that gives something else in linear mode than
+    outside, for one of bcos_zoo, for one on the meta device, for other values of the options, and for
+    options that reach nothing in it; UnknownModelError for a name that timm does not
+    know; WeightsError for weights that timm cannot fetch.
     Source: Arya et al. 2024, "B-cosification", for the stem and for what is kept.
 
     ```python
@@ -98,22 +110,27 @@ def bcosify(
     original = _built(model, pretrained, num_classes)
     network = copy.deepcopy(original)
     card = dict(getattr(original, "pretrained_cfg", None) or {})
-    if biases == "dropped":
-        drop_biases(network)
-    if centring == "dropped":
-        uncentre(network)
-    if max_pool == "average":
-        average(network)
+    name = _name_of(original, card)
+    reached = _changed(network, options, name)
     in_chans = getattr(original, "in_chans", None) or tuple(card.get("input_size", (3,)))[0]
     mean = _fitting(card.get("mean", IMAGENET_DEFAULT_MEAN), in_chans)
     std = _fitting(card.get("std", IMAGENET_DEFAULT_STD), in_chans)
     size = (in_chans, *_input_size(original, card, in_chans))
-    said = {"from": _name_of(original, card), "mean": list(mean), "std": list(std), **asdict(options)}
+    said = {"from": name, "mean": list(mean), "std": list(std), **asdict(options), **reached}
     converted = Converted(
         network, in_chans=in_chans, mean=mean, std=std, card=_card(card, in_chans),
         conversion=said,
     ).train(original.training)  # fmt: skip
     trial = tried(converted, size)
+    if biases == "dropped":
+        if not trial.biases:
+            raise InputError(
+                f"{name}: biases='dropped' reaches nothing, for none adds a constant; leave it out"
+            )
+        said["biases_dropped"] = len(trial.biases)
+        drop_biases(converted, trial.biases)
+        trial = tried(converted, size)
+    converted.biases = trial.biases
     stem = _stem(converted, card, trial)
     if stem is not None and wide_stem_fits(converted, stem, size):
         widen_stem(converted, stem)
@@ -124,22 +141,39 @@ def bcosify(
         "stem": "folded" if converted.folded else "wide",
         "bcos_layers": len(wanted),
         "linear_layers": len(trial.on_path) - len(wanted),
+        "layers_of_factors": len(trial.of_factors),
+        "share_of_factors": trial.share,
         "choices": list(trial.choices),
         "gap": trial.gap,
+        "difference": trial.difference,
     }
     return converted
 
 
+def _changed(network: nn.Module, options: Options, name: str) -> dict[str, int]:
+    """Change norms and poolings as asked; how many were, and how many are of kinds that cannot be."""
+    said: dict[str, int] = {}
+    for asked, change, option, kind, others in (
+        (options.centring == "dropped", uncentre, "centring='dropped'", "norms", "uncentred"),
+        (options.max_pool == "average", average, "max_pool='average'", "max_pools", "averaged"),
+    ):
+        if not asked:
+            continue
+        changed, left = change(network)
+        if not changed:
+            raise InputError(
+                f"{name}: {option} reaches nothing: its {left} {kind.replace('_', ' ')} are of other kinds; "
+                "leave it out"
+                if left
+                else f"{name}: {option} reaches nothing, for it has no {kind.replace('_', ' ')}; leave it out"
+            )
+        said |= {f"{kind}_{others}": changed, f"{kind}_left": left}
+    return said
+
+
 def _built(model: Any, pretrained: bool, num_classes: int | None) -> nn.Module:
     if isinstance(model, str):
-        known = timm.list_models(include_tags=False)
-        if model.partition(".")[0] not in known and ":" not in model:
-            raise UnknownModelError(
-                f"timm has no network named {model!r}; closest: {closest(model, known)}. "
-                "timm.list_models() shows all"
-            )
-        options = {} if num_classes is None else {"num_classes": num_classes}
-        model = timm.create_model(model, pretrained=pretrained, **options).eval()
+        network = _of_timm(model, pretrained, num_classes)
     elif not isinstance(model, nn.Module):
         raise InputError(
             f"the model is a {type(model).__name__}; allowed are networks of timm and their names"
@@ -148,17 +182,56 @@ def _built(model: Any, pretrained: bool, num_classes: int | None) -> nn.Module:
         raise InputError(
             "pretrained and num_classes are for a name; a network has its weights and classifier"
         )
-    if any(isinstance(module, Encode) for module in model.modules()):
-        raise InputError(
-            f"{type(model).__name__} encodes its image already: it is a B-cos network, and can be explained"
-        )
-    network: nn.Module = model
+    else:
+        network = unwrapped(model)
+    kind = type(network).__name__
+    if any(isinstance(module, Encode) for module in network.modules()):
+        raise InputError(f"{kind} encodes its image already: it is a B-cos network, and can be explained")
     if not hasattr(network, "forward_features"):
         raise InputError(
-            f"{type(model).__name__} has no forward_features; allowed are networks of timm, as "
-            "timm.create_model makes them"
+            f"{kind} has no forward_features; allowed are networks of timm, as timm.create_model makes them"
+        )
+    if any(tensor.is_meta for tensor in network.state_dict().values()):
+        raise InputError(
+            f"{kind} is on the meta device, where weights have no numbers; allowed is any other device, so "
+            "build it there, or load its weights first"
         )
     return network
+
+
+def _of_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
+    if num_classes is not None:
+        check_integer("num_classes", num_classes, 0)
+    elsewhere = ":" in name  # hf-hub: and local-dir:
+    if not elsewhere:
+        _check_name(name)
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options).eval()
+    except Exception as error:  # of any kind: timm, the Hub, files and the network all have theirs
+        why = f"timm cannot build {name!r} ({type(error).__name__}: {reason(error)})"
+        if elsewhere:
+            raise UnknownModelError(
+                f"{why}; allowed are hf-hub:OWNER/NAME, local-dir:PATH, and the names of timm.list_models()"
+            ) from error
+        raise (WeightsError if pretrained else InputError)(
+            f"{why}; build it with timm.create_model and give the network"
+        ) from error
+
+
+def _check_name(name: str) -> None:
+    known = timm.list_models(include_tags=False)
+    architecture, _, tag = name.partition(".")
+    if architecture not in known:
+        raise UnknownModelError(
+            f"timm has no network named {name!r}; closest: {closest(name, known)}. "
+            "timm.list_models() shows all"
+        )
+    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise UnknownModelError(
+            f"timm has no weights named {name!r}; of {architecture} it has: {', '.join(tags) or 'none'}"
+        )
 
 
 def _name_of(model: nn.Module, card: dict[str, Any]) -> str:
@@ -184,10 +257,9 @@ def _input_size(model: nn.Module, card: dict[str, Any], in_chans: int) -> tuple[
 def _card(card: dict[str, Any], in_chans: int) -> dict[str, Any]:
     """The original's card for the converted network: what it takes, and none of the original's weights."""
     kept = {key: value for key, value in card.items() if key not in WEIGHTS_FROM}
-    kept |= dict(
-        mean=(0.0,) * len(card.get("mean", (0,) * in_chans)),
-        std=(1.0,) * len(card.get("std", (0,) * in_chans)),
-    )
+    kept |= dict(mean=(0.0,) * in_chans, std=(1.0,) * in_chans)
+    if "input_size" in card:
+        kept["input_size"] = (in_chans, *card["input_size"][1:])
     for key in ("first_conv", "classifier"):
         value = card.get(key)
         if isinstance(value, str):
@@ -214,7 +286,7 @@ def _stem(converted: Converted, card: dict[str, Any], trial: Trial) -> str | Non
 
 def _becomes_bcos(converted: Converted, name: str, options: Options) -> bool:
     layer: Any = converted.get_submodule(name)
-    if type(layer) not in BCOS_OF or name.rpartition(".")[2] in PROJECTIONS:
+    if type(layer) not in BCOS_OF or PROJECTIONS & set(name.split(".")):  # they may be wrapped, as qkv.conv
         return False
     depthwise = getattr(layer, "groups", 1) > 1 and layer.groups == layer.in_channels
     return options.depthwise == "bcos" or not depthwise

@@ -6,27 +6,39 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..layers import add_constant, hold
-from ..layers.linear_mode import aside
+from ..layers.linear_mode import aside, graphed
 from .marks import PATH, Mark, mark_of, marked, tensors_in, with_tensors
 
 
 @dataclass
 class Log:
-    """What a trial pass notes: the layers on the path, and the products of two paths with the factor held."""
+    """What a trial pass notes: layers, and the products of two paths with the factor held.
 
+    reached: the modules whose weights meet something of the image; layers: those through whose output a
+    gradient flows back to it.
+    """
+
+    reached: list[nn.Module] = field(default_factory=list)
     layers: list[nn.Module] = field(default_factory=list)
     choices: list[tuple[str, nn.Module | None]] = field(default_factory=list)
 
-    def note_layer(self, module: nn.Module, y: Tensor) -> None:
-        """Note the module once a gradient flows through y, which it gave."""
-        if y.requires_grad:
+    def note_reached(self) -> None:
+        """Note the calling module as one whose weights meet something of the image."""
+        module = calling_module()
+        if module is not None:
+            self.reached.append(module)
+
+    def note_layer(self, y: Tensor) -> None:
+        """Note the calling module once a gradient flows through y, which it gave."""
+        module = calling_module()
+        if module is not None and y.requires_grad:
             hook_on(y, lambda _: self.layers.append(module))
 
     def note_choice(self, choice: str, y: Tensor) -> None:
@@ -41,6 +53,7 @@ def hook_on(y: Tensor, hook: Callable[[Tensor], None]) -> None:
     y.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
+LAYERS = frozenset("linear respond conv1d conv2d conv3d conv_transpose1d conv_transpose2d".split())
 _log: ContextVar[Log | None] = ContextVar("bcos_zoo_conversion_log", default=None)
 
 
@@ -72,10 +85,9 @@ class Call:
 
     dispatch: Callable[..., Any]  # calls another function by its rule
     name: str  # without the underscores of in-place and operator forms
-    func: Callable[..., Any]
+    func: Callable[..., Any]  # leaves its arguments as they are
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    in_place: bool
 
     def argument(self, place: int, name: str, default: Any = None) -> Any:
         """An argument given by place or by name."""
@@ -90,48 +102,50 @@ class Call:
         return self.dispatch(func, args, kwargs)
 
     def path(self, value: Any, gate: bool = False) -> Any:
-        """`value`, which is on the path; an in-place form writes it into its first argument."""
-        target = self.args[0] if self.in_place else None
-        if target is not None and value is not target:
-            target.copy_(value)
-            value = target
+        """`value`, which is on the path."""
         return marked(value, Mark(gate=gate))
 
     def held(self, reason: str = "") -> Any:
         """What the function gives, held as a whole."""
-        depends = [mark for mark in map(mark_of, tensors_in([self.args, self.kwargs])) if mark is not None]
+        given = list(tensors_in([self.args, self.kwargs]))
+        depends = [mark for mark in map(mark_of, given) if mark is not None]
         known = [mark.why for mark in depends if mark.held]
-        if self.in_place and len(known) < len(depends):  # what autograd keeps of it stays as it is
-            self = replace(self, args=(self.args[0].clone(), *self.args[1:]))
         with aside():
             value = self.run()
         if len(known) == len(depends):  # made of held factors alone
-            return marked(value, Mark(held=True, why=known[0]))
+
+            def own(x: Tensor) -> Tensor:
+                shared = x._is_view() or any(x is one for one in given)
+                return x.clone() if graphed() and not shared else x
+
+            return marked(with_tensors(value, own), Mark(held=True, why=known[0]))
         why = known[0] if known else reason or self.name
         if not known and _log.get() is not None:
             why += _place(calling_module())
-
         return self.as_held(value, why)
 
     def as_held(self, value: Any, why: str = "") -> Any:
-        """`value`, each tensor in it held; an in-place form has written it into its first argument."""
+        """`value`, each tensor in it held."""
 
         def one(x: Tensor) -> Tensor:
             if not (x.is_floating_point() or x.is_complex()):
                 return x
             kept = hold(lambda: x)
-            return kept.view_as(kept) if mark_of(kept) is not None else kept  # its own mark stays
+            return kept.clone() if graphed() else kept  # the recorded factor is not the network's to change
 
-        held = with_tensors(value.clone() if self.in_place else value, one)
-        if self.in_place:
-            held = self.args[0].copy_(held)
-        return marked(held, Mark(held=True, why=why))
+        return marked(with_tensors(value, one), Mark(held=True, why=why))
 
     def product(self, value: Tensor, held: str) -> Tensor:
         """`value`, the product of two paths, of which the one called `held` was held."""
         y: Tensor = self.path(value)
         self.choice(f"{held} held", y)
         return y
+
+    def note(self) -> None:
+        """Note the layer, where a trial pass wants to know of it."""
+        log = _log.get()
+        if log is not None and self.name in LAYERS:
+            log.note_reached()
 
     def choice(self, choice: str, y: Tensor) -> None:
         """Note a choice, where a trial pass wants to know of it."""
@@ -141,9 +155,9 @@ class Call:
 
     def layer(self, value: Tensor) -> Tensor:
         """`value`, the linear response of a layer."""
-        log, module = _log.get(), calling_module()
-        if log is not None and module is not None:
-            log.note_layer(module, value)
+        log = _log.get()
+        if log is not None:
+            log.note_layer(value)
         y: Tensor = self.path(value)
         return y
 

@@ -18,10 +18,12 @@ from torch.overrides import TorchFunctionMode
 
 from ..layers import parameter
 from .calls import Call
-from .marks import mark_of, tensors_in, with_tensors
+from .marks import is_held, mark_of, marked, tensors_in, with_tensors
 from .rules import CONSTANTS, RULES, TRANSPARENT, unknown
+from .writing import kept_apart, out_of_place, overwrite, settled
 
 LINEAR_GETTERS = frozenset(("T", "mT", "H", "mH", "real", "imag"))
+PYTHON_NUMBERS = frozenset("__float__ __int__ __bool__ __complex__ __index__".split())
 IN_PLACE_OPERATORS = frozenset("add sub mul truediv floordiv mod pow and or xor matmul".split())
 
 
@@ -38,26 +40,51 @@ class Holding(TorchFunctionMode):
         if not any(mark_of(x) is not None for x in tensors_in([args, kwargs])):
             return func(*args, **kwargs)
         name, in_place = _called(func)
+        if not args and "input" in kwargs and name != "where":  # whose input is its second
+            args, kwargs = (kwargs["input"],), {key: one for key, one in kwargs.items() if key != "input"}
         shape_alone = name in CONSTANTS and not any(map(mark_of, tensors_in([args[1:], kwargs])))
         if shape_alone or name in TRANSPARENT:
             return func(*args, **kwargs)
-        written = args[:1] if in_place or name == "__setitem__" else ()  # as it is, for the network has it
-        args, kwargs = (*written, *with_tensors(args[len(written) :], _frozen)), with_tensors(kwargs, _frozen)
-        call = Call(self.dispatch, name, func, args, kwargs, in_place)
-        tracked = [x for x in tensors_in([args, kwargs]) if mark_of(x) is not None]
+        if in_place or kwargs.get("inplace"):
+            return self._in_place(name, out_of_place(func) if in_place else func, args, kwargs)
+        target = kwargs.pop("out", None)
+        value = self._by_rule(name, func, args, kwargs)
+        return value if target is None else overwrite(target, value)
+
+    def _in_place(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An in-place call; func: its out-of-place form."""
+        target = args[0]
+        mark, copy = mark_of(target), target.clone()
+        if mark is not None:
+            marked(copy, mark)
+        given = with_tensors(args, lambda x: copy if x is target else x)
+        rest = {key: one for key, one in kwargs.items() if key != "inplace"}
+        return overwrite(target, self._by_rule(name, func, given, rest))
+
+    def _by_rule(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        own = args[:1] if name == "__setitem__" else ()  # the network's own tensor, which is written into
+        args = (*own, *with_tensors(args[len(own) :], _prepared))
+        call = Call(self.dispatch, name, func, args, with_tensors(kwargs, _prepared))
+        call.note()
+        tracked = [x for x in tensors_in([call.args, call.kwargs]) if mark_of(x) is not None]
         if any(x.dtype is torch.float64 for x in tracked):
-            call = _kept_wide(call)
-        marks = [mark_of(x) for x in tracked]
-        if all(mark is not None and mark.held for mark in marks):
+            call = _kept_wide(call, len(own))
+        if own:
+            return RULES[name](call)
+        if all(is_held(x) for x in tracked):
             return call.held()
-        return RULES.get(name, unknown)(call)
+        args, kwargs = with_tensors(call.args, kept_apart), with_tensors(call.kwargs, kept_apart)
+        return RULES.get(name, unknown)(replace(call, args=args, kwargs=kwargs))
 
 
-def _kept_wide(call: Call) -> Call:
-    """The call without a cast of float64 to float32: code asks for that only to leave half precision."""
+def _kept_wide(call: Call, own: int) -> Call:
+    """The call without a cast of float64 to float32: code asks for that only to leave half precision.
+
+    own: how many of the first arguments are the network's own tensors, to stay as they are.
+    """
     if call.name == "float":
         return replace(call, name="double", func=Tensor.double)
-    args = tuple(one if call.in_place and one is call.args[0] else _wide(one) for one in call.args)
+    args = call.args[:own] + tuple(map(_wide, call.args[own:]))
     return replace(call, args=args, kwargs={key: _wide(one) for key, one in call.kwargs.items()})
 
 
@@ -68,9 +95,11 @@ def _wide(one: Any) -> Any:
     return one.double() if isinstance(one, Tensor) and one.dtype is torch.float32 else one
 
 
-def _frozen(x: Tensor) -> Tensor:
-    """A weight, out of the graph where linear mode freezes weights."""
-    return parameter(x) if x.requires_grad and mark_of(x) is None else x
+def _prepared(x: Tensor) -> Tensor:
+    """A weight out of the graph where linear mode freezes weights; what is held, held as a whole."""
+    if mark_of(x) is not None:
+        return settled(x)
+    return parameter(x) if x.requires_grad else x
 
 
 def _called(func: Any) -> tuple[str, bool]:
@@ -81,6 +110,8 @@ def _called(func: Any) -> tuple[str, bool]:
         linear = name == "__get__" and of in LINEAR_GETTERS
         return "transpose" if linear else "detach" if name == "__get__" and of == "data" else "size", False
     if name in TRANSPARENT or name in ("__getitem__", "__setitem__"):
+        return name, False
+    if name in PYTHON_NUMBERS:  # not the methods float(), int() and bool(), which give tensors
         return name, False
     if name.startswith("__") and name.endswith("__"):
         bare = name[2:-2]

@@ -23,20 +23,29 @@ class Mark:
 
     held: whether it is a factor; otherwise it is on the path.
     gate: on the path, but straight from an activation, so that it is the factor in a product of two paths.
-    why: of a held tensor: the function that held it, and the module where.
+    mixed: held, because the network wrote factors beside the path in one tensor, so that parts of it are
+    still in the graph. why: of a held tensor: the function that held it, and the module where.
     """
 
     held: bool = False
     gate: bool = False
+    mixed: bool = False
     why: str = ""
 
 
 PATH = Mark()
+_MARK = "_bcos_zoo_mark"  # the attribute of a tensor
 
 
 def mark_of(x: Any) -> Mark | None:
-    """The mark of a tensor; None of a constant, and of anything else."""
-    return getattr(x, "_bcos_zoo_mark", None) if isinstance(x, Tensor) else None
+    """The mark of a tensor; None of a constant, and of anything else.
+
+    A view of constants that were written over since is what its tensor has become.
+    """
+    if not isinstance(x, Tensor):
+        return None
+    mark: Mark | None = getattr(x, _MARK, None)
+    return getattr(x._base, _MARK, None) if mark is None and x._is_view() else mark
 
 
 def on_path(x: Any) -> bool:
@@ -55,7 +64,7 @@ def marked(value: Any, mark: Mark) -> Any:
     """`value`, with every tensor in it marked; what is not made of real numbers, such as indices, as held."""
     for x in tensors_in(value):
         real = x.is_floating_point() or x.is_complex()
-        setattr(x, "_bcos_zoo_mark", mark if real else replace(mark, held=True))  # noqa: B010
+        setattr(x, _MARK, mark if real else replace(mark, held=True))
     return value
 
 

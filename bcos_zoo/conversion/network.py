@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from ..layers import Encode, is_linear
 from ..models.interface import Network
 from .holding import Holding
 from .layers import BcosForm, as_bcos
-from .marks import PATH, marked
+from .marks import PATH, mark_of, marked, with_tensors
 
 # What a network of timm says of itself, and its converted form with it.
 OFFERED = frozenset("num_classes num_features head_hidden_size embed_dim global_pool drop_rate".split())
@@ -28,7 +28,7 @@ class Converted(Network):
 
     folded: the network inside keeps its stem, and gets half the difference of colours and inverted colours;
     otherwise its stem has twice the channels. conversion: what was converted from what, and how,
-    as plain data.
+    as plain data. biases: the names of those that add a constant to the logits.
     """
 
     def __init__(
@@ -41,10 +41,12 @@ class Converted(Network):
         card: dict[str, Any],
         conversion: dict[str, Any],
         folded: bool = True,
+        biases: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         like = next(network.parameters())
         self.in_chans, self.folded, self.conversion = in_chans, folded, conversion
+        self.biases = biases
         self.pretrained_cfg = self.default_cfg = card
         self.encode = Encode(in_chans, mean=mean, std=std, device=like.device, dtype=like.dtype)
         self.network: Any = network
@@ -84,7 +86,13 @@ class Converted(Network):
         return self._pass(self.network.forward_features, self._encoded(x))
 
     def forward_head(self, x: Any, pre_logits: bool = False) -> Any:
-        """Features to logits, or to pooled features if `pre_logits`."""
+        """Features to logits, or to pooled features if `pre_logits`.
+
+        In linear mode, features that come without a mark, since code outside of this network made them, are
+        on the path: that code is the caller's.
+        """
+        if is_linear():
+            x = with_tensors(x, _on_the_path)
         return self._pass(self.network.forward_head, x, pre_logits=pre_logits)
 
     def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -106,16 +114,25 @@ class Converted(Network):
         made = self.get_classifier()
         if isinstance(before, BcosForm) and isinstance(made, nn.Module):
             as_bcos(made, b=before.b, rows=before.rows)
+        places = {id(module): name for name, module in self.named_modules()}
+        fresh = {f"{places[id(made)]}.{key}" for key, _ in made.named_parameters()}
+        self.biases |= {key for key in fresh if is_bias(key)}
         made.train(self.training)
         names = ("label_names", "label_descriptions")
         card = {key: value for key, value in self.pretrained_cfg.items() if key not in names}
         self.pretrained_cfg = self.default_cfg = card
 
     def scale_constants(self, factor: float) -> None:
-        """Multiply by a factor every bias that the network adds; those in B-cos layers and norms alike."""
+        """Multiply by a factor every bias that adds a constant to the logits, of layers and norms alike.
+
+        Which they are, `biases` says: v_bias is among them; q_bias, k_bias and the biases of layers that only
+        make factors are not. The one bias of query, key and value together counts as a whole. Other
+        constants, such as batch norm's means, tokens and position embeddings, stay.
+        """
+        named = dict(self.named_parameters())
         with torch.no_grad():
-            for bias in biases(self.network):
-                bias.mul_(factor)
+            for key in self.biases & named.keys():
+                named[key].mul_(factor)
 
     def bcos_layers(self) -> dict[str, nn.Module]:
         """The layers made B-cos layers, by their names."""
@@ -146,10 +163,15 @@ class Converted(Network):
         return {f"network.{name}" for name in spared}
 
 
-def biases(network: nn.Module) -> Iterator[nn.Parameter]:
-    """The biases of all layers and norms, each once."""
-    for module in network.modules():
-        yield from (p for name, p in module.named_parameters(recurse=False) if name == "bias")
+def _on_the_path(x: Tensor) -> Tensor:
+    """What the caller made of the image, marked in a view, for the tensor is his."""
+    return marked(x.view_as(x), PATH) if mark_of(x) is None and x.is_floating_point() else x
+
+
+def is_bias(key: str) -> bool:
+    """Whether a parameter of that name is a bias: "bias" alone, or with what it is of, as v_bias."""
+    name = key.rpartition(".")[2]
+    return name == "bias" or name.endswith("_bias")
 
 
 def _prefixed(groups: Any) -> Any:

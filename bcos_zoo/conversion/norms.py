@@ -1,18 +1,35 @@
-"""What a conversion may change about norms, biases and poolings; and batch norm's statistics, anew."""
+"""What a conversion may change about norms, biases and poolings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, LayerNorm2d
+from timm.layers import BatchNormAct2d, GroupNorm1, LayerNorm2d, LayerNormFp32
+from timm.layers import GroupNorm as TimmGroupNorm
 from timm.layers import LayerNorm as TimmLayerNorm
+from timm.layers.norm import LayerNorm2dFp32
+from timm.layers.norm_act import (
+    GroupNorm1Act,
+    GroupNormAct,
+    LayerNormAct,
+    LayerNormAct2d,
+    LayerNormAct2dFp32,
+    LayerNormActFp32,
+)
+from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from torch import Tensor, nn
 
 from .._compat import AnyBatchNorm
-from ..errors import InputError
 from ..layers import BatchNorm2d
+
+
+class UncentredBatchNorm1d(BatchNorm2d):
+    """The uncentred batch norm of tokens: (N, K) or (N, K, L)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.reshape(*x.shape[:2], -1, 1)).reshape(x.shape)
 
 
 class UncentredBatchNormAct2d(BatchNorm2d):
@@ -44,90 +61,126 @@ class UncentredLayerNorm2d(UncentredLayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def drop_biases(network: nn.Module) -> None:
-    """Take the bias of every layer and norm away."""
-    for module in network.modules():
-        if "bias" in dict(module.named_parameters(recurse=False)):
-            module.register_parameter("bias", None)
+class UncentredGroupNorm(nn.GroupNorm):
+    """Group norm that divides by each group's standard deviation but subtracts no mean."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = x.reshape(x.shape[0], self.num_groups, -1)
+        y = (groups * (groups.var(-1, correction=0, keepdim=True) + self.eps).rsqrt()).reshape(x.shape)
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        if self.weight is not None:
+            y = y * self.weight.view(shape)
+        return y if self.bias is None else y + self.bias.view(shape)
 
 
-def uncentre(network: nn.Module) -> None:
-    """Let batch and layer norms subtract no mean. What a running mean did is left out, not made up for."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            made = _uncentred(child)
-            if made is not None:
-                setattr(module, name, made.train(child.training))
+class UncentredLayerNormAct(UncentredLayerNorm):
+    """With timm's dropout and activation behind it, as the two below."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.drop(super().forward(x)))
+        return y
 
 
-def _uncentred(norm: nn.Module) -> nn.Module | None:
-    if type(norm) in (nn.BatchNorm2d, BatchNormAct2d) and isinstance(norm, nn.BatchNorm2d):
-        options: dict[str, Any] = dict(eps=norm.eps, momentum=norm.momentum)
-        if isinstance(norm, BatchNormAct2d):
-            made: nn.Module = UncentredBatchNormAct2d(norm.num_features, norm.drop, norm.act, **options)
+class UncentredLayerNormAct2d(UncentredLayerNorm2d):
+    def forward(self: Any, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.drop(super().forward(x)))
+        return y
+
+
+class UncentredGroupNormAct(UncentredGroupNorm):
+    def forward(self: Any, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.drop(super().forward(x)))
+        return y
+
+
+# By the code that a norm runs, so that subclasses that only differ in their options are found too.
+FORMS: dict[Callable[..., Any], type[nn.Module]] = {
+    **dict.fromkeys([nn.LayerNorm.forward, TimmLayerNorm.forward, LayerNormFp32.forward], UncentredLayerNorm),
+    **dict.fromkeys([LayerNorm2d.forward, LayerNorm2dFp32.forward], UncentredLayerNorm2d),
+    **dict.fromkeys([LayerNormAct.forward, LayerNormActFp32.forward], UncentredLayerNormAct),
+    **dict.fromkeys([LayerNormAct2d.forward, LayerNormAct2dFp32.forward], UncentredLayerNormAct2d),
+    **dict.fromkeys([nn.GroupNorm.forward, TimmGroupNorm.forward, GroupNorm1.forward], UncentredGroupNorm),
+    **dict.fromkeys([GroupNormAct.forward, GroupNorm1Act.forward], UncentredGroupNormAct),
+}
+CENTRING = (AnyBatchNorm, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+MAXIMA = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)  # fmt: skip
+# Torch's layers do without a bias; other code may need it to be there.
+OPTIONAL_BIAS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, AnyBatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+def drop_biases(network: nn.Module, names: Collection[str]) -> None:
+    """Take these biases away: what stays of one that some code needs is a zero that is no parameter."""
+    for name in names:
+        owner, _, key = name.rpartition(".")
+        module = network.get_submodule(owner)
+        bias = module.get_parameter(key)
+        if key == "bias" and isinstance(module, OPTIONAL_BIAS):
+            module.register_parameter(key, None)
         else:
-            made = BatchNorm2d(norm.num_features, **options)
-        if norm.running_var is not None:
-            made.to(norm.running_var)
-        made.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "bias"}, strict=False)
+            delattr(module, key)
+            module.register_buffer(key, torch.zeros_like(bias, requires_grad=False), persistent=False)
+
+
+def uncentre(network: nn.Module) -> tuple[int, int]:
+    """Let norms subtract no mean; how many were changed, and how many are of other kinds and still do.
+
+    What a running mean did is left out, not made up for.
+    """
+    return _replace(network, CENTRING, _uncentred)
+
+
+def average(network: nn.Module) -> tuple[int, int]:
+    """Put average pooling in the place of maxima; how many were changed, and how many are left."""
+    return _replace(network, MAXIMA, _averaged)
+
+
+def _replace(network: nn.Module, kinds: Any, make: Callable[[Any], nn.Module | None]) -> tuple[int, int]:
+    every = list(network.named_modules(remove_duplicate=False))
+    found = {id(module): module for name, module in every if isinstance(module, kinds) and name}
+    made = {key: make(module) for key, module in found.items()}
+    for name, module in every:
+        form = made.get(id(module))
+        if form is not None:
+            network.set_submodule(name, form.train(module.training))
+    changed = sum(form is not None for form in made.values())
+    return changed, len(found) - changed
+
+
+def _uncentred(norm: Any) -> nn.Module | None:
+    """The norm in its uncentred form; None if it has none."""
+    form = FORMS.get(type(norm).forward)
+    if form is not None:
+        norm.__class__ = form
+        made: nn.Module = norm
         return made
-    if type(norm) in (nn.LayerNorm, TimmLayerNorm):
-        norm.__class__ = UncentredLayerNorm
-    elif type(norm) is LayerNorm2d:
-        norm.__class__ = UncentredLayerNorm2d
-    return None
+    if not isinstance(norm, AnyBatchNorm) or isinstance(norm, BatchNorm2d):
+        return None
+    options: dict[str, Any] = dict(eps=norm.eps, momentum=norm.momentum)
+    if isinstance(norm, BatchNormAct2d) and type(norm).forward is BatchNormAct2d.forward:
+        made = UncentredBatchNormAct2d(norm.num_features, norm.drop, norm.act, **options)
+    elif type(norm).forward is not nn.BatchNorm2d.forward or isinstance(norm, nn.BatchNorm3d):
+        return None
+    else:
+        kind = UncentredBatchNorm1d if isinstance(norm, nn.BatchNorm1d) else BatchNorm2d
+        made = kind(norm.num_features, **options)
+    if norm.running_var is not None:
+        made.to(norm.running_var)
+    made.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "bias"}, strict=False)
+    return made
 
 
 class AveragePool2d(nn.AvgPool2d):
     """Average pooling in the place of a maximum, over as many pixels; padding counts as zeros."""
 
 
-def average(network: nn.Module) -> None:
-    """Put average pooling in the place of every nn.MaxPool2d."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is nn.MaxPool2d:
-                pool = AveragePool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode)
-                setattr(module, name, pool)
-
-
-@torch.no_grad()
-def reestimate(model: nn.Module, images: Tensor | Iterable[Tensor]) -> None:
-    """Estimate the statistics of every batch norm anew, in one pass over images; weights stay as they are.
-
-    images: (N, K, H, W) as the network takes them, or batches of them. Each batch counts the same. The model
-    is left in the mode, training or eval, that it came in.
-    Raises InputError for no images.
-
-    ```python
-    import timm
-    import torch
-
-    import bcos_zoo
-    from bcos_zoo.conversion import reestimate
-
-    model = bcos_zoo.bcosify(timm.create_model("test_efficientnet", num_classes=3))
-    reestimate(model, [torch.rand(8, 3, 64, 64) for _ in range(2)])
-    ```
-    """
-    norms: list[Any] = [module for module in model.modules() if isinstance(module, AnyBatchNorm)]
-    batches = [images] if isinstance(images, Tensor) else images
-    before = [(norm, norm.momentum, norm.training) for norm in norms]
-    modes = [(module, module.training) for module in model.modules()]
-    seen = 0
-    try:
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the average over all batches
-            norm.train()
-        for batch in batches:
-            model(batch)
-            seen += len(batch)
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for norm, momentum, _ in before:
-            norm.momentum = momentum
-    if not seen:
-        raise InputError("got no images; statistics are estimated on at least one batch")
+def _averaged(pool: Any) -> nn.Module | None:
+    """Average pooling in the place of a maximum; None for one that has no such form."""
+    if pool.__class__ not in (nn.MaxPool2d, MaxPool2dSame) or pool.dilation not in (1, (1, 1)):
+        return None
+    if type(pool) is MaxPool2dSame:
+        same: nn.Module = AvgPool2dSame(pool.kernel_size, pool.stride, 0, pool.ceil_mode)
+        return same
+    return AveragePool2d(pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)

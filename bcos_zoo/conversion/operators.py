@@ -119,8 +119,7 @@ def gate(call: Call) -> Any:
     def factor() -> Tensor:
         zero = x == 0
         safe = torch.where(zero, 1, x)
-        y = call.func(safe, *call.args[1:], **{k: v for k, v in call.kwargs.items() if k != "inplace"})
-        return torch.where(zero, 0, y / safe)
+        return torch.where(zero, 0, call.func(safe, *call.args[1:], **call.kwargs) / safe)
 
     return call.path(x * hold(factor), gate=True)
 

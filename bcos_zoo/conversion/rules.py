@@ -16,6 +16,7 @@ from torch import Tensor
 from ..layers import hold
 from . import arithmetic as A
 from . import operators as O
+from . import writing as W
 from .calls import Call
 from .marks import mark_of, on_path, with_tensors
 
@@ -24,8 +25,7 @@ Rule = Callable[[Call], Any]
 
 def passes(call: Call) -> Any:
     """Linear, or piecewise linear, in the first argument; the others, such as indices, are held."""
-    x = call.args[0] if call.args else call.kwargs.get("input")
-    mark = mark_of(x)
+    mark = mark_of(call.args[0])
     if mark is None or mark.held:
         return call.held()
     rest = with_tensors(call.args[1:], _held)
@@ -46,15 +46,16 @@ def unknown(call: Call) -> Any:
     return call.held()
 
 
-# What reads a tensor without its numbers, or is about the graph: it is let through.
+# What reads a tensor without its numbers, is about the graph, or changes a tensor's shape in place.
 TRANSPARENT = frozenset(
-    """requires_grad_ register_hook retain_grad size dim ndimension numel nelement stride element_size
-    is_contiguous is_floating_point is_complex storage_offset data_ptr get_device __len__ __repr__ __format__
-    __hash__ is_same_size result_type""".split()
+    """unsqueeze_ squeeze_ transpose_ t_ swapaxes_ swapdims_ requires_grad_ register_hook retain_grad size
+    dim ndimension numel nelement stride element_size is_contiguous is_floating_point is_complex
+    storage_offset data_ptr get_device __len__ __repr__ __format__ __hash__ is_same_size
+    result_type""".split()
 )
 # New tensors that take no more than a shape from the image.
 CONSTANTS = frozenset(
-    """new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like rand_like
+    """new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like rand_like
     randn_like broadcast_shapes""".split()
 )
 SHAPES = """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose t movedim
@@ -63,7 +64,7 @@ SHAPES = """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze 
     vsplit unbind unfold as_strided diagonal pixel_shuffle pixel_unshuffle fold
     __getitem__ gather index_select take_along_dim masked_select take type_as to type float double half
     bfloat16 cpu cuda view_as_real view_as_complex"""
-SUMS = """sum mean nansum cumsum diff trace tril triu neg positive
+SUMS = """sum mean nansum cumsum diff trace tril triu neg pos positive
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate upsample
     upsample_nearest upsample_bilinear grid_sample fft fft2 fftn ifft ifft2 rfft rfft2 irfft irfft2 fft_rfft2
     fft_irfft2 fft_rfft fft_irfft fft_fft2 fft_ifft2"""
@@ -94,6 +95,7 @@ RULES: dict[str, Rule] = {
     "rmatmul": A.matrix_product_reversed,
     "einsum": A.einsum,
     "addcmul": A.plus_product,
+    "addcdiv": A.plus_quotient,
     **dict.fromkeys("addmm baddbmm".split(), A.plus_matrix_product),
     "lerp": A.between,
     "where": A.chosen,
@@ -101,8 +103,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys("max min maximum minimum fmax fmin".split(), A.extreme),
     **dict.fromkeys("cat concat concatenate stack hstack vstack dstack".split(), A.joined),
     "iter": iterated,
-    "__setitem__": A.written,
-    "copy": A.copied,
+    "__setitem__": W.written,
+    "copy": W.copied,
+    "fill": W.filled,
+    "zero": W.zeroed,
+    **dict.fromkeys("normal uniform random exponential cauchy log_normal geometric".split(), W.drawn),
     "pad": A.padded,
     "linear": O.fully_connected,
     **dict.fromkeys("conv1d conv2d conv3d conv_transpose1d conv_transpose2d".split(), O.convolution),

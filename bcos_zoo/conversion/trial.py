@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError, reason
 from ..layers import linear_mode
 from .calls import Log, logging
 from .marks import is_held, mark_of, on_path, tensors_in
-from .network import Converted
+from .network import Converted, is_bias
 
 EXACT = 1e-9  # of the logit; rounding in float64 is about a millionth of that
+CAST = 1e-5  # instead, between linear mode and a plain pass in which some code casts to float32
 PRESENT = 1e-5  # the share of the logit that the image must have for its completeness to mean anything
 ADVICE = "docs/conversions.md lists what can be converted"
 
@@ -27,48 +29,67 @@ ADVICE = "docs/conversions.md lists what can be converted"
 class Trial:
     """What a trial pass found.
 
-    on_path: names of the layers that the linear map runs through. choices: where one of two factors that both
-    depend on the image was held, by class of the module. gap: what is unexplained, relative to the logit.
+    on_path: names of the layers that the linear map runs through. of_factors: of those that see something of
+    the image but only make factors; share: theirs of all parameters. biases: names of the biases that add a
+    constant to the logits. choices: where one of two factors that both depend on the image was held, by class
+    of the module. gap: what is unexplained, relative to the logit. difference: by how much linear mode gives
+    something else than the plain pass, relative to the largest logit.
     """
 
     on_path: frozenset[str]
+    of_factors: frozenset[str]
+    share: float
+    biases: frozenset[str]
     choices: tuple[str, ...]
     gap: float
+    difference: float
+
+
+@dataclass
+class _Pass:
+    """One pass in linear mode: its logits, and of a weighted sum of them the parts."""
+
+    logits: Tensor
+    total: Tensor
+    encoded: Tensor
+    constants: list[Tensor]  # in the graph of the biases that they are made of
+    found: tuple[Tensor | None, ...]  # gradients: of the encoded image, and of each constant
 
 
 def tried(model: Converted, size: Sequence[int], *, seed: int = 0, share: float = PRESENT) -> Trial:
-    """Run a copy of the network, its weights and statistics random, in linear mode and in float64.
+    """Run a copy of the network on the CPU, its weights and statistics random, in linear mode and float64.
 
     size: (K, H, W) of the images. share: the least that the image must have in the logit.
     Raises InputError, in one line, if the logits are not what the linear map and the constants make of the
-    image.
+    image, or not what the network gives outside linear mode.
     """
     name = model.conversion["from"]
-    twin = randomised(copy.deepcopy(model).eval().double(), seed)
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(2, *size, generator=generator, dtype=torch.float64)
-    with logging() as log:
-        total, found, constants, encoded = _explained(twin, images[:1], name)
-    _, _, others, _ = _explained(twin, images[1:], name)
-    if len(constants) != len(others) or any(
-        a.shape != b.shape or not torch.equal(a, b) for a, b in zip(constants, others, strict=True)
+    with torch.device("cpu"):  # also what the network's code makes without naming a device
+        twin = twin_of(model, seed)
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.rand(2, *size, generator=generator, dtype=torch.float64)
+        with logging() as log:
+            first = _explained(twin, images[:1], name)
+        second = _explained(twin, images[1:], name)
+        difference = _difference(twin, images[:1], first.logits, name)
+    if len(first.constants) != len(second.constants) or any(
+        a.shape != b.shape or not torch.equal(a, b)
+        for a, b in zip(first.constants, second.constants, strict=True)
     ):
         raise InputError(
             f"{name}: what it adds as a constant differs between two images, because some of its code is "
             f"hidden from torch's functions; {ADVICE}"
         )
-    parts = [
-        grad * value for grad, value in zip(found, (encoded, *constants), strict=True) if grad is not None
-    ]
-    whole, explained = float(total), float(sum(part.sum() for part in parts))
-    of_the_image = float(parts[0].sum()) if found[0] is not None else 0.0
-    scale = max(abs(whole), *(float(part.sum().abs()) for part in parts))
-    gap = abs(whole - explained) / scale if scale else math.nan
+    parts = zip(first.found, (first.encoded, *first.constants), strict=True)
+    sums = [0.0 if grad is None else float((grad * value.detach()).sum()) for grad, value in parts]
+    whole = float(first.total)
+    scale = max(abs(whole), *map(abs, sums))
+    gap = abs(whole - sum(sums)) / scale if scale else math.nan
     if not gap <= EXACT:
         raise InputError(f"{name}: {gap:.1g} of a logit stays unexplained in linear mode; {ADVICE}")
-    if abs(of_the_image) < share * scale:
+    if abs(sums[0]) < share * scale:
         raise InputError(f"{name}: with random weights its logits hardly depend on the image; {ADVICE}")
-    return _trial(twin, log, gap)
+    return _trial(twin, log, _biases(twin, first), gap, difference)
 
 
 def followed(model: Converted, size: Sequence[int]) -> Trial:
@@ -76,40 +97,101 @@ def followed(model: Converted, size: Sequence[int]) -> Trial:
 
     model: on the meta device, in eval mode. Raises InputError if the logits are not on the path.
     """
+    twin = copy.deepcopy(model).requires_grad_(False)
     with logging() as log:
-        _explained(model, torch.empty(1, *size, device="meta"), model.conversion["from"])
-    return _trial(model, log, math.nan)
+        _explained(twin, torch.empty(1, *size, device="meta"), model.conversion["from"])
+    return _trial(twin, log, frozenset(), math.nan, math.nan)
 
 
-def _trial(twin: Converted, log: Log, gap: float) -> Trial:
+def twin_of(model: Converted, seed: int = 0) -> Converted:
+    """A copy for a trial: on the CPU, in float64 and eval mode, weights random.
+
+    Of its parameters only biases want gradients, so that one sees which constants are made of them.
+    """
+    twin: Converted = randomised(copy.deepcopy(model).cpu().eval().double(), seed)
+    for key, parameter in twin.named_parameters():
+        parameter.requires_grad_(is_bias(key))
+    return twin
+
+
+def _trial(twin: Converted, log: Log, biases: frozenset[str], gap: float, difference: float) -> Trial:
     names = {id(module): name for name, module in twin.named_modules()}
     layers = frozenset(names[id(module)] for module in log.layers if id(module) in names)
+    reached = frozenset(names[id(module)] for module in log.reached if id(module) in names)
+    sizes = {name: _own_size(twin.get_submodule(name)) for name in reached - layers}
+    every = sum(parameter.numel() for parameter in twin.parameters())
     choices = {f"{type(module).__name__}: {choice}" for choice, module in log.choices}
-    return Trial(layers, tuple(sorted(choices)), gap)
+    of_factors = frozenset(name for name, size in sizes.items() if size)
+    share = sum(sizes.values()) / max(every, 1)
+    return Trial(layers, of_factors, share, biases, tuple(sorted(choices)), gap, difference)
 
 
-def _explained(
-    twin: Converted, image: Tensor, name: str
-) -> tuple[Tensor, tuple[Tensor | None, ...], list[Tensor], Tensor]:
-    """A weighted sum of the outputs; its gradients; constants; and the encoded image."""
+def _own_size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters(recurse=False))
+
+
+def _explained(twin: Converted, image: Tensor, name: str) -> _Pass:
+    """A pass in linear mode, and what a weighted sum of its outputs is made of."""
     try:
-        with torch.enable_grad(), linear_mode(freeze_parameters=True) as tape:
-            output = twin(image)
+        with torch.enable_grad(), linear_mode() as tape:
+            logits = next(tensors_in(twin(image)))
+        if not on_path(logits):
+            raise InputError(f"{name}: {_refusal(twin, logits)}; {ADVICE}")
+        generator = torch.Generator("cpu").manual_seed(1)
+        weights = torch.randn(logits.shape, generator=generator, device="cpu").to(logits)
+        total = (logits * weights).sum()
+        encoded = tape.encodings[0].encoded
+        parts = (encoded, *tape.constants)
+        found = torch.autograd.grad(total, parts, allow_unused=True, retain_graph=True)
     except InputError:
         raise
     except Exception as error:
         raise InputError(
             f"{name}: its code cannot run in linear mode ({type(error).__name__}: {reason(error)}); {ADVICE}"
         ) from error
-    logits = next(tensors_in(output))
-    if not on_path(logits):
-        raise InputError(f"{name}: {_refusal(twin, logits)}; {ADVICE}")
-    generator = torch.Generator().manual_seed(1)
-    weights = torch.randn(logits.shape, generator=generator).to(logits)
-    total = (logits * weights).sum()
-    encoded = tape.encodings[0].encoded
-    found = torch.autograd.grad(total, (encoded, *tape.constants), allow_unused=True)
-    return total.detach(), found, [constant.detach() for constant in tape.constants], encoded.detach()
+    return _Pass(logits.detach(), total.detach(), encoded.detach(), tape.constants, found)
+
+
+class _Casts(TorchFunctionMode):
+    """Sees whether code computes in float32, and so cannot agree with linear mode beyond its rounding."""
+
+    seen = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.seen |= any(x.dtype is torch.float32 for x in tensors_in([result]))
+        return result
+
+
+@torch.no_grad()
+def _difference(twin: Converted, image: Tensor, logits: Tensor, name: str) -> float:
+    """By how much timm's code as it stands gives something else, relative to its largest logit."""
+    with _Casts() as casts:
+        plain = next(tensors_in(twin(image)))
+    size = max(float(plain.abs().max()), torch.finfo(torch.float64).tiny)
+    difference = float((plain - logits).abs().max()) / size
+    if not difference <= (CAST if casts.seen else EXACT):
+        raise InputError(
+            f"{name} gives something else in linear mode than outside: by {difference:.1g} of its logits; "
+            f"{ADVICE}"
+        )
+    return difference
+
+
+def _biases(twin: Converted, one: _Pass) -> frozenset[str]:
+    """The names of the biases by which the constants in the logits change."""
+    candidates = {key: parameter for key, parameter in twin.named_parameters() if is_bias(key)}
+    made = [
+        (grad * constant).sum()
+        for grad, constant in zip(one.found[1:], one.constants, strict=True)
+        if grad is not None and constant.grad_fn is not None
+    ]
+    if not (candidates and made):
+        return frozenset()
+    found = torch.autograd.grad(torch.stack(made).sum(), list(candidates.values()), allow_unused=True)
+    return frozenset(
+        key for key, grad in zip(candidates, found, strict=True) if grad is not None and grad.any()
+    )
 
 
 def _refusal(twin: Converted, logits: Tensor) -> str:
@@ -124,9 +206,9 @@ def _refusal(twin: Converted, logits: Tensor) -> str:
 @torch.no_grad()
 def randomised(model: Any, seed: int = 0) -> Any:
     """Random weights, biases and statistics in place, of scales that keep a signal; returns the model."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for key, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+        noise = _noise(parameter.shape, generator).to(parameter)
         if parameter.ndim > 1 and parameter.numel() > 2 * max(parameter.shape):
             parameter.copy_(noise * math.sqrt(1.5 / parameter[0].numel()))
         elif "bias" in key:
@@ -135,12 +217,16 @@ def randomised(model: Any, seed: int = 0) -> Any:
             parameter.copy_(1 + 0.3 * noise.clamp(-2, 2))
     for module in model.modules():
         for key, buffer in module.named_buffers(recurse=False):
-            noise = torch.randn(buffer.shape, generator=generator, dtype=torch.float64)
+            noise = _noise(buffer.shape, generator)
             if key == "running_mean":
                 buffer.copy_(0.1 * noise)
             elif key == "running_var":
                 buffer.copy_(1 + 0.3 * noise.clamp(-2, 2))
     return model
+
+
+def _noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def widen_stem(model: Converted, name: str) -> None:
@@ -155,12 +241,13 @@ def widen_stem(model: Converted, name: str) -> None:
 @torch.no_grad()
 def wide_stem_fits(model: Converted, name: str, size: Sequence[int]) -> bool:
     """Whether the network gives the same with `widen_stem`: whether the stem is all that sees the image."""
-    twin = randomised(copy.deepcopy(model).eval().double())
-    image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    before = next(tensors_in(twin(image)))
-    widen_stem(twin, name)
-    try:
-        after = next(tensors_in(twin(image)))
-    except (RuntimeError, ValueError, AssertionError):  # its code wants the image's number of channels
-        return False
+    with torch.device("cpu"):
+        twin = twin_of(model)
+        image = torch.rand(1, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        before = next(tensors_in(twin(image)))
+        widen_stem(twin, name)
+        try:
+            after = next(tensors_in(twin(image)))
+        except (RuntimeError, ValueError, AssertionError):  # its code wants the image's number of channels
+            return False
     return torch.allclose(before, after, rtol=1e-6, atol=1e-6 * float(before.abs().max()))

@@ -162,6 +162,12 @@ def hold(factor: Callable[[], Tensor]) -> Tensor:
     return tape.factors.popleft()
 
 
+def graphed() -> bool:
+    """Whether factors have graphs: whether they are being recorded, or played back."""
+    tape = _tape.get()
+    return tape is not None and tape.factors is not None
+
+
 @contextmanager
 def aside() -> Iterator[None]:
     """Outside linear mode, for what is made of factors that are held already, and so is constant too.

@@ -50,7 +50,9 @@ def test_what_is_dropped_is_gone_and_the_rest_is_complete(name: str, biases: Any
     model = bcos_zoo.bcosify(original(name), b=1.25, biases=biases, centring=centring)
     complete(model, x)
     if biases == "dropped":
-        assert not [key for key, _ in model.named_parameters() if key.endswith(".bias")]
+        left = [key for key, _ in model.named_parameters() if key.endswith("bias")]
+        assert all(".se." in key for key in left)
+        assert bool(left) == (name == "test_efficientnet")
     norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm2d, nn.LayerNorm))]
     uncentred = [isinstance(m, (BatchNorm2d, UncentredLayerNorm)) for m in norms]
     assert norms and all(uncentred) if centring == "dropped" else not any(uncentred)
@@ -67,7 +69,7 @@ def test_dropped_means_and_biases_leave_the_norms_scale() -> None:
 
     network, x = nn.Sequential(norm).eval(), torch.randn(2, 4, 3, 3)
     factor = (norm.weight / (norm.running_var + norm.eps).sqrt())[:, None, None]
-    drop_biases(network)
+    drop_biases(network, ["0.bias"])
     uncentre(network)
     assert_close(network(x), x * factor, 1e-6)
 
@@ -213,7 +215,12 @@ def test_what_cannot_be_is_refused_in_one_line(part: nn.Module, message: str) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(b=0.5), "b=0.5: a B-cos layer needs b >= 1"),
+        (dict(b=0.5), "b=0.5: a B-cos layer needs a number b >= 1"),
+        (dict(b="2"), "b='2': a B-cos layer needs a number b >= 1"),
+        (dict(b=None), "b=None: a B-cos layer needs a number b >= 1"),
+        (dict(b=float("inf")), "b=inf: a B-cos layer needs a number b >= 1"),
+        (dict(b=float("nan")), "b=nan: a B-cos layer needs a number b >= 1"),
+        (dict(b=True), "b=True: a B-cos layer needs a number b >= 1"),
         (dict(rows="long"), "rows='long': allowed are 'plain', 'unit', 'published'"),
         (dict(depthwise=True), "depthwise=True: allowed are 'linear', 'bcos'"),
         (dict(biases="half"), "biases='half': allowed are 'kept', 'dropped'"),
