@@ -18,7 +18,7 @@ from ..explanations.inputs import unwrapped
 from ..layers import Encode
 from .layers import BCOS_OF, ROWS, Rows, as_bcos
 from .network import Converted
-from .norms import average, drop_biases, uncentre
+from .norms import average, drop_biases, spell_out, uncentre
 from .trial import Trial, tried, wide_stem_fits, widen_stem
 
 # Layers that make query, key and value; they stay linear, as in the published conversions.
@@ -111,6 +111,7 @@ def bcosify(
     network = copy.deepcopy(original)
     card = dict(getattr(original, "pretrained_cfg", None) or {})
     name = _name_of(original, card)
+    spell_out(network)
     reached = _changed(network, options, name)
     in_chans = getattr(original, "in_chans", None) or tuple(card.get("input_size", (3,)))[0]
     mean = _fitting(card.get("mean", IMAGENET_DEFAULT_MEAN), in_chans)

@@ -1,4 +1,4 @@
-"""What a conversion may change about norms, biases and poolings."""
+"""What a conversion changes, or may change, about norms, biases, poolings and activations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from timm.layers import BatchNormAct2d, GroupNorm1, LayerNorm2d, LayerNormFp32
 from timm.layers import GroupNorm as TimmGroupNorm
 from timm.layers import LayerNorm as TimmLayerNorm
+from timm.layers.activations import HardMish, HardSigmoid, HardSwish, Mish, Swish
+from timm.layers.activations_me import HardMishMe, HardSigmoidMe, HardSwishMe, MishMe, SwishMe
 from timm.layers.norm import LayerNorm2dFp32
 from timm.layers.norm_act import (
     GroupNorm1Act,
@@ -109,6 +111,27 @@ MAXIMA = (
 )  # fmt: skip
 # Torch's layers do without a bias; other code may need it to be there.
 OPTIONAL_BIAS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, AnyBatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+# Activations of timm that bring their own backward pass, which linear mode cannot see into, and timm's plain
+# code for the same functions.
+SPELT_OUT = {
+    HardMishMe: HardMish,
+    HardSigmoidMe: HardSigmoid,
+    HardSwishMe: HardSwish,
+    MishMe: Mish,
+    SwishMe: Swish,
+}
+
+
+def spell_out(network: nn.Module) -> None:
+    """Put plain code in the place of activations with a backward pass of their own."""
+
+    def plain(module: nn.Module) -> nn.Module | None:
+        kind = SPELT_OUT.get(type(module))
+        return kind() if kind else None
+
+    _replace(network, tuple(SPELT_OUT), plain)
 
 
 def drop_biases(network: nn.Module, names: Collection[str]) -> None:

@@ -252,3 +252,22 @@ def test_the_original_is_in_the_converted_one_at_b_1() -> None:
     assert_close(model(x), original("test_resnet")(normalised(original("test_resnet"), x)), 1e-10)
     model.network.layer1[0].conv1.b = 2.0  # one layer at a time, as a training may
     assert not torch.allclose(model(x), original("test_resnet")(normalised(original("test_resnet"), x)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("test_resnet.nonexist", {}, bcos_zoo.UnknownModelError, "no weights named .*it has: r160_in1k"),
+        ("hf-hub:", {}, bcos_zoo.UnknownModelError, "cannot build 'hf-hub:'.*allowed are hf-hub:OWNER/NAME"),
+        ("local-dir:/nonexistent", {}, bcos_zoo.UnknownModelError, "cannot build .*local-dir:PATH"),
+        ("test_resnet", dict(num_classes="3"), bcos_zoo.InputError, "num_classes='3': allowed are integers"),
+        ("test_resnet", dict(num_classes=-1), bcos_zoo.InputError, "num_classes=-1: allowed are integers, 0"),
+        ("test_resnet", dict(num_classes=True), bcos_zoo.InputError, "num_classes=True: allowed"),
+    ],
+)
+def test_names_that_cannot_be_built_are_refused_in_one_line(
+    name: str, options: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        bcos_zoo.bcosify(name, **options)
+    assert "\n" not in str(caught.value)
