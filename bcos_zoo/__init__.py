@@ -108,10 +108,16 @@ class _Registering:  # a MetaPathFinder, without the base class, which is slow t
             self.importing.depth = depth
         if depth == 0 and self in sys.meta_path and "timm" in sys.modules:
             sys.meta_path.remove(self)
-            import_module(f"{__name__}.models")
+            register()
+
+
+def register() -> None:
+    """Register every architecture with timm."""
+    for room in ("models", "conversion"):
+        import_module(f"{__name__}.{room}")
 
 
 if "timm" in sys.modules:
-    from . import models  # noqa: F811
+    register()
 else:
     sys.meta_path.insert(0, _Registering())

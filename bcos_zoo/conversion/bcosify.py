@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any, Literal
@@ -11,14 +12,17 @@ from typing import Any, Literal
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import Conv2dSame, PatchEmbed
+from timm.models import get_model_args
 from torch import nn
 
+from .._compat import update_model_args
 from ..errors import InputError, UnknownModelError, WeightsError, check_integer, closest, reason
 from ..explanations.inputs import unwrapped
 from ..layers import Encode
 from .layers import BCOS_OF, ROWS, Rows, as_bcos
 from .network import Converted
-from .norms import average, drop_biases, spell_out, uncentre
+from .norms import average, drop_biases, fold_means, spell_out, uncentre
+from .plan import Plan, fitting
 from .trial import Trial, tried, wide_stem_fits, widen_stem
 
 # Layers that make query, key and value; they stay linear, as in the published conversions.
@@ -26,6 +30,7 @@ PROJECTIONS = frozenset(
     """qkv q k v kv qk q_proj k_proj v_proj to_q to_k to_v to_kv to_qkv qkv_proj in_proj
     query key value""".split()
 )
+NAME = "bcos_converted"  # in timm's registry, of all networks made here
 WEIGHTS_FROM = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load")
 
 
@@ -37,7 +42,7 @@ class Options:
     rows: Rows = "plain"
     depthwise: Literal["linear", "bcos"] = "linear"
     biases: Literal["kept", "dropped"] = "kept"
-    centring: Literal["kept", "dropped"] = "kept"
+    centring: Literal["kept", "folded", "dropped"] = "kept"
     max_pool: Literal["kept", "average"] = "kept"
 
     def __post_init__(self) -> None:
@@ -47,8 +52,8 @@ class Options:
                 f"b={self.b!r}: a B-cos layer needs a number b >= 1; b=1 leaves the function unchanged"
             )
         allowed = dict(
-            rows=ROWS, depthwise=("linear", "bcos"), biases=("kept", "dropped"), centring=("kept", "dropped"),
-            max_pool=("kept", "average"),
+            rows=ROWS, depthwise=("linear", "bcos"), biases=("kept", "dropped"),
+            centring=("kept", "folded", "dropped"), max_pool=("kept", "average"),
         )  # fmt: skip
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -66,7 +71,7 @@ def bcosify(
     rows: Rows = "plain",
     depthwise: Literal["linear", "bcos"] = "linear",
     biases: Literal["kept", "dropped"] = "kept",
-    centring: Literal["kept", "dropped"] = "kept",
+    centring: Literal["kept", "folded", "dropped"] = "kept",
     max_pool: Literal["kept", "average"] = "kept",
 ) -> Converted:
     """Turn a conventional network of timm into a B-cos network. The network given is left as it is.
@@ -83,8 +88,9 @@ def bcosify(
     depthwise: whether depthwise convolutions stay "linear", which is as exact, or become "bcos".
     biases: "kept", as constants that no pixel has, or "dropped": every bias that adds a constant to the
     logits, of layers and norms, v_bias included; not those that only make factors, as q_bias, k_bias and
-    squeeze-and-excitation's do. centring: whether batch, layer and group norms go on subtracting means.
-    max_pool: "kept", or "average" pooling in its place. `conversion` says how many norms and poolings these
+    squeeze-and-excitation's do. centring: "kept", norms go on subtracting means; "folded", what batch norms
+    subtracted is in their bias, where training can shrink it, and the function is the same; or "dropped", of
+    batch, layer and group norms. max_pool: "kept", or "average" pooling in its place. `conversion` says how many norms and poolings these
     two reached, and how many they left.
 
     A trial pass of a copy with random weights shows that the network is exactly linear in linear mode.
@@ -112,32 +118,40 @@ def bcosify(
     card = dict(getattr(original, "pretrained_cfg", None) or {})
     name = _name_of(original, card)
     spell_out(network)
-    reached = _changed(network, options, name)
+    changed, counts = _changed(network, options, name)
     in_chans = getattr(original, "in_chans", None) or tuple(card.get("input_size", (3,)))[0]
-    mean = _fitting(card.get("mean", IMAGENET_DEFAULT_MEAN), in_chans)
-    std = _fitting(card.get("std", IMAGENET_DEFAULT_STD), in_chans)
+    mean = fitting(card.get("mean", IMAGENET_DEFAULT_MEAN), in_chans)
+    std = fitting(card.get("std", IMAGENET_DEFAULT_STD), in_chans)
     size = (in_chans, *_input_size(original, card, in_chans))
-    said = {"from": name, "mean": list(mean), "std": list(std), **asdict(options), **reached}
+    said = {"from": name, "mean": list(mean), "std": list(std), **asdict(options), **counts}
     converted = Converted(
         network, in_chans=in_chans, mean=mean, std=std, card=_card(card, in_chans),
         conversion=said,
     ).train(original.training)  # fmt: skip
-    trial = tried(converted, size)
+    trial, unbiased = tried(converted, size), frozenset[str]()
     if biases == "dropped":
-        if not trial.biases:
+        unbiased = trial.biases
+        if not unbiased:
             raise InputError(
                 f"{name}: biases='dropped' reaches nothing, for none adds a constant; leave it out"
             )
-        said["biases_dropped"] = len(trial.biases)
-        drop_biases(converted, trial.biases)
+        said["biases_dropped"] = len(unbiased)
+        drop_biases(converted, unbiased)
         trial = tried(converted, size)
     converted.biases = trial.biases
     stem = _stem(converted, card, trial)
-    if stem is not None and wide_stem_fits(converted, stem, size):
+    if stem is not None and not wide_stem_fits(converted, stem, size):
+        stem = None
+    if stem is not None:
         widen_stem(converted, stem)
-    wanted = [name for name in sorted(trial.on_path) if _becomes_bcos(converted, name, options)]
-    for name in wanted:
-        as_bcos(converted.get_submodule(name), b=b, rows=rows)
+    wanted = [layer for layer in sorted(trial.on_path) if _becomes_bcos(converted, layer, options)]
+    for layer in wanted:
+        as_bcos(converted.get_submodule(layer), b=b, rows=rows)
+    plan = Plan(
+        mean=mean, std=std, b=float(b), rows=rows, stem=stem, bcos=_inside(wanted),
+        **{key: tuple(names) for key, names in changed.items()},
+        unbiased=_inside(unbiased), biases=_inside(trial.biases),
+    )  # fmt: skip
     converted.conversion |= {
         "stem": "folded" if converted.folded else "wide",
         "bcos_layers": len(wanted),
@@ -147,20 +161,37 @@ def bcosify(
         "choices": list(trial.choices),
         "gap": trial.gap,
         "difference": trial.difference,
+        "plan": plan.as_json(),
     }
+    if timm.is_model(architecture := str(card.get("architecture"))):
+        own = get_model_args(original) | {"original": architecture, "conversion": converted.conversion}
+        converted.build_arguments = own
+        update_model_args(converted, **own)
     return converted
 
 
-def _changed(network: nn.Module, options: Options, name: str) -> dict[str, int]:
-    """Change norms and poolings as asked; how many were, and how many are of kinds that cannot be."""
+def _inside(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in a converted network, as the original has them."""
+    return tuple(sorted(name.removeprefix("network.") for name in names))
+
+
+def _changed(
+    network: nn.Module, options: Options, name: str
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Change norms and poolings as asked: by key of the plan, the names of those that were; and in numbers, how
+    many were and how many are of kinds that cannot be.
+    """
+    names: dict[str, list[str]] = {}
     said: dict[str, int] = {}
     for asked, change, option, kind, others in (
         (options.centring == "dropped", uncentre, "centring='dropped'", "norms", "uncentred"),
+        (options.centring == "folded", fold_means, "centring='folded'", "batch_norms", "folded"),
         (options.max_pool == "average", average, "max_pool='average'", "max_pools", "averaged"),
     ):
         if not asked:
             continue
         changed, left = change(network)
+        names[others] = changed
         if not changed:
             raise InputError(
                 f"{name}: {option} reaches nothing: its {left} {kind.replace('_', ' ')} are of other kinds; "
@@ -168,8 +199,8 @@ def _changed(network: nn.Module, options: Options, name: str) -> dict[str, int]:
                 if left
                 else f"{name}: {option} reaches nothing, for it has no {kind.replace('_', ' ')}; leave it out"
             )
-        said |= {f"{kind}_{others}": changed, f"{kind}_left": left}
-    return said
+        said |= {f"{kind}_{others}": len(changed), f"{kind}_left": left}
+    return names, said
 
 
 def _built(model: Any, pretrained: bool, num_classes: int | None) -> nn.Module:
@@ -240,11 +271,6 @@ def _name_of(model: nn.Module, card: dict[str, Any]) -> str:
     return f"{name}.{card['tag']}" if card.get("tag") else name
 
 
-def _fitting(values: Any, in_chans: int) -> tuple[float, ...]:
-    values = tuple(float(value) for value in values)
-    return values if len(values) == in_chans else (sum(values) / len(values),) * in_chans
-
-
 def _input_size(model: nn.Module, card: dict[str, Any], in_chans: int) -> tuple[int, int]:
     """Height and width of images that the network takes, as it was built."""
     patches = (one for one in model.modules() if isinstance(one, PatchEmbed))
@@ -258,7 +284,7 @@ def _input_size(model: nn.Module, card: dict[str, Any], in_chans: int) -> tuple[
 def _card(card: dict[str, Any], in_chans: int) -> dict[str, Any]:
     """The original's card for the converted network: what it takes, and none of the original's weights."""
     kept = {key: value for key, value in card.items() if key not in WEIGHTS_FROM}
-    kept |= dict(mean=(0.0,) * in_chans, std=(1.0,) * in_chans)
+    kept |= dict(mean=(0.0,) * in_chans, std=(1.0,) * in_chans, architecture=NAME)
     if "input_size" in card:
         kept["input_size"] = (in_chans, *card["input_size"][1:])
     for key in ("first_conv", "classifier"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..layers import Encode, is_linear
+from ..models._network import STEM_FITS
 from ..models.interface import Network
 from .holding import Holding
 from .layers import BcosForm, as_bcos
@@ -17,6 +19,16 @@ from .marks import PATH, mark_of, marked, with_tensors
 
 # What a network of timm says of itself, and its converted form with it.
 OFFERED = frozenset("num_classes num_features head_hidden_size embed_dim global_pool drop_rate".split())
+
+
+@dataclass(frozen=True)
+class Stem:
+    """parts: how many channels the stem sees for each channel of the image."""
+
+    parts: int
+
+    def encoded_channels(self, in_chans: int) -> int:
+        return self.parts * in_chans
 
 
 class Converted(Network):
@@ -48,10 +60,20 @@ class Converted(Network):
         self.in_chans, self.folded, self.conversion = in_chans, folded, conversion
         self.biases = biases
         self.pretrained_cfg = self.default_cfg = card
-        self.encode = Encode(in_chans, mean=mean, std=std, device=like.device, dtype=like.dtype)
+        self.encode = Encode(
+            in_chans, mean=mean, std=std, carried=True, device=like.device, dtype=like.dtype
+        )
         self.network: Any = network
         self.grad_checkpointing = False
+        self.pretrained_from = None
+        inside = getattr(network, "_traits", {})
+        self._traits = {key: inside[key] for key in ("img_size", "fixed_input_size") if key in inside} | STEM_FITS
         self.train(network.training)
+
+    @property
+    def spec(self) -> Stem:
+        """What timm's builder must know of the stem, to adapt that of a file to other channels."""
+        return Stem(1 if self.folded else 2)
 
     def __getattr__(self, name: str) -> Any:
         if name in OFFERED:

@@ -45,6 +45,48 @@ class UncentredBatchNormAct2d(BatchNorm2d):
         return self.act(self.drop(super().forward(x)))
 
 
+class _Biased(BatchNorm2d):
+    """An uncentred batch norm with a bias, in which what a running mean gave can be kept as a constant."""
+
+    bias: nn.Parameter
+
+    def __init__(self, num_features: int, *args: Any, **options: Any) -> None:
+        super().__init__(num_features, *args, **options)
+        self.bias = nn.Parameter(torch.zeros_like(self.weight))
+
+    def __getattr__(self, name: str) -> Any:
+        return nn.Module.__getattr__(self, name)  # this norm has a bias
+
+    def _with_bias(self, x: Tensor) -> Tensor:
+        return x + self.bias.to(x.dtype).view(-1, *[1] * (x.ndim - 2))
+
+
+class BiasedBatchNorm2d(_Biased):
+    """(N, K, H, W) -> the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._with_bias(super().forward(x))
+
+
+class BiasedBatchNorm1d(_Biased):
+    """(N, K) or (N, K, L) -> the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._with_bias(super().forward(x.reshape(*x.shape[:2], -1, 1)).reshape(x.shape))
+
+
+class BiasedBatchNormAct2d(_Biased):
+    """With timm's dropout and activation behind it."""
+
+    def __init__(self, num_features: int, drop: nn.Module, act: nn.Module, **options: Any) -> None:
+        super().__init__(num_features, **options)
+        self.drop, self.act = drop, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.drop(self._with_bias(super().forward(x))))
+        return y
+
+
 class UncentredLayerNorm(nn.LayerNorm):
     """Layer norm that divides by the standard deviation but subtracts no mean."""
 
@@ -147,29 +189,50 @@ def drop_biases(network: nn.Module, names: Collection[str]) -> None:
             module.register_buffer(key, torch.zeros_like(bias, requires_grad=False), persistent=False)
 
 
-def uncentre(network: nn.Module) -> tuple[int, int]:
-    """Let norms subtract no mean; how many were changed, and how many are of other kinds and still do.
+def uncentre(network: nn.Module, only: Collection[str] | None = None) -> tuple[list[str], int]:
+    """Let norms subtract no mean; the names of those changed, and how many are of other kinds and still do.
 
-    What a running mean did is left out, not made up for.
+    What a running mean did is left out, not made up for. only: the names of those to change; all if not given.
     """
-    return _replace(network, CENTRING, _uncentred)
+    return _replace(network, CENTRING, _uncentred, only)
 
 
-def average(network: nn.Module) -> tuple[int, int]:
-    """Put average pooling in the place of maxima; how many were changed, and how many are left."""
-    return _replace(network, MAXIMA, _averaged)
+def fold_means(network: nn.Module, only: Collection[str] | None = None) -> tuple[list[str], int]:
+    """Let batch norms subtract no mean, and add to their bias what the running mean gave.
+
+    In eval mode they compute the same. Other norms, whose means are linear in the image, are left alone.
+    Returns the names of those changed, and how many batch norms are of kinds that cannot be. only: the names
+    of those to change; all if not given.
+    """
+    return _replace(network, AnyBatchNorm, _folded, only)
 
 
-def _replace(network: nn.Module, kinds: Any, make: Callable[[Any], nn.Module | None]) -> tuple[int, int]:
+def average(network: nn.Module, only: Collection[str] | None = None) -> tuple[list[str], int]:
+    """Put average pooling in the place of maxima; the names of those changed, and how many are left.
+
+    only: the names of those to change; all if not given.
+    """
+    return _replace(network, MAXIMA, _averaged, only)
+
+
+def _replace(
+    network: nn.Module,
+    kinds: Any,
+    make: Callable[[Any], nn.Module | None],
+    only: Collection[str] | None = None,
+) -> tuple[list[str], int]:
     every = list(network.named_modules(remove_duplicate=False))
     found = {id(module): module for name, module in every if isinstance(module, kinds) and name}
+    if only is not None:
+        found = {id(module): module for name, module in every if name in only}
     made = {key: make(module) for key, module in found.items()}
+    changed = []
     for name, module in every:
         form = made.get(id(module))
         if form is not None:
             network.set_submodule(name, form.train(module.training))
-    changed = sum(form is not None for form in made.values())
-    return changed, len(found) - changed
+            changed.append(name)
+    return changed, sum(form is None for form in made.values())
 
 
 def _uncentred(norm: Any) -> nn.Module | None:
@@ -179,20 +242,39 @@ def _uncentred(norm: Any) -> nn.Module | None:
         norm.__class__ = form
         made: nn.Module = norm
         return made
+    return _of_batches(norm, UncentredBatchNorm1d, BatchNorm2d, UncentredBatchNormAct2d)
+
+
+def _folded(norm: Any) -> nn.Module | None:
+    """A batch norm without mean, its effect in the bias; None for one that has no such form."""
+    if norm.running_mean is None:
+        return None
+    made: Any = _of_batches(norm, BiasedBatchNorm1d, BiasedBatchNorm2d, BiasedBatchNormAct2d)
+    if made is None:
+        return None
+    gain = (norm.running_var + norm.eps).rsqrt()
+    gain = gain if norm.weight is None else gain * norm.weight
+    with torch.no_grad():
+        made.bias.copy_(-gain * norm.running_mean if norm.bias is None else norm.bias - gain * norm.running_mean)
+    made.bias.requires_grad_(norm.bias is None or norm.bias.requires_grad)
+    return made
+
+
+def _of_batches(norm: Any, flat: Any, map_: Any, with_act: Any) -> nn.Module | None:
+    """A batch norm in one of three forms: for tokens, for maps, for maps and with timm's activation."""
     if not isinstance(norm, AnyBatchNorm) or isinstance(norm, BatchNorm2d):
         return None
     options: dict[str, Any] = dict(eps=norm.eps, momentum=norm.momentum)
     if isinstance(norm, BatchNormAct2d) and type(norm).forward is BatchNormAct2d.forward:
-        made = UncentredBatchNormAct2d(norm.num_features, norm.drop, norm.act, **options)
+        made = with_act(norm.num_features, norm.drop, norm.act, **options)
     elif type(norm).forward is not nn.BatchNorm2d.forward or isinstance(norm, nn.BatchNorm3d):
         return None
     else:
-        kind = UncentredBatchNorm1d if isinstance(norm, nn.BatchNorm1d) else BatchNorm2d
-        made = kind(norm.num_features, **options)
+        made = (flat if isinstance(norm, nn.BatchNorm1d) else map_)(norm.num_features, **options)
     if norm.running_var is not None:
         made.to(norm.running_var)
     made.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "bias"}, strict=False)
-    return made
+    return made  # type: ignore[no-any-return]
 
 
 class AveragePool2d(nn.AvgPool2d):

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ._fast import chain, channels_last
 from ._switch import layer
 from .functional import default_logit_bias, encode
-from .linear_mode import add_constant, record_encoded
+from .linear_mode import add_constant, is_linear, record_encoded
 
 
 class Standardize(nn.Module):
@@ -55,14 +55,14 @@ class Standardize(nn.Module):
             self.factor, self.offset = self._made(self.factor)
         return self
 
-    def standardize(self, x: Tensor) -> Tensor:
-        """(..., K, H, W) -> the same."""
+    def standardize(self, x: Tensor, one: Tensor | None = None) -> Tensor:
+        """(..., K, H, W) -> the same. one: ones that are linear in the image, for what is added; none: a constant."""
         if self.factor is None or self.offset is None:
             return x
         factor, offset = self.factor, self.offset
         if factor.device != x.device or factor.dtype != x.dtype:  # as when weights were assigned to a
             factor, offset = self._made(x)  # network on the meta device
-        return add_constant(x * factor, offset)
+        return add_constant(x * factor, offset) if one is None else x * factor + one * offset
 
 
 @layer
@@ -72,7 +72,8 @@ class Encode(Standardize):
     (N, in_chans, H, W) in [0, 1] -> (N, 2 in_chans, H, W).
     mean, std: of each channel, or none. An inverted channel has the mean 1 - mean and the same std, so it
     becomes the negative of its channel. What the means subtract is a constant of the network, not part of its
-    linear map.
+    linear map; unless it is `carried` by the image: since x + (1 - x) = 1, x - mean is also
+    (1 - mean) x - mean (1 - x), which is linear in the encoded image.
     Raises InputError for any other rank or number of channels, and for means and stds that do not fit.
     """
 
@@ -82,17 +83,20 @@ class Encode(Standardize):
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        carried: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_chans = in_chans
+        self.in_chans, self.carried = in_chans, carried
         mean, std = check_statistics(in_chans, mean, std)
         self.hold_statistics((*mean, *(1 - m for m in mean)), (*std, *std), device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         check_channels(x, self.in_chans, hint="the network adds the inverted colours itself")
-        return self.standardize(record_encoded(encode(channels_last(x)), x, self))
+        encoded = record_encoded(encode(channels_last(x)), x, self)
+        carries = self.carried and is_linear()  # outside linear mode it only rounds otherwise
+        return self.standardize(encoded, encoded + encoded.roll(self.in_chans, -3) if carries else None)
 
     def extra_repr(self) -> str:
         return f"in_chans={self.in_chans}, mean={self.mean}, std={self.std}"

@@ -92,3 +92,18 @@ def test_heads_can_be_copied_and_pickled_and_have_no_weights(clone):
 def test_the_printed_heads_tell_their_settings():
     assert repr(Encode()) == "Encode(in_chans=3, mean=(), std=())"
     assert repr(LogitLayer(1000)) == "LogitLayer(bias=-6.90675, temperature=None)"
+
+
+def test_a_mean_carried_by_the_image_is_no_constant_and_the_same_number() -> None:
+    x = torch.rand(2, 3, 5, 4, dtype=torch.float64)
+    numbers: dict[str, Any] = dict(mean=(0.2, 0.5, 0.9), std=(0.3, 0.2, 0.7), dtype=torch.float64)
+    carried, plain = Encode(3, carried=True, **numbers), Encode(3, **numbers)
+    with linear_mode() as tape:
+        y = carried(x)
+    assert not tape.constants
+    torch.testing.assert_close(y, plain(x), rtol=0, atol=1e-12)
+    weights = torch.randn_like(y)
+    (gradient,) = torch.autograd.grad((weights * y).sum(), tape.encodings[0].encoded)
+    explained = (gradient * torch.cat([x, 1 - x], 1)).sum()  # all of it: nothing is left for a bias
+    torch.testing.assert_close(explained, (weights * plain(x)).sum(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(carried(x), plain(x), rtol=0, atol=0)  # outside linear mode, bit for bit

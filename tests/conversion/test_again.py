@@ -1,0 +1,144 @@
+"""A converted network made again: by its arguments, from a folder, by timm, without a trial."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from conftest import assert_close
+from networks import SMALL, images, normalised, original
+from test_converted import NAMES
+
+import bcos_zoo
+from bcos_zoo.conversion import Converted
+from bcos_zoo.errors import InputError
+
+LABELS = ["a", "b", "c", "d", "e"]
+ALL_DROPPED: dict[str, Any] = dict(b=1.5, biases="dropped", centring="dropped", max_pool="average")
+
+
+def converted(name: str, **options: Any) -> Converted:
+    return bcos_zoo.bcosify(copy.deepcopy(original(name)).float(), **options)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Converted:
+    return converted("test_resnet")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_arguments_and_weights_make_the_same_network(name: str) -> None:
+    model, x = converted(name), images(name).float()
+    again = timm.create_model("bcos_converted", **json.loads(json.dumps(model.build_arguments))).eval()
+    again.load_state_dict(model.state_dict())
+    assert isinstance(again, Converted) and again.biases == model.biases
+    assert again.conversion == json.loads(json.dumps(model.conversion))
+    assert {name: type(m) for name, m in again.named_modules()} == {
+        name: type(m) for name, m in model.named_modules()
+    }
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+    one, other = (bcos_zoo.explain(network, x[:1], 1) for network in (again, model))
+    torch.testing.assert_close(one.weights, other.weights, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("options", [{}, dict(centring="folded"), ALL_DROPPED, dict(b=3, rows="unit")])
+def test_a_folder_of_it_is_a_network_like_any_other(tmp_path: Path, options: dict[str, Any]) -> None:
+    model, x = converted("test_resnet", **options), images("test_resnet").float()
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS), tmp_path / "out")
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    clf = bcos_zoo.load(folder)
+    assert list(clf.class_names) == LABELS
+    with torch.no_grad():
+        for found in (again, clf.model):
+            torch.testing.assert_close(found(x), model(x), rtol=0, atol=0)
+    assert clf.explain(str(Path(bcos_zoo.__file__).parent / "samples" / "chelsea.jpg")).weights.shape[2] == 6
+
+
+def test_it_keeps_the_size_and_the_channels_that_its_original_was_built_with(tmp_path: Path) -> None:
+    source = timm.create_model("test_vit", img_size=96, num_classes=5, in_chans=1)
+    model = bcos_zoo.bcosify(source.eval())
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS), tmp_path / "out")
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    x = torch.rand(2, 1, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+
+
+def test_another_number_of_classes_or_channels_may_be_asked_for(tmp_path: Path, plain: Converted) -> None:
+    folder = bcos_zoo.export(bcos_zoo.Classifier(plain, LABELS), tmp_path / "out")
+    three = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=3)
+    x = images("test_resnet").float()
+    with torch.no_grad():
+        assert three.eval()(x).shape == (2, 3)
+        torch.testing.assert_close(three.forward_features(x), plain.forward_features(x), rtol=0, atol=0)
+    grey = timm.create_model(f"local-dir:{folder}", pretrained=True, in_chans=1).eval()
+    weight, own = (next(m.parameters()) for m in (grey, plain))
+    assert_close(weight, torch.cat([half.sum(1, keepdim=True) for half in own.chunk(2, 1)], 1), 1e-6)
+
+
+def test_by_name_it_is_converted_by_rule_with_its_own_options() -> None:
+    made = timm.create_model("bcos_converted", original="test_resnet", b=1.25, num_classes=3)
+    assert made.conversion["from"].startswith("test_resnet") and made.num_classes == 3
+    assert {layer.b for layer in made.bcos_layers().values()} == {1.25}
+    levels = timm.create_model("bcos_converted", original="test_resnet", features_only=True)
+    assert [len(y[0]) for y in levels(torch.rand(1, 3, 64, 64))] == levels.feature_info.channels()
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "levit_128s", "densenet121"])
+def test_folded_means_leave_the_function_as_it_was_and_are_biases(name: str) -> None:
+    """So that all that a batch norm adds can be taken away by its bias."""
+    source, x = original(name), images(name)
+    model = bcos_zoo.bcosify(source, b=1, centring="folded")
+    with torch.no_grad():
+        assert_close(model(x), source(normalised(source, x)), 1e-9)
+    e = bcos_zoo.explain(model, x, [0, 3])
+    assert e.completeness().abs().max() < 1e-9 * (e.logits.abs().amax() + e.bias.abs().amax())
+    folded = model.conversion["plan"]["folded"]
+    assert folded and any(f"network.{norm}.bias" in model.biases for norm in folded)
+    model.scale_constants(0.0)
+    assert bcos_zoo.explain(model, x, [0, 3]).bias.abs().max() < 1e-9 * e.bias.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(conversion={}), "give the `conversion`"),
+        (dict(conversion="none"), "give the `conversion`"),
+        (dict(conversion={"plan": 3}), "is none"),
+        (dict(conversion={"plan": {"b": 2}}), "lacks or adds"),
+        (dict(b=2.0), "beside a conversion"),
+        (dict(original="test_vit"), "has no layer"),
+        (dict(plan=dict(b=0.5)), "plan.b=0.5 does not fit"),
+        (dict(plan=dict(b=True)), "plan.b=True does not fit"),
+        (dict(plan=dict(rows="long")), "plan.rows='long' does not fit"),
+        (dict(plan=dict(bcos=[3])), "plan.bcos=.* does not fit"),
+        (dict(plan=dict(bcos=["bn1"])), "'bn1' cannot be a B-cos layer"),
+        (dict(plan=dict(uncentred=["conv1"])), "'conv1' cannot be uncentred"),
+        (dict(plan=dict(unbiased=["conv1.bias"])), "which the plan takes away"),
+        (dict(plan=dict(mean=["x"])), "plan.mean=.* does not fit"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_damaged_conversion_is_refused_in_one_line(plain: Converted, change: Any, said: str) -> None:
+    arguments = json.loads(json.dumps(plain.build_arguments))
+    arguments["conversion"]["plan"] |= change.pop("plan", {})
+    with pytest.raises(InputError, match=said) as caught:
+        timm.create_model("bcos_converted", **(arguments | change))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_not_made_by_name_cannot_be_exported(tmp_path: Path) -> None:
+    source = copy.deepcopy(original("test_resnet")).float()
+    del source.pretrained_cfg
+    with pytest.raises(InputError, match="not made by timm"):
+        bcos_zoo.export(bcos_zoo.Classifier(bcos_zoo.bcosify(source), LABELS), tmp_path / "out")
+
+
+def test_every_small_network_is_here() -> None:
+    assert len(NAMES) == len(SMALL)
