@@ -12,9 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import (
-    Task,
-)
+from ..data import Task
 from . import pace, runs, runtime, states
 from .history import EpochRow
 from .network_folder import refuse_another
@@ -50,6 +48,7 @@ def train(
     that does not fit the images; if the loss is no longer a number, memory runs out, the disk is full, or too
     many images cannot be read. What was saved before stays.
     """
+    began = time.monotonic()  # a budget of time holds from here
     folder = Path(folder)
     alone = runs.claimed(folder) if runtime.is_main() else contextlib.nullcontext()
     with runtime.leaving_no_trace(), alone, runtime.explaining_memory(recipe):
@@ -58,9 +57,7 @@ def train(
             refuse_another(folder)
         if found:
             task = task.as_before(found[1].get("images", {}), found[0])
-        trainer = Trainer(recipe, task, folder, fresh=not found)
-        if found:
-            trainer.restore(found[1], found[0])
+        trainer = Trainer(recipe, task, folder, resumed=found, began=began)
         return _run(trainer, folder, source, log, progress)
 
 

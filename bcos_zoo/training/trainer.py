@@ -38,18 +38,34 @@ DIVERGED = (
 class Trainer:
     """A run in memory: what learns, on which images, and where it is.
 
-    Raises InputError for a recipe that does not fit the images or the machine.
+    resumed: the path of a state and the state itself, if the run goes on from it. began: when this process
+    began with the run, by `time.monotonic`; now unless given.
+    Raises InputError for a recipe that does not fit the images or the machine, and for a state of another
+    recipe or of other images.
     """
 
-    def __init__(self, recipe: Recipe, task: Task, folder: Path, *, fresh: bool = True) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        folder: Path,
+        *,
+        resumed: tuple[Path, dict[str, Any]] | None = None,
+        began: float | None = None,
+    ) -> None:
+        self.began = time.monotonic() if began is None else began
         effects.check(recipe, task)
+        if resumed is not None:
+            _refuse_another(resumed[1], resumed[0], recipe, task)
         self.recipe, self.task = recipe, task
         run = recipe.run
         self.accelerator = runtime.accelerator(recipe, folder)
         self.format = memory_format(recipe)
         self.order = make_sampler(recipe, task, self.accelerator)
         self.whole = run.epochs * self.order.steps  # steps, unless a budget of time ends it earlier
-        self.learner = make_learner(recipe, task, self.accelerator, self.order.steps, fresh=fresh)
+        self.learner = make_learner(
+            recipe, task, self.accelerator, self.order.steps, resumed=resumed[1] if resumed else None
+        )
         card = networks.data_config(self.learner.template, recipe.data.input_size)
         self.loader = train_loader(
             task.train, train_transform(card, recipe.augment), self.order,
@@ -60,9 +76,10 @@ class Trainer:
         self.pace = Pace(
             self.order.steps, self.order.batch_size, len(task.val), len(task.test or ()), run.validate_every
         )
-        self.began = time.monotonic()
         metric = scores.to_watch(run.monitor, self.learner.template.num_classes, task.multilabel)
         self.best = BestEpoch(metric, scores.DIRECTION[metric], run.patience)
+        if resumed is not None:
+            self._restore(resumed[1], resumed[0])
 
     @property
     def finished(self) -> bool:
@@ -286,21 +303,22 @@ class Trainer:
             "model": learner.weights.state_dict(),
             "ema": learner.ema.module.state_dict() if learner.ema else None,
             "optimizer": learner.weights.optimizer_state(learner.optimizer),
+            "sizes": learner.sizes,
             "scaler": scaler.state_dict() if scaler else None,
             "position": position,
         }
 
-    def restore(self, state: dict[str, Any], where: Path) -> None:
-        """Resume from a state. Raises InputError if it belongs to another recipe or to other images."""
-        asked = runtime.deciding(self.recipe, self.task)
-        known = state["recipe"]
-        before = {key: known[key] if key in known else _default(self.recipe, key) for key in asked}
-        if changed := sorted(key for key in asked if before[key] != asked[key]):
-            raise InputError(
-                f"{where} is of a run with another {', '.join(changed)}; resume with the same, or start anew"
-            )
+    def _restore(self, state: dict[str, Any], where: Path) -> None:
         learner = self.learner
-        learner.weights.load(state["model"], learner.optimizer, state["optimizer"])
+        try:
+            learner.weights.load(state["model"], learner.optimizer, state["optimizer"])
+        except ValueError as error:
+            if not self.recipe.optimizer.relative or state.get("sizes") is not None:
+                raise
+            raise InputError(
+                f"{where} is of an older version, and does not say the sizes of weights that the rates are "
+                "relative to; start anew, in another folder"
+            ) from error
         if learner.ema is not None:
             learner.ema.module.load_state_dict(state["ema"])
         if self.accelerator.scaler is not None:
@@ -308,6 +326,16 @@ class Trainer:
         self.at = RunState(**{"total": self.whole} | state["position"])  # older states have no total
         if self.at.best is not None:
             self.best.load_state_dict(self.at.best)
+
+
+def _refuse_another(state: dict[str, Any], where: Path, recipe: Recipe, task: Task) -> None:
+    """Raise InputError if a state belongs to another recipe or to other images."""
+    asked, known = runtime.deciding(recipe, task), state["recipe"]
+    before = {key: known[key] if key in known else _default(recipe, key) for key in asked}
+    if changed := sorted(key for key in asked if before[key] != asked[key]):
+        raise InputError(
+            f"{where} is of a run with another {', '.join(changed)}; resume with the same, or start anew"
+        )
 
 
 def _default(recipe: Recipe, key: str) -> Any:
