@@ -70,16 +70,19 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
     accelerator.init_trackers("bcos_zoo", config=runtime.plain(trainer.recipe))
     clock = states.Clock(run.save_minutes, run.save_steps, at.done)
 
-    def save() -> None:
+    def save(*, between_steps: bool = False) -> None:
+        began = time.monotonic()
         trainer.check_weights()  # a state with such weights could not go on
         state = trainer.state()
         if records is not None:
             states.save(folder, state, at.done, keep=run.keep)
         clock.saved(at.done)
+        trainer.pace.saved(time.monotonic() - began, between_steps=between_steps)
 
     def leave_epoch() -> None:
         # On every process, because the weights may be sharded over them.
-        now, best, began = trainer.learner.network(), trainer.kept(), time.monotonic()
+        began = time.monotonic()
+        now, best = trainer.learner.network(), trainer.kept()
         if records is not None:
             records.epoch(at.rows, now, best, at.failed, trainer.finished)
         trainer.pace.wrote(time.monotonic() - began)
@@ -104,7 +107,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
                 progress(at.done, at.total, loss)
             due = trainer.learner.weights.agreed(clock.due(at.done))
             if due and not trainer.at_end_of_epoch:  # at the end, a state also holds the scores
-                save()
+                save(between_steps=True)
         trainer.check_weights()
         row = trainer.close_epoch(time.monotonic() - began, at.done - first)
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])

@@ -29,6 +29,8 @@ from .scores import Answers
 T = TypeVar("T")
 PROBE = 5  # steps, the first of which does not count, before a budget of time is shared out
 CAREFUL = 0.95  # of the time that is left is planned with: steps differ
+INSTANT = 1e-6  # seconds: no step takes less
+AGREED = 10  # steps after which several processes, whose clocks differ, agree again on the end of the run
 DIVERGED = (
     "lower optimizer.lr, or clip gradients with optimizer.clip. The last good state and the best network so "
     "far are kept"
@@ -120,28 +122,40 @@ class Trainer:
         steps, pieces = self.order.steps, self.recipe.run.accumulate
         self.order.set_position(*divmod(self.at.done, steps))
         parameters.set_training(self.learner.weights.bare)
-        batches = iter(self.loader)
+        began = time.monotonic()
+        batches = iter(self.loader)  # starts the processes that load images, which is part of the first step
+        first = True
         while True:
-            began = time.monotonic()
             loss = self._step([next(batches) for _ in range(pieces)])
             self.pace.stepped(time.monotonic() - began)
-            self._keep_to_budget(plan=self.pace.measured == PROBE)
+            # The first step of an epoch knows what the end of the one before took.
+            self._keep_to_budget(plan=self.pace.measured == PROBE or (first and self.pace.measured > PROBE))
             yield loss
             if self.at_end_of_epoch:
                 return
+            began, first = time.monotonic(), False
+
+    def _plan_again(self) -> None:
+        if self.pace.measured > 1:  # the first step alone, in which things are compiled, is no measure
+            self._keep_to_budget(plan=True)
 
     def _keep_to_budget(self, *, plan: bool) -> None:
-        """End the run where its time is used up. plan: anew, how many steps fit into what is left of it."""
-        minutes, at = self.recipe.run.minutes, self.at
-        if minutes is None:
+        """End the run where its time is used up; one that has come to its end stays there.
+
+        plan: anew, how many steps fit into what is left of it.
+        """
+        minutes, at, pace = self.recipe.run.minutes, self.at, self.pace
+        if minutes is None or at.done >= at.total:
+            return
+        several = self.accelerator.num_processes > 1
+        if several and not plan and at.done % AGREED:
             return
         seconds = 60 * minutes - self.spent
-        total = at.total
         if plan:
-            total = self.pace.fits(CAREFUL * seconds, at.done, self.whole)
-        if self.pace.closing >= seconds:
-            total = at.done
-        if self.accelerator.num_processes > 1:  # whose clocks differ
+            total = pace.fits(CAREFUL * seconds, at.done, self.whole)
+        else:
+            total = min(at.total, at.done + max(int((seconds - pace.closing) / max(pace.step, INSTANT)), 0))
+        if several:
             (total,) = required("accelerate.utils", "accelerate", "train").broadcast_object_list([total])
         at.total = total
 
@@ -205,8 +219,12 @@ class Trainer:
             "lr": max(group["lr"] / group.get("lr_scale", 1) for group in groups),
             "train_loss": sum(at.losses) / len(at.losses),
         }
+        # Whether the run ends here must be known before the epoch is judged: the last one always is. One that
+        # is judged may still be the last, now that it is known what judging takes.
+        self._plan_again()
         if number % run.validate_every == 0 or at.done >= at.total:
             row |= self._judge(number)
+            self._plan_again()
         row |= {
             "seconds": seconds,
             "images_per_second": steps * self.order.batch_size / seconds,
@@ -214,7 +232,6 @@ class Trainer:
         }
         at.rows.append(row)
         at.losses, at.best, at.stopped = [], self.best.state_dict(), self.best.stop
-        self._keep_to_budget(plan=True)
         return row
 
     def measure_start(self) -> EpochRow:
@@ -228,7 +245,8 @@ class Trainer:
 
     def _judge(self, number: int) -> EpochRow:
         """Validate the network as it is, and keep it if it is the best so far; its scores, for a row."""
-        network, began = self.learner.network(), time.monotonic()
+        began = time.monotonic()
+        network = self.learner.network()
         found = self.validate(network).scores
         self.pace.validated(time.monotonic() - began)
         if self.best.update(number, found[self.best.metric], found["loss"]) and self.recipe.run.keep_best:
