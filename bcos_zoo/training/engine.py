@@ -50,6 +50,7 @@ def train(
     """
     began = time.monotonic()  # a budget of time holds from here
     folder = Path(folder)
+    runs.check_name(folder)
     alone = runs.claimed(folder) if runtime.is_main() else contextlib.nullcontext()
     with runtime.leaving_no_trace(), alone, runtime.explaining_memory(recipe):
         found = states.to_go_on(folder, resume)
