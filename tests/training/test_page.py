@@ -198,7 +198,7 @@ def test_files_whose_names_are_no_text_do_not_end_a_finished_run(tmp_path):
     root = set_with_wrong_labels(tmp_path / UNREADABLE)
     for path in sorted(root.rglob("*.png")):
         path.rename(path.with_name(f"{UNREADABLE} {path.name}"))
-    engine.train(wanted(), open_set(root), tmp_path / "run", source=str(root), log=quiet)
+    engine.train(wanted(), open_set(root), tmp_path / "run", source=root.name, log=quiet)
     shown = check(tmp_path / "run")
     assert {"red/caf? was-elsewhere-2.png", "blue/caf? was-elsewhere-7.png"} <= {
         a["h3"] for a in shown.articles
