@@ -28,6 +28,20 @@ def shortened(name: str, most: int) -> str:
     return kept
 
 
+def as_text(name: str) -> str:
+    """A file's name as people see it: bytes in it that are not text can be shown by no page or font."""
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
+def is_text(name: str | os.PathLike[str]) -> bool:
+    """Whether a name can be written in UTF-8: a name of a file may hold any bytes."""
+    try:
+        os.fspath(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_file(path: Path) -> bool:
     """`path.is_file()`, and False too where that raises: for a name no disk allows, or in a closed folder."""
     try:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import as_text, is_text
 from .samples import ImageStore, Samples
 
 
@@ -27,9 +28,13 @@ class LabelledSet:
     notes: tuple[str, ...] = ()  # what people should know about how it was read
 
     def __post_init__(self) -> None:
-        """Raise InputError for two classes whose names are one name written in two ways."""
+        """Raise InputError for two classes whose names are one name written in two ways, and for one that is
+        no text: it would stand in tables, on cards and in the network's config.json.
+        """
         first: dict[str, str] = {}
         for name in self.class_names:
+            if not is_text(name):
+                raise InputError(f"class {as_text(name)!r}: a name that is not UTF-8; rename its folder")
             before = first.setdefault(_plainest(name), name)
             if before != name:
                 raise InputError(

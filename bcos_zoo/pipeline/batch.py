@@ -14,14 +14,13 @@ from .. import zoo
 from ..classifier import BATCH_SIZE, Classifier, Prediction
 from ..errors import InputError
 from ..explanations.targets import Targets
-from ..files import writing
+from ..files import as_text, writing
 from ..images.image_like import batched
 from ..pictures import figures, panels
 from ..weights.config_json import ELSEWHERE
 from . import bundle, clips, html
 from .paths import (
     ADVICE,
-    as_text,
     attempt,
     check_spared,
     picture_paths,

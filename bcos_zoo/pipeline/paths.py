@@ -91,8 +91,3 @@ def check_spared(path: Path, given: set[Path]) -> None:
         raise InputError(
             f"{path} is one of the images to explain, and would be overwritten; give another folder with -o"
         )
-
-
-def as_text(name: str) -> str:
-    """A file's name as people see it: bytes in it that are not text can be shown by no page or font."""
-    return "".join(character if character.isprintable() else "?" for character in name)

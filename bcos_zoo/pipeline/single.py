@@ -17,9 +17,10 @@ from ..errors import InputError
 from ..explanations.explanation import Explanation
 from ..explanations.targets import Targets, resolve_targets
 from ..explanations.units import activations, explain_unit
+from ..files import as_text
 from ..outputs import shown
 from ..pictures import panels
-from .paths import as_text, attempt
+from .paths import attempt
 from .render_options import RenderOptions
 from .top_images import Unit
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import devices
 from ..data import Task, train_transform
-from . import effects, networks, parameters, runtime, states
+from . import effects, networks, parameters, runs, runtime, states
 from .learner import make_sampler
 from .losses import make_loss
 from .network_folder import refuse_another
@@ -24,6 +24,7 @@ def dry_run(recipe: Recipe, task: Task, folder: Path, *, resume: bool = False) -
     Raises what the run would raise before its first step: for a recipe that does not fit, for weights that
     cannot be had, and for a folder that holds something else.
     """
+    runs.check_name(folder)
     with runtime.leaving_no_trace():
         return _facts(recipe, task, folder, resume)
 

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data import (
-    Task,
-)
+from ..data import Task
 from . import pace, runs, runtime, states
 from .history import EpochRow
 from .network_folder import refuse_another
@@ -50,7 +48,9 @@ def train(
     that does not fit the images; if the loss is no longer a number, memory runs out, the disk is full, or too
     many images cannot be read. What was saved before stays.
     """
+    began = time.monotonic()  # a budget of time holds from here
     folder = Path(folder)
+    runs.check_name(folder)
     alone = runs.claimed(folder) if runtime.is_main() else contextlib.nullcontext()
     with runtime.leaving_no_trace(), alone, runtime.explaining_memory(recipe):
         found = states.to_go_on(folder, resume)
@@ -58,9 +58,7 @@ def train(
             refuse_another(folder)
         if found:
             task = task.as_before(found[1].get("images", {}), found[0])
-        trainer = Trainer(recipe, task, folder, fresh=not found)
-        if found:
-            trainer.restore(found[1], found[0])
+        trainer = Trainer(recipe, task, folder, resumed=found, began=began)
         return _run(trainer, folder, source, log, progress)
 
 
@@ -73,16 +71,19 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
     accelerator.init_trackers("bcos_zoo", config=runtime.plain(trainer.recipe))
     clock = states.Clock(run.save_minutes, run.save_steps, at.done)
 
-    def save() -> None:
+    def save(*, between_steps: bool = False) -> None:
+        began = time.monotonic()
         trainer.check_weights()  # a state with such weights could not go on
         state = trainer.state()
         if records is not None:
             states.save(folder, state, at.done, keep=run.keep)
         clock.saved(at.done)
+        trainer.pace.saved(time.monotonic() - began, between_steps=between_steps)
 
     def leave_epoch() -> None:
         # On every process, because the weights may be sharded over them.
-        now, best, began = trainer.learner.network(), trainer.kept(), time.monotonic()
+        began = time.monotonic()
+        now, best = trainer.learner.network(), trainer.kept()
         if records is not None:
             records.epoch(at.rows, now, best, at.failed, trainer.finished)
         trainer.pace.wrote(time.monotonic() - began)
@@ -107,7 +108,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
                 progress(at.done, at.total, loss)
             due = trainer.learner.weights.agreed(clock.due(at.done))
             if due and not trainer.at_end_of_epoch:  # at the end, a state also holds the scores
-                save()
+                save(between_steps=True)
         trainer.check_weights()
         row = trainer.close_epoch(time.monotonic() - began, at.done - first)
         accelerator.log({key: value for key, value in row.items() if key != "epoch"}, step=row["epoch"])

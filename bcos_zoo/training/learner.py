@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ class Learner:
     forward: Callable[[Tensor], Tensor]  # that network, compiled if the recipe says so
     criterion: nn.Module
     optimizer: Any  # as accelerate prepared it
+    sizes: Mapping[str, float] | None  # of the weights before the first step, where rates are relative
     set_rates: Callable[[int], None]  # takes the number of steps done
     mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     ema: ModelEmaV3 | None
@@ -66,8 +67,13 @@ def make_sampler(recipe: Recipe, task: Task, accelerator: Any) -> SeededBatchSam
     )  # fmt: skip
 
 
-def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int, *, fresh: bool = True) -> Learner:
-    """Build what a recipe names. steps: per epoch, for the schedule. fresh: no state will be loaded into it.
+def make_learner(
+    recipe: Recipe, task: Task, accelerator: Any, steps: int, *, resumed: Mapping[str, Any] | None = None
+) -> Learner:
+    """Build what a recipe names. steps: per epoch, for the schedule.
+
+    resumed: the state that will be loaded into it, if the run goes on: what was drawn or measured before the
+    first step, and is not among its tensors, is taken from there.
 
     Raises InputError for a recipe that does not fit the images.
     """
@@ -83,7 +89,7 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int, *, fr
         apart = synchronise_norms(model)
     kept_as = torch.contiguous_format if run.shard else layout  # FSDP takes only this
     model = model.to(accelerator.device).to(memory_format=kept_as)
-    fits = fresh and recipe.model.head == "fitted"
+    fits = resumed is None and recipe.model.head == "fitted"
     began = first_classifier.begin(model, recipe, task, accelerator) if fits else None
     decay = recipe.optimizer.ema_decay
     ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
@@ -93,7 +99,10 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int, *, fr
     guide = make_guide(recipe, task, model, accelerator)
     through = None if guide is None else guide.student
     weights = (Sharded if run.shard else Whole)(accelerator, model, through)
-    optimizer = make_optimizer(model, recipe.optimizer)
+    sizes = (resumed or {}).get("sizes")
+    if sizes is None and recipe.optimizer.relative:
+        sizes = parameters.learning_sizes(model)
+    optimizer = make_optimizer(model, recipe.optimizer, sizes)
     return Learner(
         template=template,
         outputs=outputs,
@@ -101,6 +110,7 @@ def make_learner(recipe: Recipe, task: Task, accelerator: Any, steps: int, *, fr
         forward=torch.compile(weights.called) if run.compile else weights.called,
         criterion=criterion,
         optimizer=accelerator.prepare_optimizer(optimizer),
+        sizes=sizes,
         set_rates=make_schedule(optimizer, recipe.optimizer, epochs=run.epochs, steps=steps),
         mixup=make_mixup(recipe.augment, len(task.class_names), multilabel=task.multilabel),
         ema=ema,

@@ -15,6 +15,7 @@ from ..classifier import Classifier
 from ..data import Samples
 from ..errors import InputError
 from ..explanations.explanation import Explanation
+from ..files import as_text
 from ..outputs import Outputs
 from ..pictures import panels
 from .scores import Answers
@@ -159,8 +160,12 @@ def _small(picture: Image.Image) -> Image.Image:
 def public_names(samples: Samples) -> list[str]:
     """What to call each image where others may see it: its path below the folder that holds all of them.
 
-    Where they have no such folder, the last parts of the path.
+    Where they have no such folder, the last parts of the path. What is no text in a name is shown as "?".
     """
+    return [as_text(name) for name in _below_all(samples)]
+
+
+def _below_all(samples: Samples) -> list[str]:
     paths = [PurePath(samples.name(i)) for i in range(len(samples))]
     try:
         common = PurePath(os.path.commonpath({path.parent for path in paths}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -15,8 +15,13 @@ from . import parameters
 from .recipe import Optimizer
 
 
-def make_optimizer(model: nn.Module, part: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser for the weights of a model that learn. Raises InputError if timm has no such one."""
+def make_optimizer(
+    model: nn.Module, part: Optimizer, sizes: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimiser for the weights of a model that learn. sizes: as `parameters.groups` takes them.
+
+    Raises InputError if timm has no such one.
+    """
     groups = parameters.groups(
         model,
         lr=part.lr,
@@ -24,6 +29,7 @@ def make_optimizer(model: nn.Module, part: Optimizer) -> torch.optim.Optimizer:
         weight_decay=part.weight_decay,
         layer_decay=part.layer_decay,
         relative=part.relative,
+        sizes=sizes,
     )
     if "muon" in part.name and next(model.parameters()).device.type == "cpu" and not _has_bfloat16():
         muon_in_float32()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 PAGE = 3  # times the files of an epoch: 12 images explained for two classes each, where a sheet has 8 for one
 FORWARD = 0.5  # of a training step's time, to see as many images in validation: a guess until it is measured
+FILES = 2.0  # seconds that an epoch's files take, until it is measured
 
 
 @dataclass
@@ -22,29 +23,45 @@ class Pace:
     held_out: int
     test: int
     every: int = 1
-    _taken: list[float] = field(default_factory=list)  # by each step
+    measured: int = 0  # how many steps were timed
+    _first: float = math.nan  # by the first step, in which things are compiled
+    _others: float = 0.0  # by all other steps, with the states that were saved between them
     _validation: float | None = None  # the newest one
-    _files: float = 0.0  # what the newest epoch left in the run's folder
+    _state: float = 0.0  # the slowest that was saved
+    _files: float | None = None  # the slowest that an epoch left in the run's folder: later ones write less
 
     def stepped(self, seconds: float) -> None:
-        self._taken.append(seconds)
+        if self.measured:
+            self._others += seconds
+        else:
+            self._first = seconds
+        self.measured += 1
 
     def validated(self, seconds: float) -> None:
         self._validation = seconds
 
-    def wrote(self, seconds: float) -> None:
-        self._files = seconds
+    def saved(self, seconds: float, *, between_steps: bool = False) -> None:
+        """A state was saved: after an epoch, or between two of its steps, as others will be."""
+        self._state = max(self._state, seconds)
+        if between_steps:
+            self._others += seconds
 
-    @property
-    def measured(self) -> int:
-        """How many steps were timed."""
-        return len(self._taken)
+    def wrote(self, seconds: float) -> None:
+        self._files = max(self._files or 0.0, seconds)
 
     @property
     def step(self) -> float:
-        """Mean seconds of a step, the first apart, where things are compiled; nan before it."""
-        timed = self._taken[1:] or self._taken
-        return sum(timed) / len(timed) if timed else math.nan
+        """Mean seconds of a step, the first apart unless it is the only one; nan before it."""
+        return self._others / (self.measured - 1) if self.measured > 1 else self._first + self._others
+
+    @property
+    def after_epoch(self) -> float:
+        """Seconds for what is left in the run's folder after an epoch: its state and its files."""
+        return self._state + self._in_folder
+
+    @property
+    def _in_folder(self) -> float:
+        return FILES if self._files is None else self._files
 
     @property
     def validation(self) -> float:
@@ -57,13 +74,13 @@ class Pace:
     def closing(self) -> float:
         """Seconds from the last step to the end: validation after the epoch, once more, test, files, page."""
         again = 1 + self.test / max(self.held_out, 1)
-        return (1 + again) * self.validation + (2 + PAGE) * self._files
+        return (1 + again) * self.validation + self.after_epoch + (1 + PAGE) * self._in_folder
 
     def left(self, done: int, total: int) -> float:
         """Seconds from step `done` to the end of a run of `total` steps; nan before the first step."""
         epochs = range(done // self.steps + 1, math.ceil(total / self.steps))  # that end before the last
         validations = sum(number % self.every == 0 for number in epochs)
-        middle = validations * self.validation + len(epochs) * self._files
+        middle = validations * self.validation + len(epochs) * self.after_epoch
         return (total - done) * self.step + middle + self.closing
 
     def fits(self, seconds: float, done: int, most: int) -> int:

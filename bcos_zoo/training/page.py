@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..classifier import Classifier
 from ..data import Task
+from ..files import as_text
 from ..outputs import shown as shown_probability
 from ..pipeline.html import document, figure
 from ..weights.config_json import Training
@@ -99,7 +100,8 @@ def make(parts: Parts) -> str:
         "How to go on": _next(parts, why),
     }
     body = "".join(f"<section>\n<h2>{title}</h2>\n{text}</section>\n" for title, text in sections.items())
-    return document(Path(os.path.abspath(parts.folder)).name or "run", _intro(parts), body, STYLE)
+    title = as_text(Path(os.path.abspath(parts.folder)).name) or "run"
+    return document(title, _intro(parts), body, STYLE)
 
 
 def _intro(parts: Parts) -> str:

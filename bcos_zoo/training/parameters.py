@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -83,12 +83,15 @@ def groups(
     layer_decay: float | None,
     head_lr: float | None,
     relative: bool = False,
+    sizes: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Groups of the weights that learn, for timm's optimisers and schedules, which multiply by `lr_scale`.
 
     lr: the rate that the optimiser is given. head_lr: that of the classifier, if it differs.
     layer_decay: factor on the rate from each of the network's levels to the one before it; the last has `lr`.
-    relative: the rate of each weight is multiplied by its `size` as it is now.
+    relative: the rate of each weight is multiplied by its size: as `learning_sizes` gave it, or
+    as it is now without `sizes`. Sizes also decide which weights share a group, so a run that goes on must be
+    given those that it began with.
     weight_decay: for all but one-dimensional weights (norms, biases) and those that the network exempts: ours
     exempt all that are not weights of a linear map, such as a layer scale of any shape. A B-cos layer
     normalises its weights in the forward pass: there decay does not change the function, only how far a step
@@ -109,7 +112,10 @@ def groups(
         raise InputError("no weight of the network learns; change model.train")
     if head_lr is not None:
         made = _with_head(made, {id(p) for p in _head(model)}, head_lr / lr)
-    return _by_size(made) if relative else made
+    if not relative:
+        return made
+    known = learning_sizes(model) if sizes is None else sizes
+    return _by_size(made, {id(p): known[name] for name, p in model.named_parameters() if p.requires_grad})
 
 
 def _with_head(made: list[dict[str, Any]], head: set[int], scale: float) -> list[dict[str, Any]]:
@@ -122,18 +128,23 @@ def _with_head(made: list[dict[str, Any]], head: set[int], scale: float) -> list
     return split
 
 
-def _by_size(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The groups, split by the sizes of their weights, whose scales are multiplied by them."""
+def _by_size(made: list[dict[str, Any]], sizes: Mapping[int, float]) -> list[dict[str, Any]]:
+    """The groups, split by the sizes of their weights (by id), whose scales are multiplied by them."""
     split = []
     for group in made:
-        sizes: dict[float, list[nn.Parameter]] = {}
+        of_size: dict[float, list[nn.Parameter]] = {}
         for p in group["params"]:
-            sizes.setdefault(size(p), []).append(p)
+            of_size.setdefault(sizes[id(p)], []).append(p)
         split += [
             group | {"params": params, "lr_scale": group.get("lr_scale", 1.0) * its}
-            for its, params in sizes.items()
+            for its, params in of_size.items()
         ]
     return split
+
+
+def learning_sizes(model: nn.Module) -> dict[str, float]:
+    """The `size` of each weight that learns, by its name."""
+    return {name: size(p) for name, p in model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()

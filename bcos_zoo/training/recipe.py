@@ -14,6 +14,7 @@ from typing import Any, ClassVar, get_args, get_type_hints
 from ..data import Augment, bounds
 from ..errors import InputError, closest
 from ..extras import required
+from ..files import as_text, is_text
 from .distillation import Teacher
 from .losses import Loss
 
@@ -299,8 +300,14 @@ def optional() -> frozenset[str]:
 def parse(raw: Mapping[str, Any], *, where: str) -> Recipe:
     """A recipe from plain tables. where: what to call them in errors. Raises InputError, as `read` does."""
     pydantic = required("pydantic", "pydantic", "train")
+    text = json.dumps(raw, default=str, ensure_ascii=False)
+    if not is_text(text):
+        value = next(one for one in text.split('"') if not is_text(one))
+        raise InputError(
+            f"{where}: {as_text(value)!r} is not UTF-8, which no recipe can hold; rename what it names"
+        )
     try:
-        recipe: Recipe = pydantic.TypeAdapter(Recipe).validate_json(json.dumps(raw, default=str))
+        recipe: Recipe = pydantic.TypeAdapter(Recipe).validate_json(text)
     except pydantic.ValidationError as error:
         faults = [_fault(one) for one in error.errors()]
         named = {one["loc"][:2] for one in error.errors()}

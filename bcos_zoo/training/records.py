@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..data import Samples, Task
 from ..errors import InputError
-from ..files import replacing
+from ..files import as_text, replacing
 from ..models.interface import Network
 from ..outputs import Outputs
 from ..weights.config_json import Training
@@ -41,7 +41,8 @@ class Records:
         self.unreadable(())
         base = networks.public_name(wanted.model.name) if wanted.model.pretrained else None
         teacher = networks.public_name(wanted.teacher.name) if wanted.teacher.name else None
-        said = Training(base=base, data=source, recipe=RECIPE, multilabel=task.multilabel, teacher=teacher)
+        shown = None if source is None else as_text(source)
+        said = Training(base=base, data=shown, recipe=RECIPE, multilabel=task.multilabel, teacher=teacher)
         self.network = NetworkFolder(folder, outputs, training=said, sample=_one_of(task.val))
         self.updated = -math.inf  # when the network in the folder was written
         count = wanted.run.snapshots
@@ -105,7 +106,7 @@ class Records:
 
     def unreadable(self, met: Sequence[str]) -> None:
         """List the images that cannot be read. met: those met while training."""
-        lines = [*self.task.unreadable, *met]
+        lines = [as_text(line) for line in (*self.task.unreadable, *met)]
         self.left_out = len(lines)
         if lines:
             self._write(UNREADABLE, "\n".join(lines) + "\n")

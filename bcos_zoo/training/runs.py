@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import InputError
-from ..files import unwritable
+from ..files import as_text, is_text, unwritable
 
 LOCK = ".lock"
 STATES, SNAPSHOTS = "state", "snapshots"  # folders inside that of a run
@@ -22,6 +22,15 @@ UNFINISHED = re.compile(
     r"\.(network|(step|epoch|tiles)-\d+\.\w+|(index|recipe|unreadable|test|metrics|curves|confusion|per_class|"
     r"snapshots|model|config|README|explanation|card-sample)\.\w+)\.[0-9a-f]{32}\.tmp"
 )
+
+
+def check_name(run: str | os.PathLike[str]) -> None:
+    """Raise InputError for a folder whose name is not UTF-8: a network in it could not be loaded."""
+    if not is_text(run):
+        raise InputError(
+            f"{as_text(os.fspath(run))!r}: a name that is not UTF-8, from which no network can be loaded; "
+            "give another folder with -o"
+        )
 
 
 @contextmanager

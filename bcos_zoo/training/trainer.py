@@ -29,6 +29,8 @@ from .scores import Answers
 T = TypeVar("T")
 PROBE = 5  # steps, the first of which does not count, before a budget of time is shared out
 CAREFUL = 0.95  # of the time that is left is planned with: steps differ
+INSTANT = 1e-6  # seconds: no step takes less
+AGREED = 10  # steps after which several processes, whose clocks differ, agree again on the end of the run
 DIVERGED = (
     "lower optimizer.lr, or clip gradients with optimizer.clip. The last good state and the best network so "
     "far are kept"
@@ -38,18 +40,34 @@ DIVERGED = (
 class Trainer:
     """A run in memory: what learns, on which images, and where it is.
 
-    Raises InputError for a recipe that does not fit the images or the machine.
+    resumed: the path of a state and the state itself, if the run goes on from it. began: when this process
+    began with the run, by `time.monotonic`; now unless given.
+    Raises InputError for a recipe that does not fit the images or the machine, and for a state of another
+    recipe or of other images.
     """
 
-    def __init__(self, recipe: Recipe, task: Task, folder: Path, *, fresh: bool = True) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        folder: Path,
+        *,
+        resumed: tuple[Path, dict[str, Any]] | None = None,
+        began: float | None = None,
+    ) -> None:
+        self.began = time.monotonic() if began is None else began
         effects.check(recipe, task)
+        if resumed is not None:
+            _refuse_another(resumed[1], resumed[0], recipe, task)
         self.recipe, self.task = recipe, task
         run = recipe.run
         self.accelerator = runtime.accelerator(recipe, folder)
         self.format = memory_format(recipe)
         self.order = make_sampler(recipe, task, self.accelerator)
         self.whole = run.epochs * self.order.steps  # steps, unless a budget of time ends it earlier
-        self.learner = make_learner(recipe, task, self.accelerator, self.order.steps, fresh=fresh)
+        self.learner = make_learner(
+            recipe, task, self.accelerator, self.order.steps, resumed=resumed[1] if resumed else None
+        )
         card = networks.data_config(self.learner.template, recipe.data.input_size)
         self.loader = train_loader(
             task.train, train_transform(card, recipe.augment), self.order,
@@ -60,9 +78,10 @@ class Trainer:
         self.pace = Pace(
             self.order.steps, self.order.batch_size, len(task.val), len(task.test or ()), run.validate_every
         )
-        self.began = time.monotonic()
         metric = scores.to_watch(run.monitor, self.learner.template.num_classes, task.multilabel)
         self.best = BestEpoch(metric, scores.DIRECTION[metric], run.patience)
+        if resumed is not None:
+            self._restore(resumed[1], resumed[0])
 
     @property
     def finished(self) -> bool:
@@ -103,28 +122,40 @@ class Trainer:
         steps, pieces = self.order.steps, self.recipe.run.accumulate
         self.order.set_position(*divmod(self.at.done, steps))
         parameters.set_training(self.learner.weights.bare)
-        batches = iter(self.loader)
+        began = time.monotonic()
+        batches = iter(self.loader)  # starts the processes that load images, which is part of the first step
+        first = True
         while True:
-            began = time.monotonic()
             loss = self._step([next(batches) for _ in range(pieces)])
             self.pace.stepped(time.monotonic() - began)
-            self._keep_to_budget(plan=self.pace.measured == PROBE)
+            # The first step of an epoch knows what the end of the one before took.
+            self._keep_to_budget(plan=self.pace.measured == PROBE or (first and self.pace.measured > PROBE))
             yield loss
             if self.at_end_of_epoch:
                 return
+            began, first = time.monotonic(), False
+
+    def _plan_again(self) -> None:
+        if self.pace.measured > 1:  # the first step alone, in which things are compiled, is no measure
+            self._keep_to_budget(plan=True)
 
     def _keep_to_budget(self, *, plan: bool) -> None:
-        """End the run where its time is used up. plan: anew, how many steps fit into what is left of it."""
-        minutes, at = self.recipe.run.minutes, self.at
-        if minutes is None:
+        """End the run where its time is used up; one that has come to its end stays there.
+
+        plan: anew, how many steps fit into what is left of it.
+        """
+        minutes, at, pace = self.recipe.run.minutes, self.at, self.pace
+        if minutes is None or at.done >= at.total:
+            return
+        several = self.accelerator.num_processes > 1
+        if several and not plan and at.done % AGREED:
             return
         seconds = 60 * minutes - self.spent
-        total = at.total
         if plan:
-            total = self.pace.fits(CAREFUL * seconds, at.done, self.whole)
-        if self.pace.closing >= seconds:
-            total = at.done
-        if self.accelerator.num_processes > 1:  # whose clocks differ
+            total = pace.fits(CAREFUL * seconds, at.done, self.whole)
+        else:
+            total = min(at.total, at.done + max(int((seconds - pace.closing) / max(pace.step, INSTANT)), 0))
+        if several:
             (total,) = required("accelerate.utils", "accelerate", "train").broadcast_object_list([total])
         at.total = total
 
@@ -188,8 +219,12 @@ class Trainer:
             "lr": max(group["lr"] / group.get("lr_scale", 1) for group in groups),
             "train_loss": sum(at.losses) / len(at.losses),
         }
+        # Whether the run ends here must be known before the epoch is judged: the last one always is. One that
+        # is judged may still be the last, now that it is known what judging takes.
+        self._plan_again()
         if number % run.validate_every == 0 or at.done >= at.total:
             row |= self._judge(number)
+            self._plan_again()
         row |= {
             "seconds": seconds,
             "images_per_second": steps * self.order.batch_size / seconds,
@@ -197,7 +232,6 @@ class Trainer:
         }
         at.rows.append(row)
         at.losses, at.best, at.stopped = [], self.best.state_dict(), self.best.stop
-        self._keep_to_budget(plan=True)
         return row
 
     def measure_start(self) -> EpochRow:
@@ -211,7 +245,8 @@ class Trainer:
 
     def _judge(self, number: int) -> EpochRow:
         """Validate the network as it is, and keep it if it is the best so far; its scores, for a row."""
-        network, began = self.learner.network(), time.monotonic()
+        began = time.monotonic()
+        network = self.learner.network()
         found = self.validate(network).scores
         self.pace.validated(time.monotonic() - began)
         if self.best.update(number, found[self.best.metric], found["loss"]) and self.recipe.run.keep_best:
@@ -286,21 +321,22 @@ class Trainer:
             "model": learner.weights.state_dict(),
             "ema": learner.ema.module.state_dict() if learner.ema else None,
             "optimizer": learner.weights.optimizer_state(learner.optimizer),
+            "sizes": learner.sizes,
             "scaler": scaler.state_dict() if scaler else None,
             "position": position,
         }
 
-    def restore(self, state: dict[str, Any], where: Path) -> None:
-        """Resume from a state. Raises InputError if it belongs to another recipe or to other images."""
-        asked = runtime.deciding(self.recipe, self.task)
-        known = state["recipe"]
-        before = {key: known[key] if key in known else _default(self.recipe, key) for key in asked}
-        if changed := sorted(key for key in asked if before[key] != asked[key]):
-            raise InputError(
-                f"{where} is of a run with another {', '.join(changed)}; resume with the same, or start anew"
-            )
+    def _restore(self, state: dict[str, Any], where: Path) -> None:
         learner = self.learner
-        learner.weights.load(state["model"], learner.optimizer, state["optimizer"])
+        try:
+            learner.weights.load(state["model"], learner.optimizer, state["optimizer"])
+        except ValueError as error:
+            if not self.recipe.optimizer.relative or state.get("sizes") is not None:
+                raise
+            raise InputError(
+                f"{where} is of an older version, and does not say the sizes of weights that the rates are "
+                "relative to; start anew, in another folder"
+            ) from error
         if learner.ema is not None:
             learner.ema.module.load_state_dict(state["ema"])
         if self.accelerator.scaler is not None:
@@ -308,6 +344,16 @@ class Trainer:
         self.at = RunState(**{"total": self.whole} | state["position"])  # older states have no total
         if self.at.best is not None:
             self.best.load_state_dict(self.at.best)
+
+
+def _refuse_another(state: dict[str, Any], where: Path, recipe: Recipe, task: Task) -> None:
+    """Raise InputError if a state belongs to another recipe or to other images."""
+    asked, known = runtime.deciding(recipe, task), state["recipe"]
+    before = {key: known[key] if key in known else _default(recipe, key) for key in asked}
+    if changed := sorted(key for key in asked if before[key] != asked[key]):
+        raise InputError(
+            f"{where} is of a run with another {', '.join(changed)}; resume with the same, or start anew"
+        )
 
 
 def _default(recipe: Recipe, key: str) -> Any:

@@ -15,7 +15,17 @@ from torch import nn
 import bcos_zoo
 from bcos_zoo import InputError
 from bcos_zoo.data import open_task
-from bcos_zoo.training import defaults, engine, first_classifier, known_classes, learner, networks, runtime
+from bcos_zoo.training import (
+    defaults,
+    engine,
+    first_classifier,
+    known_classes,
+    learner,
+    networks,
+    runtime,
+    states,
+)
+from bcos_zoo.training.network_folder import write_network
 
 NAME = "bcos_resnet20.cifar10"
 
@@ -143,6 +153,55 @@ def test_a_run_with_a_fitted_start_resumes_to_the_same_bits(task, tmp_path):
         engine.train(wanted, task, tmp_path / "run", log=quiet, progress=stop_at(1))
     engine.train(wanted, task, tmp_path / "run", resume=True, log=quiet)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def conventional(tmp_path_factory):
+    """A small network of timm's of random weights, with a classifier that has a bias."""
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=3, channels=[8, 8, 8, 8]).eval()
+    model.pretrained_cfg["input_size"] = (3, 32, 32)
+    return write_network(model, ["one", "two", "three"], tmp_path_factory.mktemp("base") / "run")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_fitted_classifier_with_a_bias_resumes_to_the_same_bits(task, tmp_path, conventional, seed):
+    """Its bias gets a size by the fit that it has at no other time: rates are relative to it."""
+    changes = ["run.epochs=2", "run.save_steps=1", "run.snapshots=0", f"run.seed={seed}"]
+    wanted = defaults.for_task(defaults.finetuning(str(conventional), changes=changes), task, changes)
+    engine.train(wanted, task, tmp_path / "whole", log=quiet)
+    with pytest.raises(Stop):
+        engine.train(wanted, task, tmp_path / "run", log=quiet, progress=stop_at(2))
+    engine.train(wanted, task, tmp_path / "run", resume=True, log=quiet)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+    ends = [states.newest(tmp_path / name)[1]["optimizer"]["param_groups"] for name in ("whole", "run")]
+    assert ends[0] == ends[1] and len(ends[0]) > 2
+
+
+def test_a_state_from_before_sizes_were_kept_is_refused_where_the_rates_would_be_others(
+    task, tmp_path, conventional
+):
+    changes = ["run.epochs=2", "run.save_steps=1", "run.snapshots=0", "run.seed=0"]
+    wanted = defaults.for_task(defaults.finetuning(str(conventional), changes=changes), task, changes)
+    with pytest.raises(Stop):
+        engine.train(wanted, task, tmp_path, log=quiet, progress=stop_at(2))
+    path, state = states.newest(tmp_path)
+    del state["sizes"]
+    torch.save(state, path)
+    with pytest.raises(
+        InputError, match=r"older version, .* sizes of weights .*; start anew, in another folder"
+    ):
+        engine.train(wanted, task, tmp_path, resume=True, log=quiet)
+
+
+def test_another_part_that_learns_is_refused_before_its_weights_are_looked_for(task, tmp_path):
+    changes = ["run.epochs=2", "run.save_steps=1", "run.snapshots=0", "model.train=head"]
+    wanted = defaults.for_task(defaults.finetuning(NAME, changes=changes), task, changes)
+    with pytest.raises(Stop):
+        engine.train(wanted, task, tmp_path, log=quiet, progress=stop_at(2))
+    other = replace(wanted, model=replace(wanted.model, train="full"))
+    with pytest.raises(InputError, match=r"is of a run with another model.train; resume with the same"):
+        engine.train(other, task, tmp_path, resume=True, log=quiet)
 
 
 def test_from_scratch_nothing_is_fitted():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,13 @@ from run_pages import Page, check, decoded
 from small_runs import Stop, make, paint, quiet, stop_at
 
 import bcos_zoo
+from bcos_zoo import InputError
 from bcos_zoo.data import open_task
 from bcos_zoo.hub import export as hub
 from bcos_zoo.pictures import panels
 from bcos_zoo.training import engine, mistakes, page
 from bcos_zoo.training.best_epoch import BestEpoch
+from bcos_zoo.training.dry_run import dry_run
 from bcos_zoo.training.records import Records
 from bcos_zoo.training.snapshots import Snapshots
 
@@ -183,6 +187,41 @@ def test_without_mistakes_one_sentence_says_so(tmp_path):
     shown = check(tmp_path / "run")
     assert "None: all 8 images for validation are answered rightly." in shown.sections["The worst mistakes"]
     assert not shown.articles and "run.snapshots is 0" in shown.sections["Explanations over the epochs"]
+
+
+UNREADABLE = os.fsdecode(b"caf\xe9")  # Latin-1, as older machines wrote it
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its disks take only UTF-8")
+def test_files_whose_names_are_no_text_do_not_end_a_finished_run(tmp_path):
+    """They are images, a mistake among them and a broken one, and the folder of the set."""
+    root = set_with_wrong_labels(tmp_path / UNREADABLE)
+    for path in sorted(root.rglob("*.png")):
+        path.rename(path.with_name(f"{UNREADABLE} {path.name}"))
+    engine.train(wanted(), open_set(root), tmp_path / "run", source=root.name, log=quiet)
+    shown = check(tmp_path / "run")
+    assert {"red/caf? was-elsewhere-2.png", "blue/caf? was-elsewhere-7.png"} <= {
+        a["h3"] for a in shown.articles
+    }
+    lines = (tmp_path / "run" / "unreadable.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2 and all("caf? " in line for line in lines)
+    assert "caf?" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its disks take only UTF-8")
+def test_names_that_must_be_text_are_refused_before_the_first_step(root, tmp_path):
+    with pytest.raises(
+        InputError, match=r"caf\?': a name that is not UTF-8, .*; give another folder with -o"
+    ):
+        engine.train(wanted(), open_set(root), tmp_path / UNREADABLE, log=quiet)
+    with pytest.raises(InputError, match=r"caf\?': a name that is not UTF-8"):
+        dry_run(wanted(), open_set(root), tmp_path / UNREADABLE)
+    assert not list(tmp_path.iterdir())
+    other = set_with_wrong_labels(tmp_path / "set", UNREADABLE)
+    with pytest.raises(InputError, match=r"class 'caf\?': a name that is not UTF-8; rename its folder"):
+        open_set(other)
+    with pytest.raises(InputError, match=r"test: 'caf\?.pth' is not UTF-8, which no recipe can hold; rename"):
+        wanted(teacher__weights=f"{UNREADABLE}.pth")
 
 
 def test_of_several_labels_the_worst_one_is_shown(tmp_path):
