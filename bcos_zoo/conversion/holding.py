@@ -24,6 +24,7 @@ from .writing import kept_apart, out_of_place, overwrite, settled
 
 LINEAR_GETTERS = frozenset(("T", "mT", "H", "mH", "real", "imag"))
 PYTHON_NUMBERS = frozenset("__float__ __int__ __bool__ __complex__ __index__".split())
+UNSAVED = frozenset(("add", "sub", "relu"))  # autograd keeps nothing of their arguments: they need no copy
 IN_PLACE_OPERATORS = frozenset("add sub mul truediv floordiv mod pow and or xor matmul".split())
 
 
@@ -54,7 +55,8 @@ class Holding(TorchFunctionMode):
     def _in_place(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An in-place call; func: its out-of-place form."""
         target = args[0]
-        mark, copy = mark_of(target), target.clone()
+        copy = target if name in UNSAVED else target.clone()
+        mark = mark_of(target)
         if mark is not None:
             marked(copy, mark)
         given = with_tensors(args, lambda x: copy if x is target else x)
