@@ -9,7 +9,7 @@ EXPLAINERS = (
 )
 METRICS = (
     *("localisation", "energy", "deletion", "deletion-least", "insertion", "insertion-least"),
-    *("sparseness", "stability", "completeness", "checkerboard"),
+    *("sparseness", "stability", "completeness", "constants", "checkerboard"),
 )
 PREDICTIONS = ("accuracy", "auroc", "sensitivity")
 TOLERANCE = 1e-3  # default of `verify`

@@ -25,7 +25,7 @@ from .accuracy import BATCH_SIZE, labelled_files
 from .objects import Boxes, Objects, read_boxes, read_masks
 from .samples import Pool, Sample, energy_pool
 from .scoring import Scorer, ScoreRow
-from .settings import Settings
+from .settings import OF_THE_INHERENT, Settings
 
 
 def compare(
@@ -74,8 +74,8 @@ def compare(
     index, of = share
     for metric, samples in _samples(scorer, root, batch_size).items():
         for explainer in settings.explainers:
-            if metric == "completeness" and explainer != "inherent":
-                continue  # the other explainers do not claim completeness
+            if metric in OF_THE_INHERENT and explainer != "inherent":
+                continue
             wanted = [i for i in range(settings.count(explainer)) if i % of == index]
             missing = [i for i in wanted if (explainer, metric, i) not in done]
             with (folder / f"{metric}.{explainer}.{index}-{of}.jsonl").open("a") as file:

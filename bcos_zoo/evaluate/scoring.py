@@ -107,6 +107,10 @@ class Scorer:
             logits = explanation.logits.gather(1, explanation.targets)
             gap = metrics.completeness_gap(explanation.contributions, explanation.bias, logits)
             return [{"score": float(gap.relative.max())}]
+        if metric == "constants":
+            explanation = self._explained(images, targets)
+            share = metrics.constant_share(explanation.contributions, explanation.bias)
+            return [{"score": float(share.max())}]
         if metric == "stability":
 
             def again(noisy: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from ..posthoc import EXPLAINERS
 
 # Curves along which pixels are removed or added, the most or the least important first.
 CURVES = ("deletion", "deletion-least", "insertion", "insertion-least")
-METRICS = ("localisation", "energy", *CURVES, "sparseness", "stability", "completeness", "checkerboard")
+OF_THE_INHERENT = ("completeness", "constants")  # the other explainers do not claim to add up to the logit
+METRICS = ("localisation", "energy", *CURVES, "sparseness", "stability", *OF_THE_INHERENT, "checkerboard")
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ class Settings:
                 f"{self.fewer[more[0]]} samples of {more[0]} are no fewer than {self.samples}; ask for less, "
                 "or raise the number for all"
             )
-        if "completeness" in self.metrics and "inherent" not in self.explainers:
-            raise InputError("the metric completeness is defined for the explainer inherent alone; add it")
+        alone = [name for name in OF_THE_INHERENT if name in self.metrics]
+        if alone and "inherent" not in self.explainers:
+            raise InputError(f"the metric {alone[0]} is defined for the explainer inherent alone; add it")
         given = [name for name in ("boxes", "masks") if getattr(self, name) is not None]
         if "energy" in self.metrics and len(given) != 1:
             came = "both boxes and masks" if given else "neither boxes nor masks"

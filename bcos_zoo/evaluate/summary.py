@@ -17,7 +17,9 @@ from ..pictures import plots
 from .scoring import ScoreRow
 
 PERCENTILES = (5, 25, 50, 75, 95)
-LESS_IS_BETTER = frozenset({"deletion", "insertion-least", "stability", "completeness", "checkerboard"})
+LESS_IS_BETTER = frozenset(
+    {"deletion", "insertion-least", "stability", "completeness", "constants", "checkerboard"}
+)
 
 
 def summarise(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
     grids           images of the grid pointing game, and their explanations through windows of one size
     localisation    share of the positive contributions in a grid's cell, a box or a mask
     deletion        the prediction as pixels are removed or added by importance
-    quality         completeness, sparseness and stability of explanations
+    quality         completeness, constants, sparseness and stability of explanations
     checkerboard    patterns of the network's strides in a map
     calibration     whether probabilities match how often predictions are right
     discrimination  AUROC, and sensitivity at a specificity
@@ -20,7 +20,7 @@ from .discrimination import auroc, ranks, sensitivity_at_specificity
 from .grids import make_grids, slide, tile
 from .intervals import Interval, bootstrap
 from .localisation import energy_in_boxes, energy_in_mask, localisation_score
-from .quality import Gap, Stability, completeness_gap, sparseness, stability
+from .quality import Gap, Stability, completeness_gap, constant_share, sparseness, stability
 
 __all__ = [
     "Curve",
@@ -32,6 +32,7 @@ __all__ = [
     "brier_score",
     "checkerboard",
     "completeness_gap",
+    "constant_share",
     "deletion_curve",
     "energy_in_boxes",
     "energy_in_mask",

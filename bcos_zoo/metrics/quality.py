@@ -1,4 +1,4 @@
-"""Properties of explanations that need no label: completeness, sparseness, stability."""
+"""Properties of explanations that need no label: completeness, constants, sparseness, stability."""
 
 from __future__ import annotations
 
@@ -55,6 +55,29 @@ def completeness_gap(contributions: Tensor, bias: Tensor, logits: Tensor) -> Gap
     explained = wide(logits.to(total.device)) - wide(bias.to(total.device))
     absolute = (explained - total).abs()
     return Gap(absolute, _ratio(absolute, explained.abs()))
+
+
+def constant_share(contributions: Tensor, bias: Tensor) -> Tensor:
+    """How much of a logit comes from no pixel: (N, T) in [0, 1], |bias| / (|bias| + |sum of contributions|).
+
+    contributions: (N, T, H, W). bias: (N, T), all constants together: biases and means of norms, tokens and
+    positions, the logit bias. 0 where the pixels explain the whole logit; nan where the logit is 0.
+    Raises InputError for other shapes, and for values that are not finite.
+
+    ```python
+    import torch
+
+    from bcos_zoo.metrics import constant_share
+
+    assert float(constant_share(torch.full((1, 1, 2, 2), 0.75), torch.ones(1, 1))) == 0.25
+    ```
+    """
+    pixels = maps("contributions", contributions).sum((-2, -1)).abs()
+    check_values("bias", bias, "(N, T)")
+    if bias.shape != pixels.shape:
+        raise InputError(f"bias of shape {tuple(bias.shape)}; the contributions are {tuple(contributions.shape)}")
+    constants = wide(bias).abs()
+    return constants / (constants + pixels)
 
 
 def sparseness(attributions: Tensor) -> Tensor:

@@ -123,14 +123,15 @@ def test_too_few_images_are_refused(classifier: Classifier, data: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "metric", ["deletion", "insertion", "sparseness", "stability", "completeness", "checkerboard"]
+    "metric",
+    ["deletion", "insertion", "sparseness", "stability", "completeness", "constants", "checkerboard"],
 )
 def test_single_images_are_measured_too(
     classifier: Classifier, data: Path, tmp_path: Path, metric: str
 ) -> None:
     settings = Settings(explainers=("inherent", "grad"), metrics=(metric,), samples=2)
     found = compare(classifier, data, tmp_path, settings)
-    names = ["inherent"] if metric == "completeness" else ["grad", "inherent"]  # the only one that claims it
+    names = ["inherent"] if metric in ("completeness", "constants") else ["grad", "inherent"]  # the only one that claims it
     assert sorted((row["explainer"], row["sample"]) for row in found) == [
         (n, i) for n in names for i in (0, 1)
     ]

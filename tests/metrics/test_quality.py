@@ -8,7 +8,7 @@ from conftest import images
 from torch import Tensor
 
 from bcos_zoo import InputError, explain
-from bcos_zoo.metrics import completeness_gap, sparseness, stability
+from bcos_zoo.metrics import completeness_gap, constant_share, sparseness, stability
 
 
 def test_an_exact_explanation_has_no_gap():
@@ -206,3 +206,27 @@ def test_explanations_of_a_bcos_network_can_be_asked_for_their_stability(shared)
 def test_stability_refuses(change, message):
     with pytest.raises(InputError, match=message):
         stability(**({"explainer": lambda x: x, "image": torch.zeros(3, 4, 4)} | change))
+
+
+def test_the_share_of_the_constants_is_that_of_the_whole_whatever_the_signs():
+    contributions = torch.tensor([[[[3.0, -1.0]], [[-2.0, -4.0]], [[0.5, 0.5]]]])
+    share = constant_share(contributions, torch.tensor([[2.0, 2.0, 0.0]]))
+    assert share.tolist() == [[0.5, 0.25, 0.0]]
+
+
+def test_constants_alone_are_the_whole_and_nothing_has_no_share():
+    share = constant_share(torch.zeros(1, 2, 3, 3), torch.tensor([[-5.0, 0.0]]))
+    assert float(share[0, 0]) == 1 and share[0, 1].isnan()
+
+
+@pytest.mark.parametrize(
+    ("contributions", "bias", "message"),
+    [
+        (torch.zeros(1, 2, 3, 3), torch.zeros(2, 1), "bias of shape"),
+        (torch.zeros(3), torch.zeros(1, 1), "contributions of shape"),
+        (torch.zeros(1, 1, 3, 3), torch.tensor([[float("nan")]]), "NaN or infinity in bias"),
+    ],
+)
+def test_the_share_of_the_constants_refuses(contributions, bias, message):
+    with pytest.raises(InputError, match=message):
+        constant_share(contributions, bias)
