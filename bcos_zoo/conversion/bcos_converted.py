@@ -46,7 +46,7 @@ def bcos_converted(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 
 
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
-    model: nn.Module
+    model: Any
     if kwargs.get("conversion") is not None:
         if asked := sorted(OPTIONS & kwargs.keys()):
             raise InputError(
@@ -83,6 +83,5 @@ def _again(*, original: str, conversion: Any, spec: Place, **arguments: Any) -> 
     with torch.device(spec.device or torch.get_default_device()):
         network = timm.create_model(original, pretrained=False, **arguments)
         network = network if spec.dtype is None else network.to(spec.dtype)
-        return plan.follow(
-            network, plan.read(conversion["plan"]), in_chans=arguments.get("in_chans", 3), conversion=conversion
-        )
+        done, in_chans = plan.read(conversion["plan"]), arguments.get("in_chans", 3)
+        return plan.follow(network, done, in_chans=in_chans, conversion=conversion)

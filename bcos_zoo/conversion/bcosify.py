@@ -21,7 +21,7 @@ from ..explanations.inputs import unwrapped
 from ..layers import Encode
 from .layers import BCOS_OF, ROWS, Rows, as_bcos
 from .network import Converted
-from .norms import average, drop_biases, fold_means, spell_out, uncentre
+from .norms import average, drop_biases, fade, spell_out, uncentre
 from .plan import Plan, fitting
 from .trial import Trial, tried, wide_stem_fits, widen_stem
 
@@ -42,7 +42,7 @@ class Options:
     rows: Rows = "plain"
     depthwise: Literal["linear", "bcos"] = "linear"
     biases: Literal["kept", "dropped"] = "kept"
-    centring: Literal["kept", "folded", "dropped"] = "kept"
+    centring: Literal["kept", "fading", "dropped"] = "kept"
     max_pool: Literal["kept", "average"] = "kept"
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class Options:
             )
         allowed = dict(
             rows=ROWS, depthwise=("linear", "bcos"), biases=("kept", "dropped"),
-            centring=("kept", "folded", "dropped"), max_pool=("kept", "average"),
+            centring=("kept", "fading", "dropped"), max_pool=("kept", "average"),
         )  # fmt: skip
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -71,7 +71,7 @@ def bcosify(
     rows: Rows = "plain",
     depthwise: Literal["linear", "bcos"] = "linear",
     biases: Literal["kept", "dropped"] = "kept",
-    centring: Literal["kept", "folded", "dropped"] = "kept",
+    centring: Literal["kept", "fading", "dropped"] = "kept",
     max_pool: Literal["kept", "average"] = "kept",
 ) -> Converted:
     """Turn a conventional network of timm into a B-cos network. The network given is left as it is.
@@ -88,10 +88,10 @@ def bcosify(
     depthwise: whether depthwise convolutions stay "linear", which is as exact, or become "bcos".
     biases: "kept", as constants that no pixel has, or "dropped": every bias that adds a constant to the
     logits, of layers and norms, v_bias included; not those that only make factors, as q_bias, k_bias and
-    squeeze-and-excitation's do. centring: "kept", norms go on subtracting means; "folded", what batch norms
-    subtracted is in their bias, where training can shrink it, and the function is the same; or "dropped", of
-    batch, layer and group norms. max_pool: "kept", or "average" pooling in its place. `conversion` says how many norms and poolings these
-    two reached, and how many they left.
+    squeeze-and-excitation's do. centring: "kept", norms go on subtracting means; "fading", batch norms
+    do so too, but training can lower the share of the mean that they subtract; or "dropped", of batch, layer
+    and group norms. max_pool: "kept", or "average" pooling in its place. `conversion` says how many norms and
+    poolings these two reached, and how many they left.
 
     A trial pass of a copy with random weights shows that the network is exactly linear in linear mode.
     Raises InputError, in one line, for one that is not, for one that gives something else in linear mode than
@@ -175,17 +175,15 @@ def _inside(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(name.removeprefix("network.") for name in names))
 
 
-def _changed(
-    network: nn.Module, options: Options, name: str
-) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """Change norms and poolings as asked: by key of the plan, the names of those that were; and in numbers, how
-    many were and how many are of kinds that cannot be.
+def _changed(network: nn.Module, options: Options, name: str) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Change norms and poolings as asked: the names of those that were, by key of the plan; and in numbers,
+    how many were and how many are of kinds that cannot be.
     """
     names: dict[str, list[str]] = {}
     said: dict[str, int] = {}
     for asked, change, option, kind, others in (
         (options.centring == "dropped", uncentre, "centring='dropped'", "norms", "uncentred"),
-        (options.centring == "folded", fold_means, "centring='folded'", "batch_norms", "folded"),
+        (options.centring == "fading", fade, "centring='fading'", "batch_norms", "fading"),
         (options.max_pool == "average", average, "max_pool='average'", "max_pools", "averaged"),
     ):
         if not asked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..models.interface import Network
 from .holding import Holding
 from .layers import BcosForm, as_bcos
 from .marks import PATH, mark_of, marked, with_tensors
+from .norms import Fading
 
 # What a network of timm says of itself, and its converted form with it.
 OFFERED = frozenset("num_classes num_features head_hidden_size embed_dim global_pool drop_rate".split())
@@ -60,14 +61,11 @@ class Converted(Network):
         self.in_chans, self.folded, self.conversion = in_chans, folded, conversion
         self.biases = biases
         self.pretrained_cfg = self.default_cfg = card
-        self.encode = Encode(
-            in_chans, mean=mean, std=std, carried=True, device=like.device, dtype=like.dtype
-        )
+        self.encode = Encode(in_chans, mean=mean, std=std, carried=True, device=like.device, dtype=like.dtype)
         self.network: Any = network
         self.grad_checkpointing = False
         self.pretrained_from = None
-        inside = getattr(network, "_traits", {})
-        self._traits = {key: inside[key] for key in ("img_size", "fixed_input_size") if key in inside} | STEM_FITS
+        self._traits = getattr(network, "_traits", {}) | STEM_FITS  # the sizes it takes are the original's
         self.train(network.training)
 
     @property
@@ -148,13 +146,19 @@ class Converted(Network):
         """Multiply by a factor every bias that adds a constant to the logits, of layers and norms alike.
 
         Which they are, `biases` says: v_bias is among them; q_bias, k_bias and the biases of layers that only
-        make factors are not. The one bias of query, key and value together counts as a whole. Other
-        constants, such as batch norm's means, tokens and position embeddings, stay.
+        make factors are not. The one bias of query, key and value together counts as a whole. So is the share
+        of the mean that batch norms subtract, if they were converted with centring="fading". Other constants,
+        such as other norms' means, tokens and position embeddings, stay.
         """
-        named = dict(self.named_parameters())
         with torch.no_grad():
-            for key in self.biases & named.keys():
-                named[key].mul_(factor)
+            for constant in self.constants():
+                constant.mul_(factor)
+
+    def constants(self) -> Iterator[Tensor]:
+        """What `scale_constants` scales."""
+        named = dict(self.named_parameters())
+        yield from (named[key] for key in sorted(self.biases & named.keys()))
+        yield from (module.share for module in self.modules() if isinstance(module, Fading))
 
     def bcos_layers(self) -> dict[str, nn.Module]:
         """The layers made B-cos layers, by their names."""

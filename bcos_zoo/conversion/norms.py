@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from .._compat import AnyBatchNorm
 from ..layers import BatchNorm2d
+from ..layers.functional import at_least_float32
 
 
 class UncentredBatchNorm1d(BatchNorm2d):
@@ -45,45 +46,59 @@ class UncentredBatchNormAct2d(BatchNorm2d):
         return self.act(self.drop(super().forward(x)))
 
 
-class _Biased(BatchNorm2d):
-    """An uncentred batch norm with a bias, in which what a running mean gave can be kept as a constant."""
+class Fading:
+    """A batch norm of torch's or timm's that subtracts a share of the mean: all of it to begin with.
 
-    bias: nn.Parameter
+    share: a buffer, which training lowers; at 0 the norm is uncentred, and only its bias is a constant.
+    """
 
-    def __init__(self, num_features: int, *args: Any, **options: Any) -> None:
-        super().__init__(num_features, *args, **options)
-        self.bias = nn.Parameter(torch.zeros_like(self.weight))
+    share: Tensor
 
-    def __getattr__(self, name: str) -> Any:
-        return nn.Module.__getattr__(self, name)  # this norm has a bias
+    def faded(self: Any, x: Tensor) -> Tensor:
+        """(N, K, ...) -> the same, before any activation."""
+        dims = [0, *range(2, x.ndim)]
+        var, mean = self.running_var, self.running_mean
+        if self.training:
+            wide = at_least_float32(x)
+            var, mean = torch.var_mean(wide, dims, correction=0)
+            self._track(var.detach(), mean.detach(), x.numel() // x.shape[1])
+        gain = (var + self.eps).rsqrt()
+        gain = gain if self.weight is None else gain * self.weight
+        added = -self.share * mean * gain
+        added = added if self.bias is None else added + self.bias
+        shape = (-1, *[1] * (x.ndim - 2))
+        return x * gain.to(x.dtype).view(shape) + added.to(x.dtype).view(shape)
 
-    def _with_bias(self, x: Tensor) -> Tensor:
-        return x + self.bias.to(x.dtype).view(-1, *[1] * (x.ndim - 2))
+    @torch.no_grad()
+    def _track(self: Any, var: Tensor, mean: Tensor, count: int) -> None:
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        momentum = self.momentum
+        if momentum is None:
+            momentum = self.num_batches_tracked.to(var.dtype).reciprocal()
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_((var * count / max(count - 1, 1)).to(self.running_var.dtype), momentum)
 
 
-class BiasedBatchNorm2d(_Biased):
-    """(N, K, H, W) -> the same."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._with_bias(super().forward(x))
-
-
-class BiasedBatchNorm1d(_Biased):
+class FadingBatchNorm1d(Fading, nn.BatchNorm1d):
     """(N, K) or (N, K, L) -> the same."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._with_bias(super().forward(x.reshape(*x.shape[:2], -1, 1)).reshape(x.shape))
+        return self.faded(x)
 
 
-class BiasedBatchNormAct2d(_Biased):
-    """With timm's dropout and activation behind it."""
-
-    def __init__(self, num_features: int, drop: nn.Module, act: nn.Module, **options: Any) -> None:
-        super().__init__(num_features, **options)
-        self.drop, self.act = drop, act
+class FadingBatchNorm2d(Fading, nn.BatchNorm2d):
+    """(N, K, H, W) -> the same."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.act(self.drop(self._with_bias(super().forward(x))))
+        return self.faded(x)
+
+
+class FadingBatchNormAct2d(Fading, BatchNormAct2d):  # type: ignore[misc]
+    """With timm's dropout and activation behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.drop(self.faded(x)))
         return y
 
 
@@ -192,19 +207,20 @@ def drop_biases(network: nn.Module, names: Collection[str]) -> None:
 def uncentre(network: nn.Module, only: Collection[str] | None = None) -> tuple[list[str], int]:
     """Let norms subtract no mean; the names of those changed, and how many are of other kinds and still do.
 
-    What a running mean did is left out, not made up for. only: the names of those to change; all if not given.
+    What a running mean did is left out, not made up for. only: the names of those to change; all if not
+    given.
     """
     return _replace(network, CENTRING, _uncentred, only)
 
 
-def fold_means(network: nn.Module, only: Collection[str] | None = None) -> tuple[list[str], int]:
-    """Let batch norms subtract no mean, and add to their bias what the running mean gave.
+def fade(network: nn.Module, only: Collection[str] | None = None) -> tuple[list[str], int]:
+    """Let batch norms subtract a share of the mean: all of it, until training lowers it.
 
-    In eval mode they compute the same. Other norms, whose means are linear in the image, are left alone.
+    Other norms, whose means are linear in the image, are left alone.
     Returns the names of those changed, and how many batch norms are of kinds that cannot be. only: the names
     of those to change; all if not given.
     """
-    return _replace(network, AnyBatchNorm, _folded, only)
+    return _replace(network, AnyBatchNorm, _fading, only)
 
 
 def average(network: nn.Module, only: Collection[str] | None = None) -> tuple[list[str], int]:
@@ -242,39 +258,39 @@ def _uncentred(norm: Any) -> nn.Module | None:
         norm.__class__ = form
         made: nn.Module = norm
         return made
-    return _of_batches(norm, UncentredBatchNorm1d, BatchNorm2d, UncentredBatchNormAct2d)
-
-
-def _folded(norm: Any) -> nn.Module | None:
-    """A batch norm without mean, its effect in the bias; None for one that has no such form."""
-    if norm.running_mean is None:
-        return None
-    made: Any = _of_batches(norm, BiasedBatchNorm1d, BiasedBatchNorm2d, BiasedBatchNormAct2d)
-    if made is None:
-        return None
-    gain = (norm.running_var + norm.eps).rsqrt()
-    gain = gain if norm.weight is None else gain * norm.weight
-    with torch.no_grad():
-        made.bias.copy_(-gain * norm.running_mean if norm.bias is None else norm.bias - gain * norm.running_mean)
-    made.bias.requires_grad_(norm.bias is None or norm.bias.requires_grad)
-    return made
-
-
-def _of_batches(norm: Any, flat: Any, map_: Any, with_act: Any) -> nn.Module | None:
-    """A batch norm in one of three forms: for tokens, for maps, for maps and with timm's activation."""
     if not isinstance(norm, AnyBatchNorm) or isinstance(norm, BatchNorm2d):
         return None
     options: dict[str, Any] = dict(eps=norm.eps, momentum=norm.momentum)
     if isinstance(norm, BatchNormAct2d) and type(norm).forward is BatchNormAct2d.forward:
-        made = with_act(norm.num_features, norm.drop, norm.act, **options)
+        made = UncentredBatchNormAct2d(norm.num_features, norm.drop, norm.act, **options)
     elif type(norm).forward is not nn.BatchNorm2d.forward or isinstance(norm, nn.BatchNorm3d):
         return None
     else:
-        made = (flat if isinstance(norm, nn.BatchNorm1d) else map_)(norm.num_features, **options)
+        kind = UncentredBatchNorm1d if isinstance(norm, nn.BatchNorm1d) else BatchNorm2d
+        made = kind(norm.num_features, **options)
     if norm.running_var is not None:
         made.to(norm.running_var)
     made.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "bias"}, strict=False)
-    return made  # type: ignore[no-any-return]
+    return made
+
+
+FADING = {  # by the code that a norm runs, as above
+    nn.BatchNorm1d: FadingBatchNorm1d,
+    nn.BatchNorm2d: FadingBatchNorm2d,
+    BatchNormAct2d: FadingBatchNormAct2d,
+}
+
+
+def _fading(norm: Any) -> nn.Module | None:
+    """A batch norm in its fading form; None for one without running statistics or of another kind."""
+    kinds = (kind for kind in FADING if isinstance(norm, kind) and type(norm).forward is kind.forward)
+    kind = next(iter(sorted(kinds, key=lambda one: -len(one.__mro__))), None)
+    if kind is None or norm.running_mean is None:
+        return None
+    norm.__class__ = FADING[kind]
+    norm.register_buffer("share", torch.ones_like(norm.running_var[0]))
+    made: nn.Module = norm
+    return made
 
 
 class AveragePool2d(nn.AvgPool2d):

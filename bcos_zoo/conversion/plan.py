@@ -1,4 +1,4 @@
-"""What a conversion made of each layer, as plain data; and a network of the same architecture made so again."""
+"""What a conversion made of each layer, as plain data; and a network of the same form made so again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import nn
 from ..errors import InputError, check_integer
 from .layers import BCOS_OF, ROWS, Rows, as_bcos
 from .network import Converted
-from .norms import average, drop_biases, fold_means, spell_out, uncentre
+from .norms import average, drop_biases, fade, spell_out, uncentre
 from .trial import widen_stem
 
-CHANGES = {"uncentred": uncentre, "folded": fold_means, "averaged": average}
+OWN = "give the plan of a network that bcos_zoo.bcosify made"
+CHANGES = {"uncentred": uncentre, "fading": fade, "averaged": average}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,9 @@ class Plan:
 
     mean, std: of each input channel, by which the original's images were normalised. b, rows: of all B-cos
     layers. stem: the layer that sees colours and inverted colours; None if it sees half their difference.
-    bcos: the B-cos layers. uncentred: norms that subtract no mean. folded: batch norms whose running
-    mean is in their bias. averaged: poolings. unbiased: biases that were taken away. biases: those left that
-    add a constant to the logits.
+    bcos: the B-cos layers. uncentred: norms that subtract no mean. fading: batch norms that subtract a share
+    of the mean. averaged: poolings. unbiased: biases that were taken away. biases: those left that add a
+    constant to the logits.
     """
 
     mean: tuple[float, ...]
@@ -35,42 +36,40 @@ class Plan:
     stem: str | None = None
     bcos: tuple[str, ...] = ()
     uncentred: tuple[str, ...] = ()
-    folded: tuple[str, ...] = ()
+    fading: tuple[str, ...] = ()
     averaged: tuple[str, ...] = ()
     unbiased: tuple[str, ...] = ()
     biases: tuple[str, ...] = field(default=(), repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data that `read` takes."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
 
 def read(given: Any) -> Plan:
-    """The plan of plain data, such as that of a config.json. Raises InputError for other data, in one line."""
+    """The plan of plain data, as a config.json has it. Raises InputError, in one line, for other data."""
     if isinstance(given, Plan):
         return given
     known = {one.name: one for one in fields(Plan)}
     if not isinstance(given, Mapping) or (other := given.keys() ^ known.keys()):
-        what = f"lacks or adds {', '.join(sorted(map(str, other)))}" if isinstance(given, Mapping) else "is none"
-        raise InputError(
-            f"plan={given!r:.60} {what}; give the plan of a network that bcos_zoo.bcosify made"
-        )
+        keys = isinstance(given, Mapping) and f"lacks or adds {', '.join(sorted(map(str, other)))}"
+        raise InputError(f"plan={given!r:.60} {keys or 'is none'}; {OWN}")
     values: dict[str, Any] = {}
     for key, value in given.items():
         numbers = key in ("mean", "std")
         if isinstance(value, (list, tuple)) and key not in ("b", "rows", "stem"):
-            kind = (int, float) if numbers else str
-            fits = all(isinstance(one, kind) and not isinstance(one, bool) for one in value)
+            kind = (int, float) if numbers else (str,)
+            fits = all(type(one) in kind for one in value)
             values[key] = tuple(value)
         else:
             fits = key == "rows" and value in ROWS
             fits |= key == "stem" and isinstance(value, (str, type(None)))
-            fits |= key == "b" and isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 1
+            fits |= key == "b" and type(value) in (int, float) and value >= 1
             values[key] = value
         if not fits:
-            raise InputError(
-                f"plan.{key}={value!r:.60} does not fit; give the plan of a network that bcos_zoo.bcosify made"
-            )
+            raise InputError(f"plan.{key}={value!r:.60} does not fit; {OWN}")
     return Plan(**values)
 
 
@@ -83,7 +82,7 @@ def follow(network: nn.Module, plan: Plan, *, in_chans: int, conversion: Mapping
     name = conversion.get("from", type(network).__name__)
     check_integer("in_chans", in_chans, 1)
     modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
-    layers = {*plan.bcos, *plan.uncentred, *plan.folded, *plan.averaged, *filter(None, [plan.stem])}
+    layers = {*plan.bcos, *plan.uncentred, *plan.fading, *plan.averaged, *filter(None, [plan.stem])}
     if missing := sorted(layers - modules.keys()):
         raise InputError(f"{name} has no layer {missing[0]!r}, which the plan changes; give its own plan")
     if missing := sorted({*plan.unbiased} - parameters.keys()):

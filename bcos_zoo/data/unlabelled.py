@@ -22,8 +22,8 @@ def from_unlabelled(
 ) -> LabelledSet:
     """The images below a folder, at any depth, all of class 0.
 
-    Sub-folders named like parts (such as train/ and val/) are these parts; a test part is not used, as nothing
-    is known of its images. group: a pattern for paths below root.
+    Sub-folders named like parts (such as train/ and val/) are these parts; a test part is not used, for
+    nothing is known of its images. group: a pattern for paths below root.
     Raises InputError if there is no such folder, or no image in it.
     """
     if not is_folder(root):

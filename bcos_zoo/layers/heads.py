@@ -56,7 +56,7 @@ class Standardize(nn.Module):
         return self
 
     def standardize(self, x: Tensor, one: Tensor | None = None) -> Tensor:
-        """(..., K, H, W) -> the same. one: ones that are linear in the image, for what is added; none: a constant."""
+        """(..., K, H, W) -> the same. one: ones that are linear in the image; then so is what is added."""
         if self.factor is None or self.offset is None:
             return x
         factor, offset = self.factor, self.offset

@@ -75,7 +75,9 @@ def constant_share(contributions: Tensor, bias: Tensor) -> Tensor:
     pixels = maps("contributions", contributions).sum((-2, -1)).abs()
     check_values("bias", bias, "(N, T)")
     if bias.shape != pixels.shape:
-        raise InputError(f"bias of shape {tuple(bias.shape)}; the contributions are {tuple(contributions.shape)}")
+        raise InputError(
+            f"bias of shape {tuple(bias.shape)}; the contributions are {tuple(contributions.shape)}"
+        )
     constants = wide(bias).abs()
     return constants / (constants + pixels)
 

@@ -73,7 +73,7 @@ def cards(
 
 
 def build(
-    cls: type[nn.Module],
+    cls: Callable[..., nn.Module],
     name: str,
     pretrained: bool,
     arch: Mapping[str, Any],

@@ -55,7 +55,7 @@ class Changing:
             )
         self.course, self.network, self.steps = course, network, steps
         self.last = (epochs if course.constants_epochs is None else course.constants_epochs) * steps
-        self.exponents = {name: layer.b for name, layer in network.bcos_layers().items()}  # type: ignore[union-attr]
+        self.exponents = {name: layer.b for name, layer in network.bcos_layers().items()}
 
     def left(self, done: int) -> float:
         """The share of the constants that is left after so many steps."""
@@ -69,7 +69,8 @@ class Changing:
             return
         part = min(done // self.steps / self.course.b_epochs, 1.0)
         for name, b in self.exponents.items():
-            self.network.get_submodule(name).b = start + part * (b - start)  # type: ignore[assignment]
+            layer: Any = self.network.get_submodule(name)
+            layer.b = start + part * (b - start)
 
     @torch.no_grad()
     def after(self, done: int, parameters: dict[str, Tensor]) -> None:

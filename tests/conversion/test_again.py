@@ -13,9 +13,11 @@ import torch
 from conftest import assert_close
 from networks import SMALL, images, normalised, original
 from test_converted import NAMES
+from torch import nn
 
 import bcos_zoo
 from bcos_zoo.conversion import Converted
+from bcos_zoo.conversion.norms import fade
 from bcos_zoo.errors import InputError
 
 LABELS = ["a", "b", "c", "d", "e"]
@@ -47,7 +49,7 @@ def test_its_arguments_and_weights_make_the_same_network(name: str) -> None:
     torch.testing.assert_close(one.weights, other.weights, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("options", [{}, dict(centring="folded"), ALL_DROPPED, dict(b=3, rows="unit")])
+@pytest.mark.parametrize("options", [{}, dict(centring="fading"), ALL_DROPPED, dict(b=3, rows="unit")])
 def test_a_folder_of_it_is_a_network_like_any_other(tmp_path: Path, options: dict[str, Any]) -> None:
     model, x = converted("test_resnet", **options), images("test_resnet").float()
     folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS), tmp_path / "out")
@@ -91,16 +93,15 @@ def test_by_name_it_is_converted_by_rule_with_its_own_options() -> None:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "levit_128s", "densenet121"])
-def test_folded_means_leave_the_function_as_it_was_and_are_biases(name: str) -> None:
-    """So that all that a batch norm adds can be taken away by its bias."""
+def test_fading_norms_leave_the_function_as_it_was_and_can_lose_all_constants(name: str) -> None:
     source, x = original(name), images(name)
-    model = bcos_zoo.bcosify(source, b=1, centring="folded")
+    model = bcos_zoo.bcosify(source, b=1, centring="fading")
     with torch.no_grad():
         assert_close(model(x), source(normalised(source, x)), 1e-9)
     e = bcos_zoo.explain(model, x, [0, 3])
     assert e.completeness().abs().max() < 1e-9 * (e.logits.abs().amax() + e.bias.abs().amax())
-    folded = model.conversion["plan"]["folded"]
-    assert folded and any(f"network.{norm}.bias" in model.biases for norm in folded)
+    fading = model.conversion["plan"]["fading"]
+    assert fading
     model.scale_constants(0.0)
     assert bcos_zoo.explain(model, x, [0, 3]).bias.abs().max() < 1e-9 * e.bias.abs().max()
 
@@ -142,3 +143,36 @@ def test_what_was_not_made_by_name_cannot_be_exported(tmp_path: Path) -> None:
 
 def test_every_small_network_is_here() -> None:
     assert len(NAMES) == len(SMALL)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5), (6, 4, 5, 3)])
+def test_a_fading_norm_trains_as_torchs_does_until_its_share_is_lowered(
+    shape: tuple[int, ...], momentum: float | None
+) -> None:
+    kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+    plain = kind(4, momentum=momentum).double()
+    nn.init.normal_(plain.weight)
+    nn.init.normal_(plain.bias)
+    holder = nn.Sequential(copy.deepcopy(plain))
+    assert fade(holder) == (["0"], 0)
+    (fading,) = holder
+    x = (3 * torch.randn(shape, dtype=torch.float64) + 2).requires_grad_()
+    probe = torch.randn(shape, dtype=torch.float64)
+    for training in (True, True, False):
+        one, other = fading.train(training)(x), plain.train(training)(x)
+        assert_close(one, other, 1e-12)
+        for got, expected in zip(
+            torch.autograd.grad((probe * one).sum(), [x, *fading.parameters()]),
+            torch.autograd.grad((probe * other).sum(), [x, *plain.parameters()]),
+            strict=True,
+        ):
+            assert_close(got, expected, 1e-10)
+    for key, value in plain.state_dict().items():
+        assert_close(fading.state_dict()[key].double(), value.double(), 1e-12)
+    fading.share.fill_(0.25)
+    deviation = (plain.running_var + plain.eps).sqrt()
+    expected = fading(x) - 0.75 * (plain.weight * plain.running_mean / deviation).view(
+        -1, *[1] * (x.ndim - 2)
+    )
+    assert_close(expected, plain(x), 1e-12)

@@ -224,7 +224,7 @@ def test_what_cannot_be_is_refused_in_one_line(part: nn.Module, message: str) ->
         (dict(rows="long"), "rows='long': allowed are 'plain', 'unit', 'published'"),
         (dict(depthwise=True), "depthwise=True: allowed are 'linear', 'bcos'"),
         (dict(biases="half"), "biases='half': allowed are 'kept', 'dropped'"),
-        (dict(centring=None), "centring=None: allowed are 'kept', 'folded', 'dropped'"),
+        (dict(centring=None), "centring=None: allowed are 'kept', 'fading', 'dropped'"),
         (dict(max_pool="max"), "max_pool='max': allowed are 'kept', 'average'"),
         (dict(pretrained=True), "pretrained and num_classes are for a name"),
     ],

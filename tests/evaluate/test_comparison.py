@@ -131,7 +131,9 @@ def test_single_images_are_measured_too(
 ) -> None:
     settings = Settings(explainers=("inherent", "grad"), metrics=(metric,), samples=2)
     found = compare(classifier, data, tmp_path, settings)
-    names = ["inherent"] if metric in ("completeness", "constants") else ["grad", "inherent"]  # the only one that claims it
+    names = (
+        ["inherent"] if metric in ("completeness", "constants") else ["grad", "inherent"]
+    )  # the only one that claims it
     assert sorted((row["explainer"], row["sample"]) for row in found) == [
         (n, i) for n in names for i in (0, 1)
     ]

@@ -96,7 +96,7 @@ def test_the_printed_heads_tell_their_settings():
 
 def test_a_mean_carried_by_the_image_is_no_constant_and_the_same_number() -> None:
     x = torch.rand(2, 3, 5, 4, dtype=torch.float64)
-    numbers: dict[str, Any] = dict(mean=(0.2, 0.5, 0.9), std=(0.3, 0.2, 0.7), dtype=torch.float64)
+    numbers = dict(mean=(0.2, 0.5, 0.9), std=(0.3, 0.2, 0.7), dtype=torch.float64)
     carried, plain = Encode(3, carried=True, **numbers), Encode(3, **numbers)
     with linear_mode() as tape:
         y = carried(x)
