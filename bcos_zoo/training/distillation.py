@@ -30,13 +30,14 @@ class Teacher:
     weights: a file of its weights, where they cannot be fetched by name.
     args: arguments of its architecture.
     answers: the loss of the recipe against its probabilities for the classes, in place of labels (Hinton et
-    al. 2015). It must know all classes by name.
+    al. 2015), without off_label and smoothing, which would cover what it says. It must know all classes by
+    name.
     temperature: softens both networks' answers.
     features: its pooled features; their directions, or between networks of different widths how alike the
     images of a batch are (Tung & Mori 2019).
     hints: its maps on the way, wherever both networks have one of the same stride (Romero et al. 2015): their
     directions, or between different widths where in the image they are strong (Zagoruyko & Komodakis 2017).
-    labels: the loss against the labels; 0 trains without them, and only validation uses them.
+    labels: the loss against the labels; 0 trains without them, by answers, and only validation uses them.
     """
 
     name: str = ""
@@ -54,6 +55,10 @@ class Teacher:
         if self.name and not (self.answers or self.features or self.hints):
             faults.append(
                 "teacher.answers, features and hints are 0, so there is nothing to learn from it; give one"
+            )
+        elif self.name and not (self.answers or self.labels):
+            faults.append(
+                "teacher.labels and teacher.answers are 0, so nothing would teach the classifier; give one"
             )
         if faults:
             raise InputError("; ".join(faults))

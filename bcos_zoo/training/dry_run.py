@@ -9,7 +9,7 @@ from .. import devices
 from ..data import Task, train_transform
 from . import effects, networks, parameters, runs, runtime, states
 from .learner import make_sampler
-from .losses import make_loss
+from .losses import for_task
 from .network_folder import refuse_another
 from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
@@ -38,12 +38,12 @@ def _facts(recipe: Recipe, task: Task, folder: Path, resume: bool) -> dict[str, 
     order = make_sampler(recipe, task, accelerator)
     model, outputs = networks.build(recipe, task)
     parameters.freeze(model, recipe.model.train)
-    make_guide(recipe, task, model, accelerator)
+    model = model.to(accelerator.device)
+    criterion = for_task(recipe.loss, task, model.num_classes).to(accelerator.device)
+    make_guide(recipe, task, model, criterion, accelerator)
     optimizer = make_optimizer(model, recipe.optimizer)
     make_schedule(optimizer, recipe.optimizer, epochs=recipe.run.epochs, steps=order.steps)
     to_watch(recipe.run.monitor, model.num_classes, task.multilabel)
-    weighted = recipe.loss.class_weights != "none"
-    make_loss(recipe.loss, model.num_classes, task.multilabel, task.class_counts() if weighted else None)
     train_transform(networks.data_config(model, recipe.data.input_size), recipe.augment)
     weights = list(model.parameters())
     latest = states.list_(folder)

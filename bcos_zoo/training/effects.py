@@ -42,10 +42,16 @@ def _taught(r: Recipe) -> bool:
     return bool(r.teacher.name)
 
 
+def _labelled(r: Recipe) -> bool:
+    return not _taught(r) or r.teacher.labels > 0
+
+
 TEACHERS = ("weights", "args", "answers", "temperature", "features", "hints", "labels")
 RULES = (
     *(Needs(f"teacher.{key}", _taught, "with teacher.name") for key in TEACHERS),
     Needs("teacher.temperature", lambda r: r.teacher.answers > 0, "with teacher.answers"),
+    Needs("loss.off_label", _labelled, "with teacher.labels"),
+    Needs("loss.smoothing", _labelled, "with teacher.labels"),
     Needs("model.head", lambda r: r.model.pretrained, "with model.pretrained"),
     Needs("data.fold", lambda r: r.data.folds is not None, "with data.folds"),
     Needs("data.val_share", lambda r: r.data.folds is None, "without data.folds"),
@@ -137,7 +143,7 @@ ALWAYS = frozenset(  # keys that always have an effect, or that are refused else
         *("data.bad_share", "data.workers", "data.cache"),
         *("augment.crop", "augment.hflip", "augment.vflip", "augment.color_jitter", "augment.auto"),
         *("augment.erase", "augment.mixup", "augment.cutmix"),
-        *("loss.kind", "loss.smoothing", "loss.class_weights"),
+        *("loss.kind", "loss.class_weights"),
         *("optimizer.name", "optimizer.lr", "optimizer.weight_decay", "optimizer.clip", "optimizer.schedule"),
         *("optimizer.head_lr", "optimizer.relative", "optimizer.ema_decay", "optimizer.args"),
         *(
@@ -156,11 +162,23 @@ ALWAYS = frozenset(  # keys that always have an effect, or that are refused else
 )
 
 
+# What reads the labels of the training images: a run without labels must not.
+READING = {"model.head": "fitted", "loss.class_weights": "balanced", "data.balanced": True}
+
+
 def check(recipe: Recipe, task: Task | None = None) -> None:
     """Raise InputError for keys that differ from their defaults and would have no effect, all at once.
 
-    task: the images, if they are known.
+    So it does for keys that would read labels where the recipe says to learn without them. task: the images,
+    if they are known.
     """
+    if not _labelled(recipe):
+        reading = [f"{key}={value!r}" for key, value in READING.items() if value_of(recipe, key) == value]
+        if reading:
+            raise InputError(
+                f"teacher.labels=0.0 learns without labels, and {', '.join(reading)} would read them: leave "
+                "one of them out"
+            )
     idle = [(rule.key, rule.said) for rule in RULES if not rule.works(recipe)]
     if task is not None:
         idle += [(rule.key, rule.said) for rule in TASK_RULES if not rule.works(recipe, task)]

@@ -17,7 +17,7 @@ from ..data import Samples, Task, val_loader
 from ..extras import required
 from ..models.interface import Network
 from . import known_classes, networks
-from .losses import make_loss
+from .losses import for_task
 from .parameters import to_unit_rows
 from .recipe import Recipe
 
@@ -76,8 +76,7 @@ def _fit(model: Network, recipe: Recipe, task: Task, samples: Samples, accelerat
     if found is None:
         return 0
     inputs, labels, classify = found
-    counts = task.class_counts() if recipe.loss.class_weights != "none" else None
-    criterion = make_loss(recipe.loss, model.num_classes, task.multilabel, counts).to(inputs.device)
+    criterion = for_task(recipe.loss, task, model.num_classes).to(inputs.device)
     groups = [
         {"params": [p], "lr": RATE * float(p.detach().square().mean().sqrt()) or 1e-2}
         for p in model.get_classifier().parameters()

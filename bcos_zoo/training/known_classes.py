@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 from ..explanations.inputs import card_names
 from ..models.interface import Network
 from ..weights import class_lists
 
 IMAGENET = 1000  # classes
+NUMBER = r"n\d{8}"  # of WordNet: what ImageNet's folders are called
 
 
 def names_of(model: Network) -> Sequence[str] | None:
@@ -21,16 +23,50 @@ def names_of(model: Network) -> Sequence[str] | None:
 
 
 def places(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
-    """The index in `known` of each wanted name, without case and separators; None for one that is not there.
+    """The index in `known` of each wanted name, without case and separators.
 
-    A wanted name may be that of a folder of ImageNet's, such as n01440764.
+    A wanted name may be that of a folder of ImageNet's, such as n01440764. None for a name that is not there,
+    and for one that several of the known classes have, such as ImageNet's two cranes: only the folder's name
+    tells these apart.
     """
-    found = {_comparable(name): place for place, name in reversed(list(enumerate(known)))}
-    return [found.get(_comparable(name)) for name in wanted]
+    if tuple(wanted) == tuple(known):
+        return list(range(len(known)))
+    numbers, exact, alike = _numbers(known), _unique(known), _unique(list(map(_comparable, known)))
+
+    def place(name: str) -> int | None:
+        said = _said(name)
+        steps = (numbers.get(name), exact.get(name), exact.get(said), alike.get(_comparable(said)))
+        return next((one for one in steps if one is not None), None)
+
+    return [place(name) for name in wanted]
+
+
+def _numbers(known: Sequence[str]) -> Mapping[str, int]:
+    """Where the WordNet numbers are that a list has, or, for ImageNet's own list, stands for."""
+    if tuple(known) == class_lists.class_list("imagenet-1k"):
+        return _of_imagenet()
+    return {name: place for place, name in enumerate(known) if re.fullmatch(NUMBER, name)}
+
+
+def _unique(names: Sequence[str]) -> dict[str, int | None]:
+    """Where each name is; None for one that is there twice."""
+    found: dict[str, int | None] = {}
+    for place, name in enumerate(names):
+        found[name] = None if name in found else place
+    return found
+
+
+@cache
+def _of_imagenet() -> Mapping[str, int]:
+    """The place of each WordNet number in ImageNet's list."""
+    return {number: place for place, number in enumerate(class_lists.wordnet_numbers())}
+
+
+def _said(name: str) -> str:
+    """What a name means that is a number of WordNet's, for classes of ImageNet; else the name."""
+    place = _of_imagenet().get(name)
+    return name if place is None else class_lists.class_list("imagenet-1k")[place]
 
 
 def _comparable(name: str) -> str:
-    if re.fullmatch(r"n\d{8}", name):
-        known = zip(class_lists.wordnet_numbers(), class_lists.class_list("imagenet-1k"), strict=True)
-        name = dict(known).get(name, name)
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    return re.sub(r"[\s_-]+", " ", _said(name)).strip().casefold()

@@ -14,8 +14,8 @@ from ..data import SeededBatchSampler, Task, make_mixup
 from ..layers import synchronise_norms
 from ..models.interface import Network
 from ..outputs import Outputs
-from . import first_classifier, networks, parameters
-from .losses import make_loss
+from . import first_classifier, networks, parameters, runtime
+from .losses import for_task
 from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
 from .sharding import Sharded, Whole
@@ -78,7 +78,7 @@ def make_learner(
     Raises InputError for a recipe that does not fit the images.
     """
     run = recipe.run
-    layout = memory_format(recipe)
+    layout = runtime.memory_format(recipe)
     torch.manual_seed(run.seed)
     model, outputs = networks.build(recipe, task)
     parameters.freeze(model, recipe.model.train)
@@ -94,9 +94,8 @@ def make_learner(
     decay = recipe.optimizer.ema_decay
     ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
     template = networks.still(model) if ema is None else ema.module
-    counts = task.class_counts() if recipe.loss.class_weights != "none" else None
-    criterion = make_loss(recipe.loss, template.num_classes, task.multilabel, counts).to(accelerator.device)
-    guide = make_guide(recipe, task, model, accelerator)
+    criterion = for_task(recipe.loss, task, template.num_classes).to(accelerator.device)
+    guide = make_guide(recipe, task, model, criterion, accelerator)
     through = None if guide is None else guide.student
     weights = (Sharded if run.shard else Whole)(accelerator, model, through)
     sizes = (resumed or {}).get("sizes")
@@ -118,8 +117,3 @@ def make_learner(
         began=began,
         apart=tuple(apart),
     )
-
-
-def memory_format(recipe: Recipe) -> torch.memory_format:
-    """The memory format of a run's images."""
-    return torch.channels_last if recipe.run.channels_last else torch.contiguous_format

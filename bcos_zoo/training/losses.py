@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import bounds
+from ..data import Task, bounds
 from ..errors import InputError
 from ..layers.functional import at_least_float32
 
@@ -74,6 +74,12 @@ def balanced_weights(class_counts: Tensor) -> Tensor:
         )
     counts = class_counts.double()
     return counts.sum() / (len(counts) * counts)
+
+
+def for_task(loss: Loss, task: Task, classes: int) -> LabelLoss:
+    """The loss of a network with `classes` logits on the images of a task. Raises as `make_loss`."""
+    counts = task.class_counts() if loss.class_weights != "none" else None
+    return make_loss(loss, classes, task.multilabel, counts)
 
 
 def make_loss(loss: Loss, classes: int, multilabel: bool, class_counts: Tensor | None) -> LabelLoss:

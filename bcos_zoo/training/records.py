@@ -16,7 +16,7 @@ from ..files import as_text, replacing
 from ..models.interface import Network
 from ..outputs import Outputs
 from ..weights.config_json import Training
-from . import confusion, curves, history, networks, page, recipe
+from . import confusion, curves, history, networks, page, recipe, teacher_name
 from .history import EpochRow
 from .network_folder import NetworkFolder, classifier_of
 from .recipe import Recipe
@@ -40,9 +40,15 @@ class Records:
         self._write(RECIPE, recipe.to_toml(wanted))
         self.unreadable(())
         base = networks.public_name(wanted.model.name) if wanted.model.pretrained else None
-        teacher = networks.public_name(wanted.teacher.name) if wanted.teacher.name else None
         shown = None if source is None else as_text(source)
-        said = Training(base=base, data=shown, recipe=RECIPE, multilabel=task.multilabel, teacher=teacher)
+        said = Training(
+            base=base,
+            data=shown,
+            recipe=RECIPE,
+            multilabel=task.multilabel,
+            teacher=teacher_name.public(wanted.teacher) if wanted.teacher.name else None,
+            teacher_licence=teacher_name.licence(wanted.teacher) if wanted.teacher.name else None,
+        )
         self.network = NetworkFolder(folder, outputs, training=said, sample=_one_of(task.val))
         self.updated = -math.inf  # when the network in the folder was written
         count = wanted.run.snapshots

@@ -117,6 +117,11 @@ def deciding(recipe: Recipe, task: Task) -> dict[str, Any]:
     return kept | {"set of images": task.fingerprint}
 
 
+def memory_format(recipe: Recipe) -> torch.memory_format:
+    """The memory format of a run's images."""
+    return torch.channels_last if recipe.run.channels_last else torch.contiguous_format
+
+
 @contextmanager
 def explaining_memory(recipe: Recipe) -> Iterator[None]:
     """Turn an out-of-memory error into an InputError that says which batch to try."""

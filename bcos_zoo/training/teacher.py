@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +14,12 @@ from ..data import Task
 from ..errors import InputError
 from ..models.interface import Network
 from ..weights import config_json, state_dicts
-from . import distillation, known_classes, networks
+from . import distillation, known_classes, networks, runtime
 from .distillation import Teacher
+from .losses import LabelLoss, for_task
 from .recipe import Recipe
+
+INSTEAD = "learn its features beside the labels, with teacher.answers=0 and teacher.features=1"
 
 
 class Seen(NamedTuple):
@@ -30,7 +33,8 @@ class Seen(NamedTuple):
 class Watched(nn.Module):
     """A network whose forward also gives its pooled features, and its maps at some levels, if asked for.
 
-    The network is run by timm's parts of a forward pass, so heads beside the classifier do not learn.
+    The network is run by timm's parts of a forward pass, which leaves out heads beside the classifier: a
+    student that has such heads is refused.
     """
 
     def __init__(self, network: Network, *, features: bool, levels: list[int]) -> None:
@@ -60,6 +64,7 @@ class Guide:
     teacher: Watched
     columns: Tensor | None  # of its logits: the classes of the task
     multilabel: bool
+    answered: LabelLoss  # of its answers: the run's own, without what it adds to labels
     to_teacher: Callable[[Tensor], Tensor]  # images as the student sees them -> as the teacher does
     autocast: Callable[[], AbstractContextManager[Any]]  # of the run's precision
 
@@ -73,13 +78,13 @@ class Guide:
         ours = Seen(*given) if self.student_is_watched else Seen(given, None, [])
         with torch.no_grad(), self.autocast():
             theirs = Seen(*self.teacher(self.to_teacher(x)))
-        total = part.labels * criterion(ours.logits, labels) if part.labels else ours.logits.new_zeros(())
+        total = part.labels * criterion(ours.logits, labels) if part.labels else x.new_zeros(())
         if part.answers:
             warmth = part.temperature
             told = distillation.probabilities(
                 theirs.logits[:, self.columns], warmth, multilabel=self.multilabel
             )
-            total = total + part.answers * warmth**2 * criterion(_softened(ours.logits, warmth), told)
+            total = total + part.answers * warmth**2 * self.answered(_softened(ours.logits, warmth), told)
         if part.features and ours.features is not None and theirs.features is not None:
             total = total + part.features * distillation.feature_distance(ours.features, theirs.features)
         if part.hints:
@@ -97,12 +102,14 @@ def _softened(logits: Any, warmth: float) -> Any:
     return tuple(one / warmth for one in logits) if isinstance(logits, tuple) else logits / warmth
 
 
-def make_guide(recipe: Recipe, task: Task, student: Network, accelerator: Any) -> Guide | None:
-    """The guide of a recipe; None without a teacher. student: the network that learns.
+def make_guide(
+    recipe: Recipe, task: Task, student: Network, criterion: nn.Module, accelerator: Any
+) -> Guide | None:
+    """The guide of a recipe; None without a teacher. student: the network that learns. criterion: its loss.
 
     Raises what `networks.create` does; InputError for a teacher that does not know the classes, has no level
-    of the student's strides where hints are asked for, or does not take the student's images; WeightsError
-    for a file that does not fit it.
+    of the student's strides where hints are asked for, or does not take the student's images, and for two
+    networks that cannot be compared; WeightsError for a file that does not fit it.
     """
     part = recipe.teacher
     if not part.name:
@@ -116,17 +123,20 @@ def make_guide(recipe: Recipe, task: Task, student: Network, accelerator: Any) -
     columns = _columns(network, part, task) if part.answers else None
     ours, theirs = _levels(student, network, part) if part.hints else ([], [])
     watches = bool(part.features or part.hints)
-    teacher = Watched(networks.still(network), features=bool(part.features), levels=theirs).to(device).eval()
+    teacher = Watched(network, features=bool(part.features), levels=theirs).eval().requires_grad_(False)
+    # What softens labels would level what the teacher says of the classes that are not shown.
+    loss = replace(recipe.loss, off_label=0.0, smoothing=0.0)
     guide = Guide(
         settings=part,
         student=Watched(student, features=bool(part.features), levels=ours) if watches else student,
-        teacher=teacher,
+        teacher=teacher.to(device).to(memory_format=runtime.memory_format(recipe)),
         columns=None if columns is None else torch.tensor(columns, device=device),
         multilabel=task.multilabel,
-        to_teacher=_between(networks.data_config(student), networks.data_config(network)),
+        answered=for_task(loss, task, student.num_classes).to(device),
+        to_teacher=_between(networks.data_config(student), networks.data_config(network), device),
         autocast=accelerator.autocast,
     )
-    _try(guide, recipe, student, device)
+    _try(guide, recipe, student, criterion)
     return guide
 
 
@@ -158,18 +168,20 @@ def in_order(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tens
 
 
 def _columns(network: Network, part: Teacher, task: Task) -> list[int]:
+    if network.num_classes == 1:
+        raise InputError(
+            f"teacher.name={part.name!r} has a single logit, which is no answer for each class; {INSTEAD}"
+        )
     names = known_classes.names_of(network)
     if names is None:
         raise InputError(
-            f"teacher.name={part.name!r} does not say what its {network.num_classes} classes are; learn its "
-            "features alone, with teacher.answers=0 and teacher.features=1"
+            f"teacher.name={part.name!r} does not say what its {network.num_classes} classes are; {INSTEAD}"
         )
     places = known_classes.places(task.class_names, names)
     if unknown := [name for name, place in zip(task.class_names, places, strict=True) if place is None]:
         raise InputError(
             f"teacher.name={part.name!r} knows {len(names)} classes, but not {', '.join(unknown[:5])}"
-            f"{' …' if len(unknown) > 5 else ''}; learn its features alone, with teacher.answers=0 and "
-            "teacher.features=1"
+            f"{' …' if len(unknown) > 5 else ''}; {INSTEAD}"
         )
     return [place for place in places if place is not None]
 
@@ -190,29 +202,63 @@ def _levels(student: Network, teacher: Network, part: Teacher) -> tuple[list[int
     return [ours for ours, _ in shared], [theirs for _, theirs in shared]
 
 
-def _between(student: dict[str, Any], teacher: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+def _between(
+    student: dict[str, Any], teacher: dict[str, Any], device: torch.device
+) -> Callable[[Tensor], Tensor]:
     """From images normalised for the one to images normalised for the other."""
-
-    def told(x: Tensor) -> Tensor:
-        mean, std, their_mean, their_std = (
-            torch.tensor(card[key], dtype=x.dtype, device=x.device)[:, None, None]
-            for card in (student, teacher)
-            for key in ("mean", "std")
-        )
-        return (x * std + mean - their_mean) / their_std
-
-    return told
+    if all(tuple(student[key]) == tuple(teacher[key]) for key in ("mean", "std")):
+        return lambda x: x
+    mean, std, their_mean, their_std = (
+        torch.tensor(card[key], device=device)[:, None, None]
+        for card in (student, teacher)
+        for key in ("mean", "std")
+    )
+    return lambda x: (x * std + mean - their_mean) / their_std
 
 
-@torch.no_grad()
-def _try(guide: Guide, recipe: Recipe, student: Network, device: torch.device) -> None:
-    """Raise InputError unless both networks take the images of training."""
-    size = networks.data_config(student, recipe.data.input_size)["input_size"]
-    x = torch.zeros(2, *size, device=device)
+def _try(guide: Guide, recipe: Recipe, student: Network, criterion: nn.Module) -> None:
+    """Raise InputError unless both networks take the images of training, and can be compared on them."""
+    name, size = recipe.teacher.name, networks.data_config(student, recipe.data.input_size)["input_size"]
+    x = next(student.parameters()).new_zeros(2, *size)
     try:
-        guide.teacher(guide.to_teacher(x))
+        with torch.no_grad():
+            guide.teacher(guide.to_teacher(x))
     except Exception as error:  # a network of timm's may raise anything
         raise InputError(
-            f"teacher.name={recipe.teacher.name!r} takes no images of {size[1]}x{size[2]} pixels "
+            f"teacher.name={name!r} takes no images of {size[1]}x{size[2]} pixels "
             f"({config_json.why(error)}); change data.input_size, or give teacher.args"
         ) from error
+    shape = (2, student.num_classes) if guide.multilabel else (2,)
+    training = student.training
+    student.eval()
+    try:
+        with torch.enable_grad():
+            with guide.autocast():
+                given = guide.student(x)
+            loss = guide.loss(given, x, x.new_zeros(shape, dtype=torch.long), criterion)
+        if guide.student_is_watched:
+            _check_all_learn(student, loss)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{recipe.model.name} cannot be compared with teacher.name={name!r} ({config_json.why(error)}); "
+            "leave out teacher.features and teacher.hints"
+        ) from error
+    finally:
+        student.train(training)
+
+
+def _check_all_learn(student: Network, loss: Tensor) -> None:
+    """Raise InputError for weights that should learn, and that the loss does not reach.
+
+    They would stay as they are, and several processes would wait for their gradients.
+    """
+    learning = {name: p for name, p in student.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(learning.values()), allow_unused=True)
+    if missed := [name for name, one in zip(learning, found, strict=True) if one is None]:
+        parts = dict.fromkeys(name.partition(".")[0] for name in missed)
+        raise InputError(
+            f"teacher.features and teacher.hints do not reach {', '.join(parts)} of the student; leave them "
+            "out, or build it without (model.args)"
+        )

@@ -20,7 +20,7 @@ from ..models.interface import Network
 from . import effects, networks, parameters, runtime, scores
 from .best_epoch import BestEpoch
 from .history import EpochRow
-from .learner import make_learner, make_sampler, memory_format
+from .learner import make_learner, make_sampler
 from .pace import Pace
 from .recipe import Recipe
 from .run_state import RunState
@@ -62,7 +62,7 @@ class Trainer:
         self.recipe, self.task = recipe, task
         run = recipe.run
         self.accelerator = runtime.accelerator(recipe, folder)
-        self.format = memory_format(recipe)
+        self.format = runtime.memory_format(recipe)
         self.order = make_sampler(recipe, task, self.accelerator)
         self.whole = run.epochs * self.order.steps  # steps, unless a budget of time ends it earlier
         self.learner = make_learner(

@@ -37,6 +37,7 @@ class Training:
     scores: Mapping[str, float] = field(default_factory=dict)  # percent, on the validation images
     test: Mapping[str, float] = field(default_factory=dict)  # percent, on test images; no choice used them
     teacher: str | None = None  # the network that it learnt from, beside labels or without them
+    teacher_licence: str | None = None  # of that network's weights
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _training(ours: Mapping[str, Any], refuse: Callable[[str], WeightsError]) ->
         return None
     known = {one.name for one in fields(Training)}
     given = {key: value for key, value in said.items() if key in known} if isinstance(said, dict) else {}
-    texts = [given.get(key) for key in ("base", "data", "recipe", "teacher")]
+    texts = [given.get(key) for key in ("base", "data", "recipe", "teacher", "teacher_licence")]
     both = [given.get(key, {}) for key in ("scores", "test")]
     fits = isinstance(said, dict) and all(text is None or isinstance(text, str) for text in texts)
     fits = fits and isinstance(given.get("epoch", 0), (int, NoneType))
@@ -193,7 +194,7 @@ def _training(ours: Mapping[str, Any], refuse: Callable[[str], WeightsError]) ->
     fits = fits and all(isinstance(scores, dict) for scores in both)
     if not fits or not all(isinstance(v, (int, float)) for scores in both for v in scores.values()):
         raise refuse(
-            f"has training={said!r:.80}: base, data, recipe and teacher are texts, multilabel is true or "
-            "false, scores are numbers"
+            f"has training={said!r:.80}: base, data, recipe, teacher and its licence are texts, multilabel "
+            "is true or false, scores are numbers"
         )
     return Training(**given)

@@ -45,6 +45,8 @@ IDLE = [
     ("teacher.features=1.0", "teacher.name=resnet18"),
     ("teacher.hints=1.0", "teacher.name=resnet18"),
     ("teacher.labels=0.0", "teacher.name=resnet18"),
+    ("loss.off_label=uniform teacher.name=resnet18 teacher.labels=0.0", "teacher.labels=0.5"),
+    ("loss.smoothing=0.1 teacher.name=resnet18 teacher.labels=0.0", "teacher.labels=0.5"),
     ("run.snapshot_every=3 run.snapshots=0", "run.snapshots=2"),
 ]
 
@@ -70,6 +72,26 @@ def test_a_key_that_would_change_nothing_is_refused(idle, cure):
     assert any(str(got.value).startswith(change.split("=")[0]) for change in idle.split())
     if cure is not None:
         effects.check(made([*idle.split(), cure]))
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        (["model.head=fitted", "model.pretrained=true"], "model.head='fitted'"),
+        (["loss.class_weights=balanced"], "loss.class_weights='balanced'"),
+        (["data.balanced=true"], "data.balanced=True"),
+        (
+            ["data.balanced=true", "loss.class_weights=balanced"],
+            "'balanced', data.balanced=True",
+        ),
+    ],
+)
+def test_what_would_read_labels_is_refused_without_them(changes, named):
+    taught = ["teacher.name=resnet18"]
+    with pytest.raises(InputError, match=rf"labels=0.0 learns without labels, and .*{named} would read them"):
+        effects.check(made([*taught, "teacher.labels=0.0", *changes]))
+    effects.check(made([*taught, *changes]))
+    effects.check(made([*taught, "teacher.labels=0.0"]))
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from bcos_zoo.training import (
     states,
 )
 from bcos_zoo.training.network_folder import write_network
+from bcos_zoo.weights import class_lists
 
 NAME = "bcos_resnet20.cifar10"
 
@@ -68,9 +69,23 @@ def test_all_rows_begin_with_unit_norm(task, tmp_path, names):
 
 
 def test_a_folder_of_imagenets_is_known_by_what_its_name_means():
-    known = ["dog", "tench", "English springer", "Tench"]
+    known = ["dog", "tench", "English springer"]
     assert known_classes.places(["n01440764", "TENCH", "english_springer"], known) == [1, 1, 2]
     assert known_classes.places(["n99999999", "cat"], known) == [None, None]
+    both = ["dog", "tench", "Tench"]  # which of them is meant can only be said exactly
+    assert known_classes.places(["Tench", "tench", "TENCH", "n01440764"], both) == [2, 1, None, 1]
+
+
+def test_folders_of_imagenets_are_told_apart_where_their_names_are_the_same():
+    """Two classes are called crane and two maillot; Cardigan is a dog. Source: ImageNet's own list."""
+    whole = class_lists.class_list("imagenet-1k")
+    for number, place in {"n02012849": 134, "n03126707": 517, "n02113186": 264, "n02963159": 474}.items():
+        assert known_classes.places([number], whole) == [place]
+    assert known_classes.places(class_lists.wordnet_numbers(), whole) == list(range(1000))
+    assert known_classes.places(whole, whole) == list(range(1000))
+    assert known_classes.places(["crane", "tench", "Cardigan", "CARDIGAN"], whole) == [None, 0, 264, None]
+    assert known_classes.places(["n02012849", "n01440764"], ["tench", "n03126707", "n02012849"]) == [2, 0]
+    assert known_classes.places(["tench"], ["n02012849", "n01440764"]) == [1]
 
 
 def test_other_classes_are_fitted_and_the_features_stay(task, tmp_path):

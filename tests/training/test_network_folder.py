@@ -201,7 +201,8 @@ def test_a_damaged_account_of_the_training_is_refused(tmp_path, said):
     config["bcos_zoo"]["training"] = said
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        WeightsError, match="has training=.*: base, data, recipe and teacher are texts, .*scores are numbers"
+        WeightsError,
+        match="has training=.*: base, data, recipe, teacher and its licence are texts",
     ):
         bcos_zoo.load(tmp_path)
 

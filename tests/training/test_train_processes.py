@@ -106,6 +106,32 @@ def test_two_processes_give_the_losses_of_one(toml, images, tmp_path, more):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("labels", ["0.5", "0.0"])
+def test_two_processes_learn_from_a_teacher_what_one_does(toml, images, tmp_path, labels):
+    """Its answers, features and maps: all weights must get a gradient, or the processes wait for ever."""
+    train(toml, images, tmp_path / "teacher", "--set", "run.epochs=1", "--set", "run.snapshots=0")
+    keys = ("answers=1.0", "temperature=2.0", "features=0.7", "hints=0.3", f"labels={labels}")
+    more = [word for key in keys for word in ("--set", f"teacher.{key}")]
+    more += ["--teacher", str(tmp_path / "teacher"), "--set", "optimizer.name=sgd"]
+    train(toml, images, tmp_path / "one", *more)
+    train_by_two(toml, images, tmp_path / "two", *more)
+    assert_same_losses(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("run.validate_every=3",), ("run.keep_best=true",)])
+def test_two_processes_agree_on_the_end_of_a_budget(toml, images, tmp_path, more):
+    """Their clocks differ: one that went on alone would wait for the other's gradient for ever."""
+    words = [word for key in ("run.epochs=999", "run.snapshots=0", *more) for word in ("--set", key)]
+    began = time.monotonic()
+    train_by_two(toml, images, tmp_path / "two", "--minutes", "0.3", *words)
+    assert time.monotonic() - began < 18 + 60  # to start the processes takes its time, too
+    found = rows(tmp_path / "two")
+    assert [row["epoch"] for row in found] == list(range(1, len(found) + 1))
+    assert len(found) < 999 and found[-1]["top1"] is not None
+
+
+@pytest.mark.slow
 def test_images_that_no_process_but_one_finds_broken_are_all_counted(toml, tmp_path):
     images = paint(tmp_path / "images", {"train": 16, "val": 8}, spread=100)
     for path in sorted(images.glob("train/*/*"))[::6]:
