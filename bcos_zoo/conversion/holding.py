@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ..layers import parameter
 from .calls import Call
 from .marks import is_held, mark_of, marked, tensors_in, with_tensors
-from .rules import CONSTANTS, RULES, TRANSPARENT, unknown
+from .rules import CONSTANTS, RULES, TRANSPARENT, VIEWS, unknown
 from .writing import kept_apart, out_of_place, overwrite, settled
 
 LINEAR_GETTERS = frozenset(("T", "mT", "H", "mH", "real", "imag"))
@@ -46,6 +46,11 @@ class Holding(TorchFunctionMode):
         shape_alone = name in CONSTANTS and not any(map(mark_of, tensors_in([args[1:], kwargs])))
         if shape_alone or name in TRANSPARENT:
             return func(*args, **kwargs)
+        if name == "iter":
+            return iter(self.dispatch(torch.unbind, args[:1], {}))
+        mark = mark_of(args[0]) if args else None
+        if name in VIEWS and mark is not None and mark.held:  # of the network's own tensor
+            return marked(func(*args, **kwargs), mark)
         if in_place or kwargs.get("inplace"):
             return self._in_place(name, out_of_place(func) if in_place else func, args, kwargs)
         target = kwargs.pop("out", None)

@@ -40,12 +40,16 @@ _MARK = "_bcos_zoo_mark"  # the attribute of a tensor
 def mark_of(x: Any) -> Mark | None:
     """The mark of a tensor; None of a constant, and of anything else.
 
-    A view of constants that were written over since is what its tensor has become.
+    A view of constants, or of what was held, is mixed or on the path once its tensor has become that.
     """
     if not isinstance(x, Tensor):
         return None
     mark: Mark | None = getattr(x, _MARK, None)
-    return getattr(x._base, _MARK, None) if mark is None and x._is_view() else mark
+    if (mark is None or mark.held) and x._is_view():
+        whole: Mark | None = getattr(x._base, _MARK, None)
+        if mark is None or (whole is not None and whole.mixed):
+            return whole
+    return mark
 
 
 def on_path(x: Any) -> bool:

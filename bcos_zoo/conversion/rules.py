@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..layers import hold
@@ -36,11 +35,6 @@ def _held(x: Tensor) -> Tensor:
     return hold(lambda: x.clone()) if on_path(x) else x
 
 
-def iterated(call: Call) -> Any:
-    """The rows of a tensor, one after the other."""
-    return iter(call.do(torch.unbind, call.args[0]))
-
-
 def unknown(call: Call) -> Any:
     """Held as a whole."""
     return call.held()
@@ -58,12 +52,16 @@ CONSTANTS = frozenset(
     """new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like rand_like
     randn_like broadcast_shapes""".split()
 )
-SHAPES = """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose t movedim
-    moveaxis swapaxes swapdims adjoint expand expand_as broadcast_to repeat tile repeat_interleave contiguous
-    clone roll flip fliplr flipud rot90 narrow select chunk split split_with_sizes tensor_split hsplit
-    vsplit unbind unfold as_strided diagonal pixel_shuffle pixel_unshuffle fold
-    __getitem__ gather index_select take_along_dim masked_select take type_as to type float double half
-    bfloat16 cpu cuda view_as_real view_as_complex"""
+# What gives a part or another shape of the very tensor: what is written there is written into the tensor.
+VIEWS = frozenset(
+    """view reshape view_as reshape_as flatten unflatten squeeze unsqueeze permute transpose t movedim
+    moveaxis swapaxes swapdims adjoint expand expand_as broadcast_to contiguous narrow select chunk split
+    split_with_sizes tensor_split hsplit vsplit unbind unfold as_strided diagonal __getitem__ view_as_real
+    view_as_complex""".split()
+)
+SHAPES = """repeat tile repeat_interleave clone roll flip fliplr flipud rot90 pixel_shuffle pixel_unshuffle
+    fold gather index_select take_along_dim masked_select take type_as to type float double half bfloat16
+    cpu cuda"""
 SUMS = """sum mean nansum cumsum diff trace tril triu neg pos positive
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate upsample
     upsample_nearest upsample_bilinear grid_sample fft fft2 fftn ifft ifft2 rfft rfft2 irfft irfft2 fft_rfft2
@@ -80,6 +78,7 @@ HELD = """softmax log_softmax softmin sigmoid hardsigmoid softplus logsigmoid ex
     any all nonzero bernoulli lstm gru rnn_tanh rnn_relu"""
 
 RULES: dict[str, Rule] = {
+    **dict.fromkeys(VIEWS, passes),
     **dict.fromkeys(f"{SHAPES} {SUMS} {EXTREMES_OF_ONE}".split(), passes),
     **dict.fromkeys(GATES.split(), O.gate),
     **dict.fromkeys(PIECEWISE.split(), O.activation),
@@ -102,7 +101,6 @@ RULES: dict[str, Rule] = {
     "masked_fill": A.filled,
     **dict.fromkeys("max min maximum minimum fmax fmin".split(), A.extreme),
     **dict.fromkeys("cat concat concatenate stack hstack vstack dstack".split(), A.joined),
-    "iter": iterated,
     "__setitem__": W.written,
     "copy": W.copied,
     "fill": W.filled,

@@ -48,9 +48,13 @@ def written(call: Call) -> Any:
     if on_path(value) and mark_of(whole) is None:
         _onto_the_path(whole)
     elif on_path(x) and mark_of(value) is None:
-        value = constant(value, x[index].shape, x)
+        single = not isinstance(value, Tensor) or value.ndim == 0
+        # A single number on the tape for all of x: how many elements a mask takes may differ between images.
+        value = constant(value, x.shape, x)[index] if single else constant(value, x[index].shape, x)
     x[index] = value
     mark = mark_of(value)
+    if mark is None and mark_of(x) is None:  # constants, at places that depend on the image
+        mark = Mark(held=True, why="values written into a tensor")
     if mark is not None:
         for one in {id(x): x, id(whole): whole}.values():
             marked(one, _joint(mark_of(one), mark))

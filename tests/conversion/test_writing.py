@@ -139,3 +139,34 @@ def test_a_constant_written_over_later_was_what_it_was(operation: Any) -> None:
     e = bcos_zoo.explain(model, x)
     assert_close(e.logits, model(x), 1e-10)
     assert e.completeness().abs().max() < 1e-10
+
+
+def test_a_number_at_places_that_depend_on_the_image_is_a_constant() -> None:
+    def between(y: Tensor) -> Tensor:
+        y[y < 0] = 0.2
+        return y
+
+    model = bcos_zoo.bcosify(Between(between).double().eval(), b=1)
+    x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    e = bcos_zoo.explain(model, x)
+    assert_close(e.logits, model(x), 1e-10)
+    assert e.completeness().abs().max() < 1e-10
+
+
+def test_constants_at_places_that_depend_on_the_image_are_held() -> None:
+    def function(x: Tensor) -> Tensor:
+        z = torch.zeros_like(x)
+        z[x > 0.5] = 1
+        return z
+
+    z, _, _ = linear(function)
+    assert is_held(z)
+    y, tape, _ = linear(lambda x: function(x) * x)
+    (found,) = torch.autograd.grad(y.sum(), tape.encodings[0].encoded)
+    assert on_path(y)
+    assert_close(found, 1.5 * function(encode(image()) * 1.5), 1e-12)
+
+
+def test_rows_of_what_is_held_are_held() -> None:
+    rows, _, _ = linear(lambda x: list(x.sigmoid()))
+    assert len(rows) == 2 and all(is_held(row) for row in rows)
