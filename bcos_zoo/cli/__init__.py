@@ -11,7 +11,7 @@ import typer
 
 from .._version import __version__
 from ..errors import BcosZooError
-from . import evaluation, explanations, networks, training, weights
+from . import conversion, evaluation, explanations, networks, training, weights
 from .console import error_line, told
 from .effects import Verb
 
@@ -26,6 +26,7 @@ app.command("units")(explanations.units)
 app.command("verify")(explanations.verify_bundle)
 app.command("finetune", cls=Verb)(training.finetune)
 app.command("train")(training.train_)
+app.command("bcosify")(conversion.bcosify)
 app.command("evaluate", cls=Verb)(evaluation.evaluate_)
 app.command("export")(networks.export)
 app.command("push")(networks.push)

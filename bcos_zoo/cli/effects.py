@@ -94,6 +94,7 @@ ALWAYS: dict[str, frozenset[str]] = {  # always have an effect, or are refused b
     "verify": frozenset({"--model", "--tolerance", "--device", "--json"}),
     "finetune": TRAINING,
     "train": TRAINING | {"--teacher", "--labels"},
+    "bcosify": TRAINING | {"--labels", "--b"},
     "evaluate": frozenset(
         {
             *("--model", "--device", "--batch-size", "--json", "--metric", "-o"),

@@ -109,24 +109,30 @@ def finetune(
 ) -> None:
     """Turn a network into a classifier of your own images."""
     from .. import zoo
-    from ..training import defaults, recipe, states
-    from ..training.records import RECIPE
+    from ..training import defaults
 
-    changes = _all_changes(changes, group, device, epochs, minutes, lr, batch_size)
+    changes = all_changes(changes, group, device, epochs, minutes, lr, batch_size)
     model = zoo.best_embedded() if model is None else model
     run = folder or Path("runs") / f"{Path(data).stem}-{Path(model).name}"
     if resume:
-        states.require(run)
-        if not (run / RECIPE).is_file():
-            raise InputError(
-                f"{run} holds no {RECIPE}, by which a run goes on; put it back, or start anew in another "
-                "folder"
-            )
-        wanted = recipe.read(run / RECIPE, changes)
-        return _run(wanted, _open(data, wanted, run, dry_run), data, run, resume, dry_run, as_json)
+        return go_on(run, changes, data, dry_run, as_json)
     settings = defaults.finetuning(model, learn, changes)
-    task = _open(data, settings, run, dry_run)
-    _run(defaults.for_task(settings, task, changes), task, data, run, resume, dry_run, as_json)
+    task = open_images(data, settings, run, dry_run)
+    run_recipe(defaults.for_task(settings, task, changes), task, data, run, resume, dry_run, as_json)
+
+
+def go_on(run: Path, changes: list[str], data: str, dry_run: bool, as_json: bool) -> None:
+    """Go on with a run by the recipe in its folder. Raises InputError if there is none."""
+    from ..training import recipe, states
+    from ..training.records import RECIPE
+
+    states.require(run)
+    if not (run / RECIPE).is_file():
+        raise InputError(
+            f"{run} holds no {RECIPE}, by which a run goes on; put it back, or start anew in another folder"
+        )
+    wanted = recipe.read(run / RECIPE, changes)
+    run_recipe(wanted, open_images(data, wanted, run, dry_run), data, run, True, dry_run, as_json)
 
 
 def train_(
@@ -151,13 +157,13 @@ def train_(
 
     if resume:
         states.require(folder)
-    changes = _all_changes(changes, group, device, epochs, minutes, lr, batch_size, teacher, labels)
+    changes = all_changes(changes, group, device, epochs, minutes, lr, batch_size, teacher, labels)
     wanted = recipe.read(config, changes)
     effects.check(wanted)
-    _run(wanted, _open(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
+    run_recipe(wanted, open_images(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
 
 
-def _all_changes(
+def all_changes(
     changes: list[str] | None,
     group: str | None,
     device: str | None,
@@ -170,7 +176,7 @@ def _all_changes(
 ) -> list[str]:
     """The changes by --set and by options of their own. Raises InputError if both set the same key."""
     found = list(changes or ())
-    name, file = _teacher(teacher)
+    name, file = (None, None) if teacher is None else network_and_file("--teacher", teacher)
     for option, key, value in (
         ("--group", "data.group", None if group is None else json.dumps(group, ensure_ascii=False)),
         ("--device", "run.device", None if device is None else json.dumps(device)),
@@ -190,29 +196,32 @@ def _all_changes(
     return found
 
 
-def _teacher(given: str | None) -> tuple[str | None, str | None]:
+def network_and_file(option: str, given: str) -> tuple[str, str | None]:
     """The name of a network, and the file of its weights, if any. A folder may have a + in its name."""
-    if given is None:
-        return None, None
     name, plus, file = (given, "", "") if given and Path(given).exists() else given.partition("+")
     if not name or (plus and not file):
-        raise InputError(f"--teacher {given!r}: give NAME, or NAME+FILE with the file of its weights")
+        raise InputError(f"{option} {given!r}: give NAME, or NAME+FILE with the file of its weights")
     return name, file or None
 
 
-def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
+def open_images(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
     from .. import devices
     from ..data import UnreadableError, open_task
+    from ..training import classes, effects
 
     devices.choose(wanted.run.device)  # before the images are opened, which may take long
     part = wanted.data
+    answers = None
+    if not part.labels:
+        effects.check(wanted)  # whether there is a teacher to ask
+        answers = classes.of_teacher(wanted.teacher)
     try:
         return open_task(
             source, val_share=part.val_share, folds=part.folds, fold=part.fold, seed=part.seed,
             group=part.group,
             train_split=part.train_split, val_split=part.val_split, image_key=part.image_key,
             label_key=part.label_key, root=part.root, download=part.download,
-            check=part.check and not dry_run, bad_share=part.bad_share, log=_log,
+            check=part.check and not dry_run, bad_share=part.bad_share, answers=answers, log=_log,
         )  # fmt: skip
     except UnreadableError as error:
         for line in error.unreadable:
@@ -220,7 +229,7 @@ def _open(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
         raise
 
 
-def _run(
+def run_recipe(
     wanted: Recipe, task: Task, source: str, folder: Path, resume: bool, dry_run: bool, as_json: bool
 ) -> None:
     from ..training import engine, recipe, runtime

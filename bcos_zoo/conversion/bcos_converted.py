@@ -16,7 +16,8 @@ from torch import nn
 from ..errors import InputError
 from ..models._build import RUNTIME, build, cards, register_model
 from . import plan
-from .bcosify import NAME, Options, bcosify
+from .bcosify import NAME as NAME
+from .bcosify import Options, bcosify
 from .network import Converted
 
 DEFAULT = "resnet18"  # what `bcos_converted` is made from, unless told

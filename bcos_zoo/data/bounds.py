@@ -46,6 +46,7 @@ class Bound:
         return f"{what} from {low} to {'' if self.with_high else 'below '}{high}"
 
 
+ONE_AND_MORE = Bound(1)
 POSITIVE = Bound(0, with_low=False)
 NOT_NEGATIVE = Bound(0)
 PROBABILITY = Bound(0, 1)
@@ -103,6 +104,13 @@ BOUNDS: dict[str, Mapping[str, Bound]] = {  # table -> key -> its range; of seve
         "features": NOT_NEGATIVE,
         "hints": NOT_NEGATIVE,
         "labels": NOT_NEGATIVE,
+    },
+    "conversion": {
+        "constants": PROBABILITY,
+        "constants_epochs": NOT_NEGATIVE,
+        "b_from": ONE_AND_MORE,
+        "b_epochs": ONE,
+        "estimate": ZERO,
     },
     "run": {
         "epochs": ONE,

@@ -52,7 +52,7 @@ def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
     least, most = BATCHES
     batch = min(max(2 ** int(math.log2(max(images // 16, 1))), least), most)
     epochs = min(max(math.ceil(STEPS * batch / images), EPOCHS), MOST_EPOCHS)
-    size = wanted.data.input_size or _size(wanted.model.name)
+    size = wanted.data.input_size or _size(wanted.model)
     crop = recipe.changed({}, changes).get("augment", {}).get("crop")
     crop = crop or ("shift" if size <= SMALL else "resized")
     augment = replace(
@@ -85,7 +85,9 @@ def _bytes(task: Task) -> float:
     return sum(sizes) / max(len(sizes), 1) * (len(task.train) + len(task.val))
 
 
-def _size(name: str) -> int:
-    model = networks.create(name, False, {"device": "meta"})
+def _size(part: Model) -> int:
+    model = networks.original_of(
+        replace(part, pretrained=False, weights=None, args=part.args | {"device": "meta"})
+    )
     size: int = model.pretrained_cfg["input_size"][-1]
     return size

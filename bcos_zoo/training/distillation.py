@@ -18,6 +18,8 @@ from ..data import bounds
 from ..errors import InputError
 from ..layers.functional import at_least_float32
 
+CLASSES = ("task", "teacher")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
@@ -38,6 +40,7 @@ class Teacher:
     hints: its maps on the way, wherever both networks have one of the same stride (Romero et al. 2015): their
     directions, or between different widths where in the image they are strong (Zagoruyko & Komodakis 2017).
     labels: the loss against the labels; 0 trains without them, by answers, and only validation uses them.
+    classes: whose classes are learnt: the "task"'s, or all of the "teacher"'s, the labels counted among them.
     """
 
     name: str = ""
@@ -48,10 +51,13 @@ class Teacher:
     features: float = 0.0
     hints: float = 0.0
     labels: float = 1.0
+    classes: str = "task"
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
 
     def __post_init__(self) -> None:
         faults = bounds.faults("teacher", vars(self))
+        if self.classes not in CLASSES:
+            faults.append(f"teacher.classes={self.classes!r}: allowed are {', '.join(map(repr, CLASSES))}")
         if self.name and not (self.answers or self.features or self.hints):
             faults.append(
                 "teacher.answers, features and hints are 0, so there is nothing to learn from it; give one"

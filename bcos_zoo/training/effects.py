@@ -46,13 +46,21 @@ def _labelled(r: Recipe) -> bool:
     return not _taught(r) or r.teacher.labels > 0
 
 
-TEACHERS = ("weights", "args", "answers", "temperature", "features", "hints", "labels")
+TEACHERS = ("weights", "args", "answers", "temperature", "features", "hints", "labels", "classes")
 RULES = (
     *(Needs(f"teacher.{key}", _taught, "with teacher.name") for key in TEACHERS),
     Needs("teacher.temperature", lambda r: r.teacher.answers > 0, "with teacher.answers"),
     Needs("loss.off_label", _labelled, "with teacher.labels"),
     Needs("loss.smoothing", _labelled, "with teacher.labels"),
     Needs("model.head", lambda r: r.model.pretrained, "with model.pretrained"),
+    Needs("model.weights", lambda r: r.model.pretrained, "with model.pretrained"),
+    Needs("conversion.constants_epochs", lambda r: r.conversion.constants < 1, "with conversion.constants"),
+    Needs("conversion.b_epochs", lambda r: r.conversion.b_from is not None, "with conversion.b_from"),
+    Needs(
+        "data.labels",
+        lambda r: _taught(r) and r.teacher.labels == 0 and r.teacher.classes == "teacher",
+        "with teacher.name, teacher.labels=0 and teacher.classes='teacher'",
+    ),
     Needs("data.fold", lambda r: r.data.folds is not None, "with data.folds"),
     Needs("data.val_share", lambda r: r.data.folds is None, "without data.folds"),
     Needs("augment.scale", lambda r: r.augment.crop == "resized", "with augment.crop='resized'"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data import Task
-from . import pace, runs, runtime, states
+from . import classes, pace, runs, runtime, states
 from .history import EpochRow
 from .network_folder import refuse_another
 from .recipe import Recipe
@@ -56,6 +56,8 @@ def train(
         found = states.to_go_on(folder, resume)
         if not found and runtime.is_main():
             refuse_another(folder)
+        if recipe.teacher.classes == "teacher":
+            task = classes.among(task, classes.of_teacher(recipe.teacher))
         if found:
             task = task.as_before(found[1].get("images", {}), found[0])
         trainer = Trainer(recipe, task, folder, resumed=found, began=began)

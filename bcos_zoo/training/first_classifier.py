@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Samples, Task, val_loader
+from ..errors import InputError
 from ..extras import required
 from ..models.interface import Network
 from . import known_classes, networks
@@ -31,11 +32,17 @@ def begin(model: Network, recipe: Recipe, task: Task, accelerator: Any) -> str:
 
     Classes that the checkpoint knows by name keep their rows. If there are others, all rows are then fitted
     to the features of the training images as the checkpoint gives them, with the loss of the recipe.
+    Raises InputError for others where the rows are to be kept.
     """
     known = _keep_rows(model, recipe, task)
     to_unit_rows(model.get_classifier())  # a checkpoint's rows are long, and would outweigh the others
     if known == len(task.class_names):
         return f"the checkpoint knows all {known} classes, and begins with its own classifier"
+    if recipe.model.head == "kept":
+        raise InputError(
+            f"model.head='kept', but {recipe.model.name} knows {known} of {len(task.class_names)} classes "
+            "by name; give 'fitted' or 'random'"
+        )
     if not isinstance(task.train, Samples):
         return "the classifier begins at random: a stream has no images to fit it to beforehand"
     images = _fit(model, recipe, task, task.train, accelerator)
@@ -51,8 +58,7 @@ def _keep_rows(model: Network, recipe: Recipe, task: Task) -> int:
     """Copy the checkpoint's rows of the classes that it knows; returns how many these are."""
     if model.num_classes != len(task.class_names):
         return 0
-    arguments = {key: value for key, value in recipe.model.args.items() if key != "num_classes"}
-    before = networks.create(recipe.model.name, True, arguments)
+    before = networks.original_of(recipe.model)
     names = known_classes.names_of(before)
     new, old = model.get_classifier(), before.get_classifier()
     if not names or [p.shape[1:] for p in new.parameters()] != [p.shape[1:] for p in old.parameters()]:

@@ -15,6 +15,7 @@ from ..layers import synchronise_norms
 from ..models.interface import Network
 from ..outputs import Outputs
 from . import first_classifier, networks, parameters, runtime
+from .changing import estimate
 from .losses import for_task
 from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
@@ -89,8 +90,10 @@ def make_learner(
         apart = synchronise_norms(model)
     kept_as = torch.contiguous_format if run.shard else layout  # FSDP takes only this
     model = model.to(accelerator.device).to(memory_format=kept_as)
-    fits = resumed is None and recipe.model.head == "fitted"
-    began = first_classifier.begin(model, recipe, task, accelerator) if fits else None
+    if resumed is None and recipe.conversion.estimate:
+        estimate(model, recipe, task, accelerator.device)
+    begins = resumed is None and recipe.model.head != "random"
+    began = first_classifier.begin(model, recipe, task, accelerator) if begins else None
     decay = recipe.optimizer.ema_decay
     ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
     template = networks.still(model) if ema is None else ema.module

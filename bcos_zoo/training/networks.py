@@ -13,16 +13,18 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from timm.data import resolve_model_data_config
 from timm.models import split_model_name_tag
-from torch import nn
+from torch import Tensor, nn
 
 from .. import zoo
+from ..conversion import bcosify
+from ..conversion.bcos_converted import DEFAULT, NAME, OPTIONS
 from ..data import Task
 from ..errors import InputError, UnknownModelError, WeightsError
 from ..images.bounded import card_transform
 from ..models.interface import Network
 from ..outputs import Outputs
-from ..weights import config_json
-from .recipe import Recipe
+from ..weights import config_json, state_dicts
+from .recipe import Model, Recipe
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -47,7 +49,7 @@ def build(recipe: Recipe, task: Task) -> tuple[Network, Outputs]:
             f"model.args.num_classes={logits}, and the images have {len(names)} classes; leave it out"
         )
     try:
-        model = create(part.name, part.pretrained, arguments)
+        model = create(part.name, part.pretrained, arguments, part.weights)
     except TypeError as error:
         raise InputError(f"model.args: {part.name} does not take them ({error})") from error
     size = recipe.data.val_size or recipe.data.input_size
@@ -69,12 +71,20 @@ def of_task(recipe: Recipe, task: Task, logits: int) -> Outputs:
     return Outputs(task.class_names, "softmax" if softmax else "sigmoid", task.multilabel)
 
 
-def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network:
+def create(name: str, pretrained: bool, arguments: Mapping[str, Any], weights: str | None = None) -> Network:
     """A network of this zoo, or a conventional one of timm's, by name or from a folder.
 
+    weights: a file of its weights, in the place of those that its name stands for, if `pretrained`. Of a
+    network to be converted, name, weights and all else are the original's.
     Raises TypeError for unknown arguments; for all else UnknownModelError, WeightsError or InputError, with
     one line: an unknown name or tag, weights that do not exist or are out of reach.
     """
+    if name == NAME and pretrained and "conversion" not in arguments:
+        return _converted(arguments, weights)
+    if pretrained and weights is not None:
+        network = create(name, False, arguments)
+        _load(network, weights, name)
+        return network
     of_timm = timm.is_model(name.partition(".")[0]) and not name.startswith(zoo.PREFIX)
     if of_timm and not name.endswith(FILES):
         return _conventional(name, pretrained, arguments)
@@ -91,6 +101,48 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Network
         except UnknownModelError as error:
             raise UnknownModelError(f"{error}; to begin from scratch: --set model.pretrained=false") from None
     return zoo.create_model(name, pretrained=pretrained, **arguments)
+
+
+def original_of(part: Model) -> Network:
+    """The network that a recipe's began with: with its own classes, before a conversion."""
+    arguments = {key: value for key, value in part.args.items() if key != "num_classes"}
+    if part.name == NAME and "conversion" not in arguments:
+        own = {key: value for key, value in arguments.items() if key not in OPTIONS}
+        return create(own.pop("original", DEFAULT), part.pretrained, own, part.weights)
+    return create(part.name, part.pretrained, arguments, part.weights)
+
+
+def _converted(arguments: Mapping[str, Any], weights: str | None) -> Network:
+    options = {key: value for key, value in arguments.items() if key in OPTIONS}
+    own = {key: value for key, value in arguments.items() if key not in OPTIONS}
+    classes = own.pop("num_classes", None)
+    original = create(own.pop("original", DEFAULT), True, own, weights).eval()
+    model = bcosify(original, **options)
+    if classes not in (None, model.num_classes):
+        model.reset_classifier(classes)
+    return model
+
+
+def _load(network: Network, path: str, name: str) -> None:
+    """Load a file of weights. Raises WeightsError for one that does not fit."""
+    own = network.state_dict()
+    found = in_order(state_dicts.unwrap(state_dicts.read(path), own), own)
+    state_dicts.check_fit(found, own, name)
+    network.load_state_dict(found)
+
+
+def in_order(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the network's names, if the file has other names but the same tensors in order.
+
+    So are those of networks that were trained before timm had them. Counters may be missing on either side.
+    """
+    if not given.keys().isdisjoint(own):
+        return given
+    names = [key for key in own if not key.endswith("num_batches_tracked")]
+    values = [value for key, value in given.items() if not key.endswith("num_batches_tracked")]
+    if [own[name].shape for name in names] != [value.shape for value in values]:
+        return given
+    return own | dict(zip(names, values, strict=True))
 
 
 def public_name(name: str) -> str:

@@ -15,6 +15,7 @@ from ..data import Augment, bounds
 from ..errors import InputError, closest
 from ..extras import required
 from ..files import as_text, is_text
+from .course import Course
 from .distillation import Teacher
 from .losses import Loss
 
@@ -24,7 +25,7 @@ else:
     import tomli as tomllib
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-HEADS = ("random", "fitted")
+HEADS = ("random", "kept", "fitted")
 CLIPS = ("agc", "norm", "value")  # timm's
 STRICT = {"extra": "forbid", "strict": True}  # pydantic's settings for reading a recipe
 
@@ -35,15 +36,17 @@ class Model:
 
     name: an architecture or a checkpoint, as `--model` takes it, or any architecture of timm's.
     pretrained: begin with the weights of the checkpoint, or the architecture's default one.
-    head: how the classifier begins: "random"; or "fitted", with the checkpoint's rows of classes that it
-    knows by name and, if there are others, fitted to its features before the first step. The network is
-    then measured as epoch 0, too.
+    weights: a file to take them from instead.
+    head: how the classifier begins: "random"; "kept", with the checkpoint's rows of the classes, all of which
+    it must know by name; or "fitted": if there are classes that it does not know, fitted to its features
+    before the first step. With the latter two the network is measured as epoch 0, too.
     train: "full"; "head", only the classifier (linear probe); or "from:LAYER", that layer and all after it.
     args: arguments of the architecture, such as drop_path_rate.
     """
 
     name: str
     pretrained: bool = False
+    weights: str | None = None
     head: str = "random"
     train: str = "full"
     args: dict[str, Any] = field(default_factory=dict)
@@ -72,6 +75,8 @@ class Data:
     train_split, val_split, image_key, label_key: names of the parts and columns of a Hugging Face data set.
     root, download: where torchvision's sets are, and whether to fetch them there.
     balanced: draw all classes equally often.
+    labels: whether the images have labels; without them, every image below a folder counts, and is measured
+    by what the teacher answers.
     check: decode every image once before the first step.
     bad_share: the largest share of unreadable images to go on with.
     workers: how many processes load images.
@@ -93,6 +98,7 @@ class Data:
     root: str | None = None
     download: bool = False
     balanced: bool = False
+    labels: bool = True
     check: bool = True
     bad_share: float = 0.01
     workers: int = 1
@@ -229,6 +235,7 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     optimizer: Optimizer = field(default_factory=Optimizer)
     teacher: Teacher = field(default_factory=Teacher)
+    conversion: Course = field(default_factory=Course)
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
 
@@ -341,7 +348,7 @@ def _fault(error: Mapping[str, Any]) -> str:
 
 TABLES: dict[str, Any] = {
     "model": Model, "data": Data, "augment": Augment, "loss": Loss, "optimizer": Optimizer,
-    "teacher": Teacher, "run": Run,
+    "teacher": Teacher, "conversion": Course, "run": Run,
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data import Task
 from ..errors import InputError
 from ..models.interface import Network
-from ..weights import config_json, state_dicts
+from ..weights import config_json
 from . import distillation, known_classes, networks, runtime
 from .distillation import Teacher
 from .losses import LabelLoss, for_task
@@ -102,6 +102,14 @@ def _softened(logits: Any, warmth: float) -> Any:
     return tuple(one / warmth for one in logits) if isinstance(logits, tuple) else logits / warmth
 
 
+def load(part: Teacher) -> Network:
+    """The teacher of a recipe. Raises what `networks.create` does, and InputError for unknown arguments."""
+    try:
+        return networks.create(part.name, True, part.args, part.weights)
+    except TypeError as error:
+        raise InputError(f"teacher.args: {part.name} does not take them ({error})") from error
+
+
 def make_guide(
     recipe: Recipe, task: Task, student: Network, criterion: nn.Module, accelerator: Any
 ) -> Guide | None:
@@ -118,7 +126,7 @@ def make_guide(
         raise InputError(
             "teacher.features and teacher.hints do not work with run.shard=true; leave out one of them"
         )
-    network = _loaded(part)
+    network = load(part)
     device = accelerator.device
     columns = _columns(network, part, task) if part.answers else None
     ours, theirs = _levels(student, network, part) if part.hints else ([], [])
@@ -138,33 +146,6 @@ def make_guide(
     )
     _try(guide, recipe, student, criterion)
     return guide
-
-
-def _loaded(part: Teacher) -> Network:
-    try:
-        network = networks.create(part.name, part.weights is None, part.args)
-    except TypeError as error:
-        raise InputError(f"teacher.args: {part.name} does not take them ({error})") from error
-    if part.weights is not None:
-        own = network.state_dict()
-        found = in_order(state_dicts.unwrap(state_dicts.read(part.weights), own), own)
-        state_dicts.check_fit(found, own, part.name)
-        network.load_state_dict(found)
-    return network
-
-
-def in_order(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the network's names, if the file has other names but the same tensors in order.
-
-    So are those of networks that were trained before timm had them. Counters may be missing on either side.
-    """
-    if not given.keys().isdisjoint(own):
-        return given
-    names = [key for key in own if not key.endswith("num_batches_tracked")]
-    values = [value for key, value in given.items() if not key.endswith("num_batches_tracked")]
-    if [own[name].shape for name in names] != [value.shape for value in values]:
-        return given
-    return own | dict(zip(names, values, strict=True))
 
 
 def _columns(network: Network, part: Teacher, task: Task) -> list[int]:

@@ -17,8 +17,9 @@ from ..data.scan import check_share
 from ..errors import InputError
 from ..extras import required
 from ..models.interface import Network
-from . import effects, networks, parameters, runtime, scores
+from . import classes, effects, networks, parameters, runtime, scores
 from .best_epoch import BestEpoch
+from .changing import Changing
 from .history import EpochRow
 from .learner import make_learner, make_sampler
 from .pace import Pace
@@ -68,6 +69,8 @@ class Trainer:
         self.learner = make_learner(
             recipe, task, self.accelerator, self.order.steps, resumed=resumed[1] if resumed else None
         )
+        if not recipe.data.labels and self.learner.guide is not None:
+            task = self.task = classes.answered(task, recipe, self.learner.guide, self.learner.template)
         card = networks.data_config(self.learner.template, recipe.data.input_size)
         self.loader = train_loader(
             task.train, train_transform(card, recipe.augment), self.order,
@@ -79,6 +82,11 @@ class Trainer:
             self.order.steps, self.order.batch_size, len(task.val), len(task.test or ()), run.validate_every
         )
         metric = scores.to_watch(run.monitor, self.learner.template.num_classes, task.multilabel)
+        self.changing = None
+        if recipe.conversion.changes:
+            self.changing = Changing(
+                recipe.conversion, self.learner.weights.bare, epochs=run.epochs, steps=self.order.steps
+            )
         self.best = BestEpoch(metric, scores.DIRECTION[metric], run.patience)
         if resumed is not None:
             self._restore(resumed[1], resumed[0])
@@ -166,6 +174,8 @@ class Trainer:
         seeds.seed_all(*place)
         torch.manual_seed(seeds.mix(*place))  # on all devices, because dropout draws there
         learner.set_rates(self.at.done * self.whole // self.at.total)  # a shorter run has the same schedule
+        if self.changing is not None:
+            self.changing.before(self.at.done)
         total = torch.zeros((), device=accelerator.device)
         for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
             self._fail(piece.failed)
@@ -187,6 +197,8 @@ class Trainer:
         learner.weights.step(learner.optimizer)
         learner.optimizer.zero_grad()
         self.at.step(value)
+        if self.changing is not None:
+            self.changing.after(self.at.done)
         if learner.ema is not None and self.at.done % recipe.optimizer.ema_every == 0:
             learner.ema.update(learner.weights, self.at.done // recipe.optimizer.ema_every)
         return value

@@ -1,0 +1,70 @@
+"""A converted network while it learns: its statistics before the first step, its changes between steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..conversion import Converted, reestimate
+from ..data import Samples, Task, val_loader
+from ..errors import InputError
+from ..models.interface import Network
+from . import networks
+from .course import Course
+from .recipe import Recipe
+
+BATCH = 64  # images of which statistics are averaged at once
+
+
+class Changing:
+    """A converted network that is changed after each step, as a `Course` says.
+
+    epochs: of the run. steps: of an epoch. Raises InputError for a network that was not converted.
+    """
+
+    def __init__(self, course: Course, network: nn.Module, *, epochs: int, steps: int) -> None:
+        if not isinstance(network, Converted):
+            raise InputError(
+                f"[conversion] is for networks that bcosify made, and this is a {type(network).__name__}; "
+                "leave the table out, or give model.name='bcos_converted'"
+            )
+        self.course, self.network, self.steps = course, network, steps
+        self.last = (epochs if course.constants_epochs is None else course.constants_epochs) * steps
+        every: list[Any] = list(network.bcos_layers().values())
+        self.exponents = [(layer, layer.b) for layer in every]
+
+    def left(self, done: int) -> float:
+        """The share of the constants that is left after so many steps."""
+        part = min(done / self.last, 1.0) if self.last else 1.0
+        return 1 - (1 - self.course.constants) * part
+
+    def before(self, done: int) -> None:
+        """Set the exponents for the step after `done` steps."""
+        start = self.course.b_from
+        if start is None:
+            return
+        part = min(done // self.steps / self.course.b_epochs, 1.0)
+        for layer, b in self.exponents:
+            layer.b = start + part * (b - start)
+
+    def after(self, done: int) -> None:
+        """Shrink the constants after step number `done`, from 1."""
+        if self.course.constants < 1:
+            before, now = self.left(done - 1), self.left(done)
+            self.network.scale_constants(now / before if before else 0.0)
+
+
+def estimate(network: Network, recipe: Recipe, task: Task, device: torch.device) -> None:
+    """Estimate the statistics of batch norms anew, with the first training images in the order of a draw.
+
+    Raises InputError for a stream, and if there are no images or no batch norms.
+    """
+    count, samples = recipe.conversion.estimate, task.train
+    if not isinstance(samples, Samples):
+        raise InputError("conversion.estimate needs images that are no stream; leave it out")
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.run.seed))
+    some = samples.select(order[:count])
+    batches = val_loader(some, networks.val_transform(network), BATCH, workers=recipe.data.workers)
+    reestimate(network, (batch.images.to(device) for batch in batches if len(batch.images)))
