@@ -1,4 +1,4 @@
-"""Fine-tuning by its defaults beside what else one could do: the table in docs/training.md.
+"""Fine-tuning by its defaults beside what else one could do, as a table.
 
 python benchmarks/finetune.py [--data data] [--seeds 3] [--tasks NAME ...] [--ways NAME ...]
                               [-o benchmarks/results/finetune.jsonl] [--set TABLE.KEY=VALUE ...]
@@ -6,8 +6,9 @@ On each of the tasks of benchmarks/tasks.py: the checkpoint untouched, where it 
 regression on its features; its classifier alone; `bcos-zoo finetune` by its defaults; the same network from
 nothing; and the checkpoint's conventional twin, fine-tuned as timm's users do. All see the same training
 images, and the last four take the same number of epochs. Scores are in percent of the test images, which
-choose nothing: top-1, or mean average precision for several labels. What is measured already is not measured
-again; all rows of the file are printed as a table of means and standard deviations over the seeds.
+choose nothing: top-1, or mean average precision for several labels. What is measured already, with the same
+--set, is not measured again; all such rows of the file are printed as a table of means and standard
+deviations over the seeds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 import bcos_zoo
 from bcos_zoo.data import Samples, Task, open_task
-from bcos_zoo.training import defaults, engine, scores
+from bcos_zoo.training import defaults, engine, known_classes, scores
 
 HERE = Path(__file__).resolve().parent
 TWINS = {
@@ -55,13 +56,14 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], dest="changes", metavar="TABLE.KEY=VALUE")
     parser.add_argument("-o", dest="file", type=Path, default=HERE / "results" / "finetune.jsonl")
     asked = parser.parse_args()
-    rows = tasks.read_rows(asked.file)
+    changes = sorted(asked.changes)
+    rows = [row for row in tasks.read_rows(asked.file) if row.get("set", []) == changes]
     done = {(row["task"], row["way"], row["seed"]) for row in rows}
     for seed in range(asked.seeds):
         for one in tasks.TASKS:
             missing = [way for way in asked.ways if (one.name, way, seed) not in done]
             if one.name in asked.tasks and missing:
-                for row in measured(one, seed, missing, asked.data, asked.changes):
+                for row in measured(one, seed, missing, asked.data, changes):
                     rows.append(row)
                     tasks.add_row(asked.file, row)
     print(table(rows))
@@ -81,7 +83,13 @@ def measured(one: tasks.Task, seed: int, ways: Sequence[str], data: Path, change
                 seconds = round(time.monotonic() - began, 1)
                 print(f"{one.name}, seed {seed}, {way}: {found[0]:.1f} %, {seconds} s", flush=True)
                 yield (
-                    {"task": one.name, "way": way, "seed": seed, "score": round(found[0], 2)}
+                    {
+                        "task": one.name,
+                        "way": way,
+                        "seed": seed,
+                        "set": list(changes),
+                        "score": round(found[0], 2),
+                    }
                     | found[1]
                     | {"seconds": seconds}
                 )
@@ -90,9 +98,9 @@ def measured(one: tasks.Task, seed: int, ways: Sequence[str], data: Path, change
 def untouched(one: tasks.Task, task: Task, place: Path, changes: Sequence[str]) -> Found | None:
     """The checkpoint's own logits of the task's classes; None if it does not know all of them."""
     clf = bcos_zoo.load(one.model)
-    if not set(task.class_names) <= set(clf.class_names):
+    columns = known_classes.places(task.class_names, clf.class_names)
+    if None in columns:
         return None
-    columns = [clf.class_names.index(name) for name in task.class_names]
     return score(looked_at(task.test, clf, clf.model)[:, columns], task), {}
 
 

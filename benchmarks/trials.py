@@ -178,7 +178,7 @@ def trained(
 ) -> Iterator[nn.Module]:
     """Train, and yield the network, or its average, after each eighth of the steps."""
     count = len(part.labels)
-    batch = min(max(2 ** int(math.log2(max(count // 16, 1))), 8), 64)
+    batch = defaults.batch_size(count)
     groups = [{"params": [p], "share": share(name, p, setting)} for name, p in model.named_parameters()]
     optimizer = torch.optim.Adam(groups, lr=setting.rate)
     average = copy.deepcopy(model) if setting.average else None

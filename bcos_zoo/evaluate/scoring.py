@@ -49,7 +49,10 @@ class Scorer:
 
     @property
     def strides(self) -> list[int]:
-        """Pixels of the image for each position of the network's maps: where patterns may repeat."""
+        """Pixels of the image for each position of the network's maps: where patterns may repeat.
+
+        Raises InputError for a network that has none, or says nothing of them.
+        """
         try:
             known = {int(level["reduction"]) for level in self.classifier.model.feature_info}
         except (AttributeError, LookupError, TypeError) as error:
@@ -57,6 +60,11 @@ class Scorer:
                 "the metric checkerboard needs the strides of the network, which says nothing of them; give "
                 "it timm's feature_info, such as [{'reduction': 32}], or leave out the metric"
             ) from error
+        if not known - {1}:
+            raise InputError(
+                "the metric checkerboard measures patterns of a network's strides, and this one has none; "
+                "leave out the metric"
+            )
         return sorted(known - {1})
 
     def check(self) -> None:
@@ -130,7 +138,7 @@ class Scorer:
             return [{"score": score, "chance": float(mask.double().mean())}]
         if metric == "checkerboard":
             patterns = [float(metrics.checkerboard(attribution, stride)) for stride in self.strides]
-            return [{"score": max(patterns, default=0.0)}]
+            return [{"score": max(patterns)}]
         if metric == "sparseness":
             return [{"score": float(metrics.sparseness(attribution))}]
         along = metrics.deletion_curve if metric.startswith("deletion") else metrics.insertion_curve

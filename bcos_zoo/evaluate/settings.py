@@ -21,6 +21,8 @@ class Settings:
 
     stride: explain a grid through windows of the network's size at this distance, in pixels; for networks
     that take no other size or, like ViTs, have learnt positions for one size only.
+    The metric "checkerboard" is the strongest pattern of all the network's strides. The largest of more
+    numbers is larger, by chance alone: so it favours fewer strides, and compares networks that have the same.
     boxes, masks: where the objects for "energy" are, for `read_boxes` and `read_masks`; one of the two.
     Raises InputError for unknown values, and for values that do not go together.
     """

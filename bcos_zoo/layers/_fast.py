@@ -198,10 +198,11 @@ def _convolve(conv: nn.Conv2d, positions: int, x: Tensor, weight: Tensor) -> Ten
     return convolve(conv, x.contiguous(), weight).contiguous(memory_format=dense)
 
 
-def _divide(y: Tensor, scale: float) -> Tensor:
-    if scale == 1:
-        return y
-    return y / scale if y.requires_grad or not on("in_place") else y.div_(scale)
+def _divided(y: Tensor, scale: float) -> Tensor:
+    """y / scale, in the memory of y where nobody else looks at it."""
+    if scale == 1 or y.requires_grad or not on("in_place"):
+        return BF.divided(y, scale)
+    return y.div_(scale)
 
 
 def convolution(
@@ -241,7 +242,7 @@ def convolution(
         else:
             grouped = torch.unflatten(y, -3, (inner.groups, -1))
             y = _scale(grouped, lambda: norm().unsqueeze(-3), conv.b).flatten(-4, -3)
-    y = _divide(y, conv.scale)
+    y = _divided(y, conv.scale)
     if shortcut is None:
         return y
     same = y.dtype == shortcut.dtype and y.shape == shortcut.shape
@@ -257,7 +258,7 @@ def fully_connected(module: _Layer, x: Tensor) -> Tensor:
     y = _max_out(y, module.max_out, dim=-1)
     if module.b != 1:
         y = _scale(y, lambda: BF.token_norm(x), module.b)
-    return _divide(y, module.scale)
+    return _divided(y, module.scale)
 
 
 def _folds(conv: nn.Module, x: Tensor) -> bool:

@@ -6,12 +6,12 @@ weights, so explanations stay exact, and checkpoints keep their names.
 
 from __future__ import annotations
 
+from functools import reduce
 from math import comb
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -20,8 +20,8 @@ WAYS = (None, "blur")
 TAPS = {2: 3, 3: 5, 4: 5}  # of the binomial filter for each stride: it should reach to the next position
 
 
-class Blur(BlurPool2d):  # type: ignore[misc]
-    """timm's blur, also in a network that was built without memory and then got its weights by assignment.
+class Blur(nn.Module):
+    """A binomial filter over each channel, taken at every so many positions. It has no state.
 
     (..., K, H, W) -> (..., K, ceil(H / stride), ceil(W / stride)). Beyond the border the map goes on as its
     outermost pixels do, so a map of one pixel can be blurred, too.
@@ -30,11 +30,21 @@ class Blur(BlurPool2d):  # type: ignore[misc]
     filt: Tensor
 
     def __init__(self, taps: int, stride: int) -> None:
-        super().__init__(None, taps, stride)
+        super().__init__()
+        self.filt_size, self.stride = taps, stride
+        self.register_buffer("filt", self._square(), persistent=False)
+
+    def _square(self) -> Tensor:
+        """(1, 1, taps, taps)."""
+        row = torch.tensor(self._row())
+        return torch.outer(row, row)[None, None]
+
+    def _row(self) -> list[float]:
+        return [comb(self.filt_size - 1, k) / 2 ** (self.filt_size - 1) for k in range(self.filt_size)]
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.filt.is_meta and not x.is_meta:
-            self.filt = BlurPool2d(None, self.filt_size).filt.to(device=x.device, dtype=self.filt.dtype)
+        if self.filt.is_meta and not x.is_meta:  # built without memory, then given its weights by assignment
+            self.filt = self._square().to(device=x.device, dtype=self.filt.dtype)
         batch = x if x.ndim == 4 else x[None]
         for dim in (2, 3):
             batch = _widened(batch, self.filt_size // 2, dim)
@@ -51,14 +61,15 @@ class Blur(BlurPool2d):  # type: ignore[misc]
         An antialiased ResNet-18 trains a sixth faster so (two cores, bfloat16); without a compiler it
         would be slower.
         """
-        taps = [comb(self.filt_size - 1, k) / 2 ** (self.filt_size - 1) for k in range(self.filt_size)]
+        taps = self._row()
         for dim in (2, 3):
             length = x.shape[dim] - self.filt_size + 1
             shifted = [x.narrow(dim, k, length) for k in range(self.filt_size)]
-            x = sum(
+            parts = [
                 tap * (part[:, :, :: self.stride] if dim == 2 else part[..., :: self.stride])
                 for tap, part in zip(taps, shifted, strict=True)
-            )
+            ]
+            x = reduce(torch.add, parts)
         return x
 
     def extra_repr(self) -> str:

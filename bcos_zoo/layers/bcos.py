@@ -31,10 +31,6 @@ def _check(b: float, max_out: int, scale: float) -> None:
         raise InputError(f"scale={scale}: the output is divided by it, so it must be positive; 1 is off")
 
 
-def _divide(y: Tensor, scale: float) -> Tensor:
-    return y if scale == 1 else y / scale
-
-
 @layer
 class BcosConv2d(nn.Module):
     """Convolution whose response to each patch is scaled by |cos(patch, w)|^(B-1).
@@ -118,7 +114,7 @@ class BcosConv2d(nn.Module):
         y = BF.max_out(self._respond(x), self.max_out, dim=-3)
         if self.b != 1:
             y = y * hold(lambda: BF.bcos_scale(y, self._norms(x), self.b))
-        return _divide(y, self.scale)
+        return BF.divided(y, self.scale)
 
     def _respond(self, x: Tensor) -> Tensor:
         """w_hat . patch, or w . patch if rows are not normalised: (..., out_channels * max_out, H', W')."""
@@ -206,7 +202,7 @@ class BcosLinear(nn.Module):
         y = BF.max_out(self._respond(x), self.max_out, dim=-1)
         if self.b != 1:
             y = y * hold(lambda: BF.bcos_scale(y, BF.token_norm(x), self.b))
-        return _divide(y, self.scale)
+        return BF.divided(y, self.scale)
 
     def _respond(self, x: Tensor) -> Tensor:
         inner: Any = self.linear

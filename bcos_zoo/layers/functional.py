@@ -94,6 +94,11 @@ def max_out(y: Tensor, m: int, dim: int) -> Tensor:
     return torch.unflatten(y, dim, (-1, m)).max(dim + 1).values
 
 
+def divided(y: Tensor, scale: float) -> Tensor:
+    """y / scale; y itself where the scale is 1."""
+    return y if scale == 1 else y / scale
+
+
 def bcos_scale(linear: Tensor, norm: Tensor, b: float) -> Tensor:
     """|cos(x, w)|^(b-1), the factor that B-cos puts on the linear response w_hat . x.
 

@@ -20,7 +20,8 @@ def checkerboard(attributions: Tensor, stride: int) -> Tensor:
     multiples of the stride, and faded out at its border (Hann), so that its border is no pattern.
     Returns (...), at least 0: over all frequencies (i, j) / stride but (0, 0), the mean of the energy there
     divided by that of the sixteen frequencies around it at a distance of two; 0 for a map that is constant.
-    White noise has 1.15, and 10 means that the pattern has ten times the energy of what lies beside it.
+    White noise has 1.15, and 10 means that the pattern has ten times the energy of what lies beside it. The
+    largest value over several strides favours a network that has fewer of them: compare stride by stride.
 
     Source of the pattern: Odena et al. 2016, "Deconvolution and Checkerboard Artifacts"; of its cause in
     networks, Zhang 2019, "Making Convolutional Networks Shift-Invariant Again".

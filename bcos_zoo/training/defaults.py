@@ -1,6 +1,7 @@
 """What `bcos-zoo finetune` does unless told otherwise, from five images a class up.
 
-The numbers come from `benchmarks/finetune.py`, whose table stands in docs/training.md.
+The numbers were chosen by `benchmarks/trials.py`; `benchmarks/finetune.py` compares the whole with what else
+one could do.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
     """The recipe with what follows from the images: batch, epochs, crop, cache. changes: override these."""
     changes = list(changes)
     images = len(task.train)
-    least, most = BATCHES
-    batch = min(max(2 ** int(math.log2(max(images // 16, 1))), least), most)
+    batch = batch_size(images)
     epochs = min(max(math.ceil(STEPS * batch / images), EPOCHS), MOST_EPOCHS)
     size = wanted.data.input_size or _size(wanted.model)
     crop = recipe.changed({}, changes).get("augment", {}).get("crop")
@@ -70,6 +70,12 @@ def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
     if run.snapshots:
         run = replace(run, snapshot_every=max(run.epochs // FILM, 1))
     return recipe.with_changes(replace(full, optimizer=optimizer, run=run), changes)
+
+
+def batch_size(images: int) -> int:
+    """Images of a step: a sixteenth of the training images, as a power of two, within `BATCHES`."""
+    least, most = BATCHES
+    return min(max(2 ** int(math.log2(max(images // 16, 1))), least), most)
 
 
 def _bytes(task: Task) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
-from torch import nn
+from torch import Tensor, nn
 
 from .._compat import muon_in_float32
 from ..errors import InputError
@@ -20,7 +20,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimiser for the weights of a model that learn. sizes: as `parameters.groups` takes them.
 
-    Raises InputError if timm has no such one.
+    Raises InputError if timm has no such one, and for relative rates of one whose steps are relative by
+    themselves.
     """
     groups = parameters.groups(
         model,
@@ -37,7 +38,37 @@ def make_optimizer(
         optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, opt=part.name, lr=part.lr, **part.args)
     except (ValueError, TypeError, AssertionError) as error:
         raise InputError(f"optimizer.name={part.name!r}, args={part.args}: {error}") from error
+    if part.relative and not _is_absolute(part):
+        raise InputError(
+            f"optimizer.relative=true with optimizer.name={part.name!r}, whose steps depend on a weight's "
+            "size or shape already, and would be scaled twice; set optimizer.relative=false, or take adam"
+        )
     return optimizer
+
+
+def _is_absolute(part: Optimizer) -> bool:
+    """Whether the first step from like gradients is as long for large and for small weights of any shape.
+
+    Lamb multiplies it by the norm of the weight, but timm's only where weights decay; Muon, unless it is told
+    otherwise, makes it as long as Adam's. There are over a hundred optimisers, and `args` and versions change
+    what they do: so it is tried, with one weight at a time.
+    """
+    weights = (((8, 8), 1.0), ((8, 8), 16.0), ((8, 128), 1.0))
+    steps = [_first_step(part, shape, size) for shape, size in weights]
+    return max(steps) <= 2 * min(steps)
+
+
+def _first_step(part: Optimizer, shape: tuple[int, int], size: float) -> float:
+    """How far a weight moves, as a root mean square. size: its own."""
+    drawn = torch.Generator().manual_seed(0)
+    weight = nn.Parameter(size * torch.randn(shape, generator=drawn))
+    before: Tensor = weight.detach().clone()
+    weight.grad = torch.randn(shape, generator=drawn)
+    # Some are relative only where weights decay; that the weight itself decays is not what is asked here.
+    group = {"params": [weight], "weight_decay": 1e-8 if part.weight_decay else 0.0}
+    optimizer = create_optimizer_v2([group], opt=part.name, lr=1e-2, **part.args)
+    optimizer.step()
+    return float((weight.detach() - before).square().mean().sqrt())
 
 
 def make_schedule(

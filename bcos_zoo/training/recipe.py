@@ -119,8 +119,9 @@ class Optimizer:
     name: one of timm's optimisers.
     lr: the learning rate at its highest, after the warm-up.
     head_lr: the rate of the classifier; lr unless given.
-    relative: rates are shares of a weight's size, its root mean square before the first step: long rows and
-    short ones, of few elements or many, turn equally fast.
+    relative: rates are shares of a weight's size, its root mean square before the first step: with Adam and
+    its kind, long rows and short ones, of few elements or many, turn equally fast. Optimisers whose steps
+    depend on size or shape by themselves, such as lamb with weight decay, are refused.
     weight_decay: of the weights of linear maps; gains of norms and layer scales have none.
     layer_decay: factor on the rate from each level of the network to the one before it.
     clip, clip_mode: the limit of gradients (none unless given), and how it is meant: "agc" (adaptive), "norm"

@@ -169,6 +169,9 @@ def test_a_network_without_strides_or_with_too_few_pixels_is_refused_before_it_b
         InputError, match="maps of 32x32 pixels and a stride of 8; allowed are sides of at least 5"
     ):
         compare(own, data, tmp_path / "small", settings)
+    own.model.feature_info = [{"reduction": 1}, {"reduction": 1}]
+    with pytest.raises(InputError, match="patterns of a network's strides, and this one has none; leave out"):
+        compare(own, data, tmp_path / "none", settings)
     del own.model.feature_info
     with pytest.raises(InputError, match="needs the strides of the network, which says nothing of them"):
         compare(own, data, tmp_path / "none", settings)

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -248,6 +249,47 @@ def test_relative_rates_turn_all_rows_alike_and_leave_nothing_behind(name):
     head = next(iter(head_names(model)))
     faster = rates(model, relative=True, head_lr=0.5)[head] / rates(model, relative=True)[head]
     assert faster == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    "name, decay, args, fits",
+    [
+        ("adam", 0.0, {}, True),
+        ("adamw", 0.05, {}, True),
+        ("lion", 0.05, {}, True),
+        ("sgd", 0.05, {"momentum": 0.9}, True),
+        ("adopt", 0.0, {}, True),  # whose first step is none
+        ("lamb", 0.0, {}, True),  # timm's has a trust ratio only with weight decay
+        ("lamb", 0.05, {}, False),
+        ("lamb", 0.0, {"always_adapt": True}, False),
+        ("lars", 0.05, {}, False),
+        ("muon", 0.0, {}, True),  # timm's steps are as long as Adam's, whatever the shape
+        ("muon", 0.0, {"adjust_lr_fn": "original"}, False),
+    ],
+)
+def test_relative_rates_are_refused_where_steps_depend_on_the_weight_already(name, decay, args, fits):
+    """Seen in what a step does to two layers of one gradient, one of weights 16 times as large or as wide."""
+    part = Optimizer(name=name, weight_decay=decay, args=args, lr=0.01, relative=True)
+    model = torch.nn.ModuleList([torch.nn.Linear(n, 8, bias=False) for n in (8, 8, 256)])
+    for layer, size in zip(model, (1.0, 16.0, 1.0), strict=True):
+        torch.nn.init.orthogonal_(layer.weight)
+        layer.weight.grad = layer.weight.detach() / layer.weight.detach().square().mean().sqrt()
+        layer.weight.data = size * layer.weight.grad
+    before = [layer.weight.detach().clone() for layer in model]
+    make_optimizer(model, replace(part, relative=False)).step()
+    turned = [
+        float(
+            (layer.weight.detach() - old).square().mean().sqrt() - 0.01 * decay * old.square().mean().sqrt()
+        )
+        for layer, old in zip(model, before, strict=True)
+    ]
+    alike = max(turned) <= 3 * min(turned) + 1e-9
+    assert alike == fits
+    if fits:
+        make_optimizer(model, part)
+        return
+    with pytest.raises(InputError, match=rf"optimizer.name='{name}', whose steps depend on a weight's size"):
+        make_optimizer(model, part)
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.5])
