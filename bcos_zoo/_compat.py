@@ -147,6 +147,12 @@ PRIVATE = {
         "whether an image was written over since it was recorded",
         "keep a copy of the image, and compare",
     ),
+    "viewed": Private(
+        "torch",
+        "Tensor._base",
+        "the tensor that an in-place function writes into through a view",
+        "let conversion's `dispatch` remember, for each function of VIEWS, what it was given",
+    ),
     "conv_forward": Private(
         "torch.nn",
         "Conv2d._conv_forward",
@@ -304,6 +310,11 @@ def is_compiled(module: nn.Module) -> bool:
 def version(x: Tensor) -> int:
     """How often x was written over, by torch's count."""
     return x._version
+
+
+def viewed(x: Tensor) -> Tensor | None:
+    """The tensor that x is a view of, in autograd's eyes; None if it is none."""
+    return x._base
 
 
 def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._compat import viewed
 from ..layers import add_constant, hold
 from ..layers.linear_mode import aside, graphed
 from .marks import PATH, Mark, mark_of, marked, tensors_in, with_tensors
@@ -115,7 +116,7 @@ class Call:
         if len(known) == len(depends):  # made of held factors alone
 
             def own(x: Tensor) -> Tensor:
-                shared = x._is_view() or any(x is one for one in given)
+                shared = viewed(x) is not None or any(x is one for one in given)
                 return x.clone() if graphed() and not shared else x
 
             return marked(with_tensors(value, own), Mark(held=True, why=known[0]))

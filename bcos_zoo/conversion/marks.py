@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._compat import viewed
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -45,8 +47,8 @@ def mark_of(x: Any) -> Mark | None:
     if not isinstance(x, Tensor):
         return None
     mark: Mark | None = getattr(x, _MARK, None)
-    if (mark is None or mark.held) and x._is_view():
-        whole: Mark | None = getattr(x._base, _MARK, None)
+    if mark is None or mark.held:
+        whole: Mark | None = getattr(viewed(x), _MARK, None)
         if mark is None or (whole is not None and whole.mixed):
             return whole
     return mark

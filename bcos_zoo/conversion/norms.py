@@ -6,21 +6,25 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, GroupNorm1, LayerNorm2d, LayerNormFp32
-from timm.layers import GroupNorm as TimmGroupNorm
-from timm.layers import LayerNorm as TimmLayerNorm
-from timm.layers.activations import HardMish, HardSigmoid, HardSwish, Mish, Swish
-from timm.layers.activations_me import HardMishMe, HardSigmoidMe, HardSwishMe, MishMe, SwishMe
-from timm.layers.norm import LayerNorm2dFp32
-from timm.layers.norm_act import (
+from timm.layers import (
+    AvgPool2dSame,
+    BatchNormAct2d,
+    GroupNorm1,
     GroupNorm1Act,
     GroupNormAct,
+    HardMish,
+    LayerNorm2d,
+    LayerNorm2dFp32,
     LayerNormAct,
     LayerNormAct2d,
     LayerNormAct2dFp32,
     LayerNormActFp32,
+    LayerNormFp32,
+    create_pool2d,
+    get_act_layer,
 )
-from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
+from timm.layers import GroupNorm as TimmGroupNorm
+from timm.layers import LayerNorm as TimmLayerNorm
 from torch import Tensor, nn
 
 from .._compat import AnyBatchNorm
@@ -170,15 +174,9 @@ MAXIMA = (
 OPTIONAL_BIAS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, AnyBatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
-# Activations of timm that bring their own backward pass, which linear mode cannot see into, and timm's plain
-# code for the same functions.
-SPELT_OUT = {
-    HardMishMe: HardMish,
-    HardSigmoidMe: HardSigmoid,
-    HardSwishMe: HardSwish,
-    MishMe: Mish,
-    SwishMe: Swish,
-}
+# timm's hard_mish has a backward pass of its own, which linear mode cannot see into; this is its plain code.
+SPELT_OUT: dict[Any, type[nn.Module]] = {get_act_layer("hard_mish"): HardMish}
+MaxPool2dSame = type(create_pool2d("max", 2, padding="same"))
 
 
 def spell_out(network: nn.Module) -> None:

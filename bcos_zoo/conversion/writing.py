@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._compat import viewed
 from ..layers import hold
 from .calls import Call, constant
 from .marks import PATH, Mark, is_held, mark_of, marked, on_path
@@ -31,7 +32,7 @@ def out_of_place(func: Callable[..., Any]) -> Callable[..., Any]:
 def overwrite(target: Tensor, value: Tensor) -> Tensor:
     """Write `value` into a tensor of the network, as a whole, with its mark; returns the tensor."""
     mark = mark_of(value) or Mark(held=True, why="values written into a tensor")
-    whole = target._base
+    whole = viewed(target)
     if whole is not None and on_path(value) and mark_of(whole) is None:
         _onto_the_path(whole)
         _ = target.grad_fn  # a view makes its own anew when it is asked for it; copy_ does not ask
@@ -44,7 +45,8 @@ def overwrite(target: Tensor, value: Tensor) -> Tensor:
 def written(call: Call) -> Any:
     """x[index] = value, in x itself."""
     x, index, value = call.args
-    whole = x if x._base is None else x._base
+    view_of = viewed(x)
+    whole = x if view_of is None else view_of
     if on_path(value) and mark_of(whole) is None:
         _onto_the_path(whole)
     elif on_path(x) and mark_of(value) is None:

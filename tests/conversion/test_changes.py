@@ -21,8 +21,8 @@ from timm.layers import (
     LayerNormAct,
     LayerNormAct2d,
     LayerNormFp32,
+    create_pool2d,
 )
-from timm.layers.pool2d_same import MaxPool2dSame
 from timm.models.metaformer import GroupNorm1NoBias, LayerNorm2dNoBias, LayerNormNoBias
 from torch import Tensor, nn
 
@@ -110,9 +110,9 @@ def test_a_norm_in_two_places_stays_one_and_other_kinds_are_counted() -> None:
 
 def test_averages_take_the_place_of_maxima() -> None:
     """Oracle: the mean of a patch by hand; SAME pads behind first."""
-    network = nn.Sequential(
-        MaxPool2dSame(3, 2), nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1), nn.MaxPool2d(2, dilation=2)
-    )
+    same = create_pool2d("max", 3, 2, padding="same")
+    others = nn.AdaptiveMaxPool2d(1), nn.MaxPool2d(2, dilation=2)
+    network = nn.Sequential(same, nn.MaxPool2d(2), *others)
     assert average(network) == (2, 2)
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
     padded = nn.functional.pad(x, (0, 1, 0, 1))
