@@ -21,16 +21,20 @@ BATCH = 64  # images of which statistics are averaged at once
 class Changing:
     """A converted network that is changed after each step, as a `Course` says.
 
-    epochs: of the run. steps: of an epoch. Raises InputError for a network that was not converted.
+    epochs: of the run. steps: of an epoch. average: a moving average of the network, whose constants shrink as
+    its own do. Raises InputError for a network that was not converted.
     """
 
-    def __init__(self, course: Course, network: nn.Module, *, epochs: int, steps: int) -> None:
+    def __init__(
+        self, course: Course, network: nn.Module, *, epochs: int, steps: int, average: Any = None
+    ) -> None:
         if not isinstance(network, Converted):
             raise InputError(
                 f"[conversion] is for networks that bcosify made, and this is a {type(network).__name__}; "
                 "leave the table out, or give model.name='bcos_converted'"
             )
-        self.course, self.network, self.steps = course, network, steps
+        self.course, self.steps = course, steps
+        self.networks: list[Any] = [network] if average is None else [network, average]
         self.last = (epochs if course.constants_epochs is None else course.constants_epochs) * steps
         every: list[Any] = list(network.bcos_layers().values())
         self.exponents = [(layer, layer.b) for layer in every]
@@ -53,7 +57,8 @@ class Changing:
         """Shrink the constants after step number `done`, from 1."""
         if self.course.constants < 1:
             before, now = self.left(done - 1), self.left(done)
-            self.network.scale_constants(now / before if before else 0.0)
+            for network in self.networks:
+                network.scale_constants(now / before if before else 0.0)
 
 
 def estimate(network: Network, recipe: Recipe, task: Task, device: torch.device) -> None:

@@ -84,9 +84,11 @@ class Trainer:
         metric = scores.to_watch(run.monitor, self.learner.template.num_classes, task.multilabel)
         self.changing = None
         if recipe.conversion.changes:
+            learning, ema = self.learner.weights.bare, self.learner.ema
             self.changing = Changing(
-                recipe.conversion, self.learner.weights.bare, epochs=run.epochs, steps=self.order.steps
-            )
+                recipe.conversion, learning, epochs=run.epochs, steps=self.order.steps,
+                average=None if ema is None else ema.module,
+            )  # fmt: skip
         self.best = BestEpoch(metric, scores.DIRECTION[metric], run.patience)
         if resumed is not None:
             self._restore(resumed[1], resumed[0])

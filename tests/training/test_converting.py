@@ -1,0 +1,231 @@
+"""A converted network that learns: from its original, with labels or without, its constants fading."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from small_runs import Stop, make, paint, quiet, same, stop_at, weights
+
+import bcos_zoo
+from bcos_zoo import InputError
+from bcos_zoo.data import open_task
+from bcos_zoo.training import changing, classes, converting, engine, networks
+from bcos_zoo.training.course import Course
+from bcos_zoo.training.recipe import Recipe
+from bcos_zoo.training.trainer import Trainer
+
+NAMED = ("blue", "red")
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint(tmp_path_factory.mktemp("colours"), {"train": 16, "val": 8})
+
+
+@pytest.fixture(scope="module")
+def original(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conventional network that has learnt the colours."""
+    folder = tmp_path_factory.mktemp("original") / "run"
+    wanted = make(model__name="test_resnet", model__args={}, data__input_size=32, run__epochs=4)
+    result = engine.train(wanted, open_task(colours, log=quiet), folder, log=quiet)
+    assert result.scores["top1"] == 100
+    return folder
+
+
+def recipe_of(original: Path, **changes: Any) -> Recipe:
+    """A small recipe for a converted network; `changes` as `make` takes them."""
+    settings: dict[str, Any] = {
+        "model__name": "bcos_converted",
+        "model__pretrained": True,
+        "model__head": "kept",
+        "model__args": {"original": str(original), "b": 1.5, "centring": "fading"},
+        "teacher__name": str(original),
+        "conversion__constants": 0.0,
+        "conversion__constants_epochs": 1.5,
+        "conversion__estimate": 16,
+        "run__epochs": 3,
+    }
+    return make(**(settings | changes))
+
+
+def constants_of(model: Any) -> float:
+    return max(float(constant.detach().abs().max()) for constant in model.constants())
+
+
+def test_it_keeps_what_the_original_knows_and_loses_its_constants(
+    colours: Path, original: Path, tmp_path: Path
+) -> None:
+    before = weights(original)
+    run = tmp_path / "run"
+    result = engine.train(recipe_of(original), open_task(colours, log=quiet), run, log=quiet)
+    assert result.scores["top1"] == 100
+    assert same(weights(original), before)
+    clf = bcos_zoo.load(run)
+    assert constants_of(clf.model) == 0
+    e = clf.explain(next((colours / "val" / "red").iterdir()))
+    assert e.labels[0][0] == "red" and float(e.bias.abs().max()) == 0
+    assert float(e.completeness().abs().max()) < 1e-4 * float(e.logits.abs().max())
+
+
+def test_without_labels_it_learns_the_originals_classes_from_loose_images(
+    colours: Path, original: Path, tmp_path: Path
+) -> None:
+    loose = tmp_path / "loose"
+    for i, path in enumerate(sorted(colours.glob("*/*/*.png"))):
+        (loose / f"{i % 3}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, loose / f"{i % 3}" / f"{i}.png")
+    wanted = recipe_of(original, data__labels=False, teacher__labels=0.0, teacher__classes="teacher")
+    assert classes.of_teacher(wanted.teacher) == NAMED
+    task = open_task(loose, answers=NAMED, log=quiet)
+    assert not task.train.labels.any() and not task.val.labels.any()  # nothing is known of them
+    run = tmp_path / "run"
+    result = engine.train(wanted, task, run, log=quiet)
+    assert result.scores["top1"] == 100  # agreement with the original, on images of both classes
+    assert tuple(bcos_zoo.load(run).class_names) == NAMED
+    trainer = Trainer(wanted, task, tmp_path / "again")
+    truth = [
+        "red" if "red" in _original_of(colours, task.val.name(i)) else "blue" for i in range(len(task.val))
+    ]
+    assert [NAMED[i] for i in trainer.task.val.labels.tolist()] == truth
+    assert trainer.task.fingerprint == task.fingerprint  # so that the run can go on anywhere
+
+
+def _copied_from(colours: Path, copied: str) -> str:
+    content = Path(copied).read_bytes()
+    return next(str(path) for path in colours.glob("*/*/*.png") if path.read_bytes() == content)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"conversion__b_from": 1.0, "conversion__b_epochs": 2}], ids=["b", "rising b"]
+)
+def test_a_cut_run_goes_on_to_the_same_bits(
+    colours: Path, original: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    task, wanted = open_task(colours, log=quiet), recipe_of(original, **changes)
+    engine.train(wanted, task, tmp_path / "whole", log=quiet)
+    for step in (3, 9):
+        with pytest.raises(Stop):
+            engine.train(wanted, task, tmp_path / f"cut{step}", log=quiet, progress=stop_at(step))
+        engine.train(wanted, task, tmp_path / f"cut{step}", resume=True, log=quiet)
+        assert same(weights(tmp_path / f"cut{step}"), weights(tmp_path / "whole"))
+
+
+def test_labels_are_found_among_the_teachers_classes_by_name(tmp_path: Path) -> None:
+    root = paint(tmp_path / "images", {"train": 4, "val": 2})
+    for part in ("train", "val"):  # folders named as ImageNet's are
+        (root / part / "blue").rename(root / part / "n01440764")
+        (root / part / "red").rename(root / part / "n03888257")
+    task = open_task(root, log=quiet)
+    names = ["parachute", "house", "tench"]
+    found = classes.among(task, names)
+    assert found.class_names == tuple(names)
+    for part in ("train", "val"):
+        of = [Path(getattr(found, part).name(i)).parent.name for i in range(len(getattr(found, part)))]
+        expected = [2 if name == "n01440764" else 0 for name in of]
+        assert getattr(found, part).labels.tolist() == expected
+        assert found.found[part].labels.tolist() == expected
+    assert classes.among(found, names) is found
+    with pytest.raises(InputError, match="knows 2 classes, but not n03888257") as caught:
+        classes.among(task, ["tench", "house"])
+    assert "\n" not in str(caught.value)
+
+
+def converted(b: float = 2.0) -> Any:
+    return bcos_zoo.bcosify("test_resnet", b=b, num_classes=3)
+
+
+def test_constants_shrink_linearly_to_the_share_asked_for() -> None:
+    model = converted()
+    begun = [constant.detach().clone() for constant in model.constants()]
+    course = Course(constants=0.25, constants_epochs=1.5)
+    course_of = changing.Changing(course, model, epochs=4, steps=4)
+    for done, left in enumerate([1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25, 0.25]):
+        if done:
+            course_of.after(done)
+        for now, before in zip(model.constants(), begun, strict=True):
+            torch.testing.assert_close(now.detach(), left * before)
+    assert changing.Changing(Course(constants=0.0), model, epochs=3, steps=4).left(12) == 0  # by the end
+
+
+def test_the_exponent_rises_after_each_epoch() -> None:
+    model = converted(b=2.0)
+    course = changing.Changing(Course(b_from=1.0, b_epochs=2), model, epochs=4, steps=3)
+    for done, b in [(0, 1.0), (2, 1.0), (3, 1.5), (5, 1.5), (6, 2.0), (11, 2.0), (1, 1.0)]:
+        course.before(done)
+        assert {layer.b for layer in model.bcos_layers().values()} == {b}
+
+
+def test_only_converted_networks_have_a_conversion() -> None:
+    with pytest.raises(InputError, match=r"\[conversion\] is for networks that bcosify made"):
+        changing.Changing(Course(constants=0.5), timm.create_model("bcos_resnet20"), epochs=1, steps=1)
+
+
+def test_statistics_are_estimated_on_the_first_training_images(colours: Path, original: Path) -> None:
+    wanted, task = recipe_of(original, conversion__estimate=16), open_task(colours, log=quiet)
+    model, _ = networks.build(wanted, task)
+    before = copy.deepcopy(model.state_dict())
+    changing.estimate(model, wanted, task, torch.device("cpu"))
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed and all(
+        key.endswith(("running_mean", "running_var", "num_batches_tracked")) for key in changed
+    )
+
+
+def test_the_recipe_follows_the_original_and_the_images(colours: Path, original: Path) -> None:
+    task = open_task(colours, log=quiet)
+    wanted = converting.for_task(converting.converting(str(original), None), task)
+    assert wanted.model.args["centring"] == "fading" and wanted.conversion.estimate
+    assert (wanted.teacher.answers, wanted.teacher.features) == (1, 0)
+    other = converting.for_task(
+        converting.converting(
+            "test_vit", None, b=2.0, changes=["model.pretrained=false", "model.head='random'"]
+        ),
+        task,
+    )
+    assert "centring" not in other.model.args and not other.conversion.estimate  # it has no batch norms
+    assert (other.teacher.answers, other.teacher.features) == (0, 1)  # it does not know these classes
+    assert other.model.args["b"] == 2
+    mine = converting.for_task(
+        converting.converting(str(original), None, changes=["run.epochs=7"]), task, ["run.epochs=7"]
+    )
+    assert mine.run.epochs == 7 and mine.conversion.constants_epochs == pytest.approx(4.2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data__labels": False}, "data.labels=False has an effect only"),
+        ({"teacher__classes": "all"}, "teacher.classes='all': allowed are 'task', 'teacher'"),
+        ({"conversion__constants": 1.5}, "conversion.constants=1.5: allowed are"),
+        ({"conversion__b_from": 0.5}, "conversion.b_from=0.5: allowed are"),
+        ({"conversion__constants": 1.0}, "conversion.constants_epochs=1.5 has an effect only"),
+        ({"model__weights": "there/is.none"}, "there/is.none"),
+        ({"model__args": {"original": "nope"}}, "nope"),
+        ({"model__args": {"original": "test_vit", "centring": "fading"}}, "test_vit"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_does_not_fit_is_refused_in_one_line_before_the_first_step(
+    colours: Path, original: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(bcos_zoo.BcosZooError, match=said) as caught:
+        engine.train(
+            recipe_of(original, **changes), open_task(colours, log=quiet), tmp_path / "run", log=quiet
+        )
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_classifier_is_kept_only_of_classes_that_are_known(original: Path, tmp_path: Path) -> None:
+    root = paint(tmp_path / "images", {"train": 4, "val": 2})
+    for part in ("train", "val"):
+        (root / part / "red").rename(root / part / "green")
+    wanted = recipe_of(original, teacher__answers=0.0, teacher__features=1.0)
+    with pytest.raises(InputError, match=r"model.head='kept', but .* knows 1 of 2 classes"):
+        engine.train(wanted, open_task(root, log=quiet), tmp_path / "run", log=quiet)
