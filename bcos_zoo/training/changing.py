@@ -21,8 +21,8 @@ BATCH = 64  # images of which statistics are averaged at once
 class Changing:
     """A converted network that is changed after each step, as a `Course` says.
 
-    epochs: of the run. steps: of an epoch. average: a moving average of the network, whose constants shrink as
-    its own do. Raises InputError for a network that was not converted.
+    epochs: of the run. steps: of an epoch. average: a moving average of the network, whose constants shrink
+    as its own do. Raises InputError for a network that was not converted.
     """
 
     def __init__(

@@ -89,9 +89,8 @@ def test_without_labels_it_learns_the_originals_classes_from_loose_images(
     assert result.scores["top1"] == 100  # agreement with the original, on images of both classes
     assert tuple(bcos_zoo.load(run).class_names) == NAMED
     trainer = Trainer(wanted, task, tmp_path / "again")
-    truth = [
-        "red" if "red" in _original_of(colours, task.val.name(i)) else "blue" for i in range(len(task.val))
-    ]
+    copied = [_copied_from(colours, task.val.name(i)) for i in range(len(task.val))]
+    truth = ["red" if "red" in name else "blue" for name in copied]
     assert [NAMED[i] for i in trainer.task.val.labels.tolist()] == truth
     assert trainer.task.fingerprint == task.fingerprint  # so that the run can go on anywhere
 
