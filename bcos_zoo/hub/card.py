@@ -106,6 +106,8 @@ def make(facts: Facts) -> ModelCard:
         model=model,
         config=model.pretrained_cfg,
         run=facts.training,
+        built={key: value for key, value in model.build_arguments.items() if key != "conversion"},
+        converted=getattr(model, "conversion", None),
         name=facts.repo.rpartition("/")[2],
         kind="image classifier" if facts.class_names else "image encoder",
         parameters=_parameter_count(model),

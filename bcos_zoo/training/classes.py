@@ -64,7 +64,6 @@ def answered(task: Task, recipe: Recipe, guide: Guide, student: Network) -> Task
     for batch in val_loader(task.val, transform, BATCH, workers=recipe.data.workers):
         said = torch.zeros(len(batch.read), dtype=torch.int64)
         if len(batch.images):
-            logits = guide.teacher(guide.to_teacher(batch.images.to(device)))[0]
-            said[torch.as_tensor(batch.read)] = logits[:, guide.columns].argmax(1).cpu()
+            said[torch.as_tensor(batch.read)] = guide.told(batch.images.to(device)).argmax(1).cpu()
         labels.append(said)
     return replace(task, val=replace(task.val, labels=torch.cat(labels)))

@@ -121,6 +121,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
     network = trainer.kept()
     found = trainer.validate(network)
     tested, images = trainer.test(network) or (None, 0)  # once, after all choices are made
+    told = trainer.measure_teacher()
     if tested is not None:
         accelerator.log({f"test_{name}": value for name, value in tested.items()}, step=trainer.kept_epoch)
     accelerator.end_training()
@@ -130,7 +131,7 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
                 said = " ".join(f"{name} {value:.5g}" for name, value in of.items())
                 log(f"{part}, network of epoch {trainer.kept_epoch}: {said}")
         records.unreadable(at.failed)
-        records.end(at.rows, network, trainer.kept_epoch, found, tested, images)
+        records.end(at.rows, network, trainer.kept_epoch, found, tested, images, told)
     unreadable = len(trainer.task.unreadable) + len(at.failed)
     return Result(folder, int(at.rows[-1]["epoch"]), trainer.kept_epoch, found.scores, unreadable, tested)
 

@@ -86,7 +86,8 @@ class NetworkFolder:
         """
         network = cast(Network, unwrapped(model))
         if self._shapes is None or self._shapes != _shapes(network):
-            self._write(network, replace(self.training, epoch=None, scores={}, test={}), ended=False)
+            begun = replace(self.training, epoch=None, scores={}, test={}, teacher_scores={}, constants=None)
+            self._write(network, begun, ended=False)
             self._shapes = _shapes(network)
             return
         _check_weights(network)
@@ -100,14 +101,20 @@ class NetworkFolder:
         epoch: int | None = None,
         scores: Mapping[str, float] | None = None,
         test: Mapping[str, float] | None = None,
+        teacher: Mapping[str, float] | None = None,
+        constants: float | None = None,
     ) -> None:
         """Write all files of the finished network, and load it again.
 
         epoch: the one its weights are from. scores: on the validation images, in percent. test: on the test
-        images, if there are any.
+        images, if there are any. teacher: its teacher's scores on the validation images. constants: of a
+        converted network, the median share of a logit that no pixel has.
         Raises as `update` does.
         """
-        said = replace(self.training, epoch=epoch, scores=_percentages(scores), test=_percentages(test))
+        said = replace(
+            self.training, epoch=epoch, scores=_percentages(scores), test=_percentages(test),
+            teacher_scores=_percentages(teacher), constants=constants,
+        )  # fmt: skip
         self._write(cast(Network, unwrapped(model)), said, ended=True)
 
     def _write(self, model: Network, training: Training, *, ended: bool) -> None:

@@ -124,11 +124,14 @@ def _converted(arguments: Mapping[str, Any], weights: str | None) -> Network:
 
 
 def _load(network: Network, path: str, name: str) -> None:
-    """Load a file of weights. Raises WeightsError for one that does not fit."""
+    """Load a file of weights into a network. Raises WeightsError for one that does not fit."""
     own = network.state_dict()
     found = in_order(state_dicts.unwrap(state_dicts.read(path), own), own)
     state_dicts.check_fit(found, own, name)
     network.load_state_dict(found)
+    # What the card says of the weights is of others: those that the name alone stands for.
+    unknown = dict.fromkeys(("license", "origin_url", "paper_ids", "tag"))
+    network.pretrained_cfg = network.default_cfg = network.pretrained_cfg | unknown
 
 
 def in_order(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

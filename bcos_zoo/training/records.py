@@ -16,7 +16,8 @@ from ..files import as_text, replacing
 from ..models.interface import Network
 from ..outputs import Outputs
 from ..weights.config_json import Training
-from . import confusion, curves, history, networks, page, recipe, teacher_name
+from . import confusion, curves, history, page, recipe, teacher_name
+from .constants import median_share
 from .history import EpochRow
 from .network_folder import NetworkFolder, classifier_of
 from .recipe import Recipe
@@ -39,10 +40,9 @@ class Records:
         self.left_out = 0  # images that cannot be read
         self._write(RECIPE, recipe.to_toml(wanted))
         self.unreadable(())
-        base = networks.public_name(wanted.model.name) if wanted.model.pretrained else None
         shown = None if source is None else as_text(source)
         said = Training(
-            base=base,
+            base=teacher_name.begun_with(wanted.model),
             data=shown,
             recipe=RECIPE,
             multilabel=task.multilabel,
@@ -85,9 +85,11 @@ class Records:
         answers: Answers,
         test: Mapping[str, float] | None = None,
         images: int = 0,
+        teacher: Mapping[str, float] | None = None,
     ) -> None:
         """At the end. network: the one that is kept. epoch: the one it is from. answers: its own, on the
         validation images. test: its scores on the test images, if there are any; images: the number of these.
+        teacher: its teacher's scores on the validation images.
         """
         history.write(self.folder, rows)
         curves.draw(self.folder, rows, best=epoch)
@@ -96,7 +98,10 @@ class Records:
             confusion.write_several(self.folder, answers.logits, answers.targets, names)
         else:
             confusion.write(self.folder, counted(answers.logits, answers.targets), names)
-        self.network.finish(network, epoch=epoch, scores=answers.scores, test=test)
+        constants = median_share(network, self.task.val, self.recipe.data.workers)
+        self.network.finish(
+            network, epoch=epoch, scores=answers.scores, test=test, teacher=teacher, constants=constants
+        )
         if test is not None:
             said = {"epoch": epoch, "images": images} | history.plain(test)
             self._write(TEST, json.dumps(said, indent=1, allow_nan=False) + "\n")

@@ -92,6 +92,11 @@ class Guide:
             total = total + part.hints * torch.stack(each).mean()
         return total
 
+    def told(self, x: Tensor) -> Tensor:
+        """(N, C) the teacher's logits for the classes of the task. x: as the student sees it."""
+        logits: Tensor = self.teacher(self.to_teacher(x))[0][:, self.columns]
+        return logits
+
     @property
     def student_is_watched(self) -> bool:
         return isinstance(self.student, Watched)

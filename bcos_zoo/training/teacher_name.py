@@ -7,11 +7,13 @@ from pathlib import PurePath
 import timm
 
 from .. import zoo
+from ..conversion.bcos_converted import DEFAULT, NAME
 from ..errors import UnknownModelError
 from ..files import as_text
 from ..weights import config_json
 from . import networks
 from .distillation import Teacher
+from .recipe import Model
 
 
 def public(part: Teacher) -> str:
@@ -28,6 +30,19 @@ def public(part: Teacher) -> str:
     base = networks.public_name(part.name)
     began = "" if base == networks.UNPUBLISHED else f", begun with {base}"
     return f"{networks.UNPUBLISHED} ({_architecture(part.name)}{began})"
+
+
+def begun_with(part: Model) -> str | None:
+    """What a card calls the network that a run began with; of a converted network, the original."""
+    if not part.pretrained:
+        return None
+    if part.name == NAME and "conversion" not in part.args:
+        return public(Teacher(name=str(part.args.get("original", DEFAULT)), weights=part.weights))
+    return (
+        networks.public_name(part.name)
+        if part.weights is None
+        else public(Teacher(name=part.name, weights=part.weights))
+    )
 
 
 def licence(part: Teacher) -> str | None:

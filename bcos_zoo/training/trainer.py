@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -301,8 +301,18 @@ class Trainer:
         found = self._measure(network, self._in_order(self.task.test, cache=False), "the test")
         return found.scores, len(found.targets)
 
+    def measure_teacher(self) -> dict[str, float] | None:
+        """Scores of the teacher on the validation images; None without one that knows the classes.
+
+        Nor are there any where its own answers are the labels.
+        """
+        guide = self.learner.guide
+        if guide is None or guide.columns is None or not self.recipe.data.labels:
+            return None
+        return self._measure(guide.told, self.val_loader, "validation").scores
+
     @torch.no_grad()
-    def _measure(self, network: nn.Module, batches: Iterable[Batch], part: str) -> Answers:
+    def _measure(self, network: Callable[[Tensor], Tensor], batches: Iterable[Batch], part: str) -> Answers:
         mine: list[tuple[Tensor, Tensor]] = []
         unread: list[str] = []
         known: list[bool] = []  # whether each image could be read

@@ -38,6 +38,8 @@ class Training:
     test: Mapping[str, float] = field(default_factory=dict)  # percent, on test images; no choice used them
     teacher: str | None = None  # the network that it learnt from, beside labels or without them
     teacher_licence: str | None = None  # of that network's weights
+    teacher_scores: Mapping[str, float] = field(default_factory=dict)  # percent, on the validation images
+    constants: float | None = None  # of a converted network: median share of a logit that no pixel has
 
 
 @dataclass(frozen=True)
@@ -187,14 +189,15 @@ def _training(ours: Mapping[str, Any], refuse: Callable[[str], WeightsError]) ->
     known = {one.name for one in fields(Training)}
     given = {key: value for key, value in said.items() if key in known} if isinstance(said, dict) else {}
     texts = [given.get(key) for key in ("base", "data", "recipe", "teacher", "teacher_licence")]
-    both = [given.get(key, {}) for key in ("scores", "test")]
+    both = [given.get(key, {}) for key in ("scores", "test", "teacher_scores")]
     fits = isinstance(said, dict) and all(text is None or isinstance(text, str) for text in texts)
     fits = fits and isinstance(given.get("epoch", 0), (int, NoneType))
     fits = fits and isinstance(given.get("multilabel", False), bool)
+    fits = fits and isinstance(given.get("constants", 0.0), (int, float, NoneType))
     fits = fits and all(isinstance(scores, dict) for scores in both)
     if not fits or not all(isinstance(v, (int, float)) for scores in both for v in scores.values()):
         raise refuse(
             f"has training={said!r:.80}: base, data, recipe, teacher and its licence are texts, multilabel "
-            "is true or false, scores are numbers"
+            "is true or false, scores and constants are numbers"
         )
     return Training(**given)

@@ -19,6 +19,7 @@ from bcos_zoo.training import changing, classes, converting, engine, networks
 from bcos_zoo.training.course import Course
 from bcos_zoo.training.recipe import Recipe
 from bcos_zoo.training.trainer import Trainer
+from bcos_zoo.weights import config_json
 
 NAMED = ("blue", "red")
 
@@ -68,6 +69,12 @@ def test_it_keeps_what_the_original_knows_and_loses_its_constants(
     assert same(weights(original), before)
     clf = bcos_zoo.load(run)
     assert constants_of(clf.model) == 0
+    said = config_json.read(f"local-dir:{run}").training
+    assert said is not None and said.constants == 0 and said.teacher_scores["top1"] == 100
+    card = (run / "README.md").read_text()
+    assert "- Converted from `test_resnet` by bcos_zoo's rules:" in card
+    assert "constants, which no pixel has, are 0 % of the logit in the median" in card
+    assert "'plan'" not in card and str(original) not in card
     e = clf.explain(next((colours / "val" / "red").iterdir()))
     assert e.labels[0][0] == "red" and float(e.bias.abs().max()) == 0
     assert float(e.completeness().abs().max()) < 1e-4 * float(e.logits.abs().max())
