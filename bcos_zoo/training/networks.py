@@ -131,7 +131,7 @@ def _load(network: Network, path: str, name: str) -> None:
     network.load_state_dict(found)
     # What the card says of the weights is of others: those that the name alone stands for.
     unknown = dict.fromkeys(("license", "origin_url", "paper_ids", "tag"))
-    network.pretrained_cfg = network.default_cfg = network.pretrained_cfg | unknown
+    network.pretrained_cfg = network.pretrained_cfg | unknown
 
 
 def in_order(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
