@@ -201,7 +201,7 @@ def page(records: dict[str, Record]) -> str:
         told = "; ".join(f"{reason} ({n})" if len(names) > 1 else reason for reason, n in why.items())
         rows.append(
             f"| {module} | {len(names)} | {len(names) - len(refused[module])} | {count} | "
-            f"{_range([records[name]['share'] for name in names])} | {'<br>'.join(choices)} | {told} |\n"
+            f"{_range([records[name].get('share') for name in names])} | {'<br>'.join(choices)} | {told} |\n"
         )
     return text + "".join(rows) + _lists(modules, records)
 

@@ -53,7 +53,7 @@ class _Pass:
     total: Tensor
     encoded: Tensor
     constants: list[Tensor]  # in the graph of the biases that they are made of
-    found: tuple[Tensor | None, ...]  # gradients: of the encoded image, and of each constant
+    found: tuple[Tensor | None, ...]  # gradients: of the encoded image, and of each constant; or none
 
 
 def tried(model: Converted, size: Sequence[int], *, seed: int = 0, share: float = PRESENT) -> Trial:
@@ -70,7 +70,9 @@ def tried(model: Converted, size: Sequence[int], *, seed: int = 0, share: float 
         images = torch.rand(2, *size, generator=generator, dtype=torch.float64)
         with logging() as log:
             first = _explained(twin, images[:1], name)
-        second = _explained(twin, images[1:], name)
+        whole, sums, biases = float(first.total), _sums(first), _biases(twin, first)
+        first.found = ()  # as large as the constants together, spread out
+        second = _explained(twin, images[1:], name, backward=False)
         difference = _difference(twin, images[:1], first.logits, name)
     if len(first.constants) != len(second.constants) or any(
         a.shape != b.shape or not torch.equal(a, b)
@@ -80,16 +82,13 @@ def tried(model: Converted, size: Sequence[int], *, seed: int = 0, share: float 
             f"{name}: what it adds as a constant differs between two images, because some of its code is "
             f"hidden from torch's functions; {ADVICE}"
         )
-    parts = zip(first.found, (first.encoded, *first.constants), strict=True)
-    sums = [0.0 if grad is None else float((grad * value.detach()).sum()) for grad, value in parts]
-    whole = float(first.total)
     scale = max(abs(whole), *map(abs, sums))
     gap = abs(whole - sum(sums)) / scale if scale else math.nan
     if not gap <= EXACT:
         raise InputError(f"{name}: {gap:.1g} of a logit stays unexplained in linear mode; {ADVICE}")
     if abs(sums[0]) < share * scale:
         raise InputError(f"{name}: with random weights its logits hardly depend on the image; {ADVICE}")
-    return _trial(twin, log, _biases(twin, first), gap, difference)
+    return _trial(twin, log, biases, gap, difference)
 
 
 def followed(model: Converted, size: Sequence[int]) -> Trial:
@@ -130,8 +129,14 @@ def _own_size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters(recurse=False))
 
 
-def _explained(twin: Converted, image: Tensor, name: str) -> _Pass:
-    """A pass in linear mode, and what a weighted sum of its outputs is made of."""
+def _sums(one: _Pass) -> list[float]:
+    """The shares of the encoded image and of each constant in the weighted sum."""
+    parts = zip(one.found, (one.encoded, *one.constants), strict=True)
+    return [0.0 if grad is None else float((grad * value.detach()).sum()) for grad, value in parts]
+
+
+def _explained(twin: Converted, image: Tensor, name: str, *, backward: bool = True) -> _Pass:
+    """A pass in linear mode; unless without `backward`, what a weighted sum of its outputs is made of."""
     try:
         with torch.enable_grad(), linear_mode() as tape:
             logits = next(tensors_in(twin(image)))
@@ -142,7 +147,7 @@ def _explained(twin: Converted, image: Tensor, name: str) -> _Pass:
         total = (logits * weights).sum()
         encoded = tape.encodings[0].encoded
         parts = (encoded, *tape.constants)
-        found = torch.autograd.grad(total, parts, allow_unused=True, retain_graph=True)
+        found = torch.autograd.grad(total, parts, allow_unused=True, retain_graph=True) if backward else ()
     except InputError:
         raise
     except Exception as error:
