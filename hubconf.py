@@ -56,6 +56,20 @@ def classifier(name):
     return _package().load(name)
 
 
+def bcos_converted(pretrained=False, tag=None, **kwargs):
+    """Any network of timm as a B-cos network, by rule: `original` names it; ResNet-18 unless given.
+
+    Options of the conversion are those of `bcos_zoo.bcosify`; all other arguments are the original's. With
+    `pretrained` it begins with the original's weights. `conversion`, that of a network which was converted
+    before, makes the same layers again, whatever the rules are now.
+
+    pretrained, tag: there are no weights yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_converted", pretrained, tag, kwargs)
+
+
 def bcos_convnext_atto(pretrained=False, tag=None, **kwargs):
     """ConvNeXt-A with position norm.
 

@@ -28,11 +28,7 @@ class Changing:
     def __init__(
         self, course: Course, network: nn.Module, *, epochs: int, steps: int, average: Any = None
     ) -> None:
-        if not isinstance(network, Converted):
-            raise InputError(
-                f"[conversion] is for networks that bcosify made, and this is a {type(network).__name__}; "
-                "leave the table out, or give model.name='bcos_converted'"
-            )
+        _check(network)
         self.course, self.steps = course, steps
         self.networks: list[Any] = [network] if average is None else [network, average]
         self.last = (epochs if course.constants_epochs is None else course.constants_epochs) * steps
@@ -64,8 +60,9 @@ class Changing:
 def estimate(network: Network, recipe: Recipe, task: Task, device: torch.device) -> None:
     """Estimate the statistics of batch norms anew, with the first training images in the order of a draw.
 
-    Raises InputError for a stream, and if there are no images or no batch norms.
+    Raises InputError for a network that was not converted, for a stream, and if there are no images.
     """
+    _check(network)
     count, samples = recipe.conversion.estimate, task.train
     if not isinstance(samples, Samples):
         raise InputError("conversion.estimate needs images that are no stream; leave it out")
@@ -73,3 +70,11 @@ def estimate(network: Network, recipe: Recipe, task: Task, device: torch.device)
     some = samples.select(order[:count])
     batches = val_loader(some, networks.val_transform(network), BATCH, workers=recipe.data.workers)
     reestimate(network, (batch.images.to(device) for batch in batches if len(batch.images)))
+
+
+def _check(network: nn.Module) -> None:
+    if not isinstance(network, Converted):
+        raise InputError(
+            f"[conversion] is for networks that bcosify made, and this is a {type(network).__name__}; leave the "
+            "table out, or give model.name='bcos_converted'"
+        )

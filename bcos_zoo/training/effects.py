@@ -132,6 +132,7 @@ TASK_RULES = (
 ALWAYS = frozenset(  # keys that always have an effect, or that are refused elsewhere when they have none
     {
         *("model.name", "model.pretrained", "model.train", "model.args", "teacher.name"),
+        *("conversion.constants", "conversion.b_from", "conversion.estimate"),
         *(
             "data.input_size",
             "data.val_size",

@@ -116,7 +116,10 @@ def _converted(arguments: Mapping[str, Any], weights: str | None) -> Network:
     options = {key: value for key, value in arguments.items() if key in OPTIONS}
     own = {key: value for key, value in arguments.items() if key not in OPTIONS}
     classes = own.pop("num_classes", None)
-    original = create(own.pop("original", DEFAULT), True, own, weights).eval()
+    name = own.pop("original", DEFAULT)
+    original = create(name, True, own, weights).eval()
+    if zoo.resolve(name).startswith("local-dir:"):
+        _forget_source(original)
     model = bcosify(original, **options)
     if classes not in (None, model.num_classes):
         model.reset_classifier(classes)
@@ -129,7 +132,11 @@ def _load(network: Network, path: str, name: str) -> None:
     found = in_order(state_dicts.unwrap(state_dicts.read(path), own), own)
     state_dicts.check_fit(found, own, name)
     network.load_state_dict(found)
-    # What the card says of the weights is of others: those that the name alone stands for.
+    _forget_source(network)
+
+
+def _forget_source(network: Network) -> None:
+    """Take off the card what is true of other weights: of those that the architecture's name stands for."""
     unknown = dict.fromkeys(("license", "origin_url", "paper_ids", "tag"))
     network.pretrained_cfg = network.pretrained_cfg | unknown
 

@@ -74,6 +74,7 @@ def test_it_keeps_what_the_original_knows_and_loses_its_constants(
     card = (run / "README.md").read_text()
     assert "- Converted from `test_resnet` by bcos_zoo's rules:" in card
     assert "constants, which no pixel has, are 0 % of the logit in the median" in card
+    assert "\nlicense: unknown\n" in card  # of a network that nobody published
     assert "'plan'" not in card and str(original) not in card
     e = clf.explain(next((colours / "val" / "red").iterdir()))
     assert e.labels[0][0] == "red" and float(e.bias.abs().max()) == 0
