@@ -32,7 +32,7 @@ class Changing:
         self.course, self.steps = course, steps
         self.networks: list[Any] = [network] if average is None else [network, average]
         self.last = (epochs if course.constants_epochs is None else course.constants_epochs) * steps
-        every: list[Any] = list(network.bcos_layers().values())
+        every: list[Any] = list(self.networks[0].bcos_layers().values())
         self.exponents = [(layer, layer.b) for layer in every]
 
     def left(self, done: int) -> float:
@@ -75,6 +75,6 @@ def estimate(network: Network, recipe: Recipe, task: Task, device: torch.device)
 def _check(network: nn.Module) -> None:
     if not isinstance(network, Converted):
         raise InputError(
-            f"[conversion] is for networks that bcosify made, and this is a {type(network).__name__}; leave the "
-            "table out, or give model.name='bcos_converted'"
+            f"[conversion] is for networks that bcosify made, and this is a {type(network).__name__}; leave "
+            "the table out, or give model.name='bcos_converted'"
         )

@@ -61,7 +61,7 @@ class Shown:
     """A mistake with its pictures."""
 
     mistake: Mistake
-    name: str  # of the image, without the folders of the machine
+    name: str  # of the image: its path below the folder that holds all of them
     probabilities: dict[int, float]  # of the classes of the mistake
     photograph: Image.Image  # what the network saw
     evidence: Sequence[Evidence]  # one for each class of the mistake; none for a conventional network

@@ -1,7 +1,7 @@
 """The page of a finished run, `RUN/index.html`: how it went, where it is wrong and why, and how to go on.
 
-One file of at most a few MB, without script and without folders of this machine. It shows images and their
-names: whoever passes it on shows these, too. `export` and `push` leave it out.
+One file of at most a few MB, without script. It shows images, and their paths below the one folder that holds
+them all, but no folder above that: whoever passes it on shows these, too. `export` and `push` leave it out.
 """
 
 from __future__ import annotations

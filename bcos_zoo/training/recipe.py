@@ -171,8 +171,9 @@ class Run:
     """How it runs.
 
     epochs: passes over the training images.
-    minutes: a budget of time: the run ends within so many minutes, with fewer epochs if need be, and the
-    schedule of the rates is shortened to them. How far it gets depends on the machine.
+    minutes: a budget of time: the run ends within so many minutes of its start, the last validation and the
+    page included, with fewer epochs if need be, and the schedule of the rates is shortened to them. How far
+    it gets depends on the machine.
     batch_size: images of an optimiser step, over all processes and accumulated parts.
     accumulate: into how many parts a step is split, to use less memory.
     seed: of the order of the images, their augmentation, and weights that begin at random.
