@@ -177,7 +177,7 @@ def _difference(twin: Converted, image: Tensor, logits: Tensor, name: str) -> fl
     difference = float((plain - logits).abs().max()) / size
     if not difference <= (CAST if casts.seen else EXACT):
         raise InputError(
-            f"{name} gives something else in linear mode than outside: by {difference:.1g} of its logits; "
+            f"{name}: gives something else in linear mode than outside: by {difference:.1g} of its logits; "
             f"{ADVICE}"
         )
     return difference
