@@ -199,10 +199,8 @@ def _convolve(conv: nn.Conv2d, positions: int, x: Tensor, weight: Tensor) -> Ten
 
 
 def _divided(y: Tensor, scale: float) -> Tensor:
-    """y / scale, in the memory of y where nobody else looks at it."""
-    if scale == 1 or y.requires_grad or not on("in_place"):
-        return BF.divided(y, scale)
-    return y.div_(scale)
+    in_place = scale != 1 and not y.requires_grad and on("in_place")
+    return y.div_(scale) if in_place else BF.divided(y, scale)
 
 
 def convolution(
