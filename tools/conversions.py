@@ -191,7 +191,9 @@ def page(records: dict[str, Record]) -> str:
         smallest_count=sum(records[name]["gap"] is not None for name in smallest(records)),
         gap=max((record["gap"] for record in numbers), default=0.0),
         difference=max(exact, default=0.0),
-        casts=f"; up to {max(cast):.0e} of {len(cast)} whose code casts to float32" if cast else "",
+        casts=f"; up to {max(cast):.0e} of {len(cast)} whose code casts to float32 or that amplify rounding"
+        if cast
+        else "",
     )
     rows = []
     for module, names in sorted(modules.items()):

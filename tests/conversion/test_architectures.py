@@ -36,7 +36,10 @@ def test_the_page_tells_what_was_measured_from_what_was_only_followed() -> None:
     text = conversions.page({"one": exact, "two": record, "three": exact | dict(difference=4e-7)})
     assert "**Measured**: 2 architectures, among them 1 of the 1 smallest" in text
     assert "At most 2e-13 of a logit" in text and "of the other 1 that are converted" in text
-    assert "up to 3e-15 of the largest; up to 4e-07 of 1 whose code casts to float32." in text
+    assert (
+        "up to 3e-15 of the largest; up to 4e-07 of 1 whose code casts to float32 or that amplify rounding."
+        in text
+    )
     assert "| a | 3 | 3 | 2 | 0.4% to 25% |" in text
 
 

@@ -304,12 +304,12 @@ def test_a_file_whose_tensors_have_other_names_is_read_in_order(tmp_path):
     own = model.state_dict()
     plain = {key: value for key, value in own.items() if not key.endswith("num_batches_tracked")}
     other = {f"layer.{i}": value for i, value in enumerate(plain.values())}
-    found = teacher.in_order(other, own)
+    found = networks.in_order(other, own)
     assert found.keys() == own.keys()
     assert all(torch.equal(found[key], value) for key, value in plain.items())
     backwards = dict(reversed(other.items()))
-    assert teacher.in_order(backwards, own) is backwards  # other shapes in that order: not of this network
-    assert teacher.in_order(plain, own) is plain
+    assert networks.in_order(backwards, own) is backwards  # other shapes in that order: not of this network
+    assert networks.in_order(plain, own) is plain
 
 
 def test_a_teacher_of_a_file_is_the_network_of_the_file(colours, tmp_path):
