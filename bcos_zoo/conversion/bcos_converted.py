@@ -57,8 +57,9 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
         return model
     options = {key: kwargs.pop(key) for key in OPTIONS & kwargs.keys()}
     own = {key: value for key, value in kwargs.items() if key not in RUNTIME and key != "original"}
-    source = timm.create_model(kwargs["original"], pretrained=pretrained, **own)
-    made = bcosify(source.eval(), **options)
+    with torch.device("cpu"):  # the trial needs numbers, also where what is asked for has none
+        source = timm.create_model(kwargs["original"], pretrained=pretrained, **own)
+        made = bcosify(source.eval(), **options)
 
     @torch.no_grad()
     def filled(**arguments: Any) -> Converted:

@@ -119,6 +119,12 @@ class Converted(Network):
         """Features of each level; everything beyond the images is as in timm."""
         return self._pass(self.network.forward_intermediates, self._encoded(x), *args, **kwargs)
 
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> Any:
+        """Take away what the levels asked for do not need, as timm's network does; returns their indices."""
+        return self.network.prune_intermediate_layers(indices, prune_norm=prune_norm, prune_head=prune_head)
+
     def get_classifier(self) -> nn.Module:
         """The layer that gives the logits."""
         return self.network.get_classifier()

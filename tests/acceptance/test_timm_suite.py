@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import timm
 from conftest import NAMES
-from timm_plugin import EXCLUDED
+from timm_plugin import CONVERTED, EXCLUDED
 
 import bcos_zoo
 
@@ -24,6 +24,10 @@ SMALL = (
     *("bcos_inception_v3", "bcos_convnext_atto", "bcos_convnext_atto_bnu", "bcos_resnet50_clip"),
     *("bcos_simple_vit_ti_patch16_224", "bcos_vitc_ti_patch1_14"),
     *("bcos_std_simple_vit_ti_patch16_224", "bcos_std_vitc_ti_patch1_14"),
+)
+ORIGINALS = (  # of eight families, small
+    *("test_resnet", "test_efficientnet", "test_convnext", "test_vit", "test_nfnet", "densenet121"),
+    *("levit_128s", "mobilenetv3_small_050"),
 )
 AT_LEAST = 10  # different tests that pass: 10 for a ViT without checkpoints, 14 and more for the others
 MARKERS = "base cfg cfg_nonstd forward backward torchscript features fxforward fxbackward timeout".split()
@@ -52,7 +56,9 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", NAMES if ALL_SIZES else SMALL)
+@pytest.mark.parametrize(
+    "name", [*(NAMES if ALL_SIZES else SMALL), *(CONVERTED + original for original in ORIGINALS)]
+)
 def test_timms_own_tests_pass(suite: Path, name: str) -> None:
     here, report = Path(__file__).parent, suite / f"{name}.xml"
     package = Path(bcos_zoo.__file__).parents[1]

@@ -10,11 +10,15 @@ import pytest
 import timm
 import torch
 from conftest import random_state
+from timm.models import generate_default_cfgs, register_model
 
 from bcos_zoo import weights
+from bcos_zoo.conversion import Converted, bcos_converted
+from bcos_zoo.conversion.trial import randomised
 from bcos_zoo.layers import LogitLayer
 from bcos_zoo.weights import state_dicts
 
+CONVERTED = "bcos_converted_"  # ahead of the name of the original: registered here alone, for these tests
 VITS = "bcos_*vit*"  # their features are tokens: "non-standard" to timm
 
 # Tests of a few networks by name whose property is meant for all; what follows `model_name` for ours.
@@ -56,6 +60,26 @@ EXCLUDED = (
     Exclusion("test_prune_intermediate_layers_last_feature", VITS, "it averages maps, and tokens are none"),
     Exclusion("test_prune_to_stem_feature", VITS, "it wants features to be maps, and these are tokens"),
 )
+
+
+def _register(name: str) -> None:
+    """Register an original of timm's, converted by rule, under a name that timm's tests can take."""
+    original = name.removeprefix(CONVERTED)
+
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> Any:
+        return bcos_converted.bcos_converted(pretrained, **({"original": original} | kwargs))
+
+    entrypoint.__name__, entrypoint.__module__ = name, bcos_converted.__name__
+    card = {key: value for key, value in timm.get_pretrained_cfg(original).to_dict().items() if key != "url"}
+    bcos_converted.default_cfgs |= generate_default_cfgs(
+        {name: card | {"hf_hub_id": None, "mean": (0.0,) * 3, "std": (1.0,) * 3}}
+    )
+    register_model(entrypoint)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (name := config.getoption("--network")).startswith(CONVERTED):
+        _register(name)
 
 
 def know_ours(non_standard: list[str], with_intermediates: list[str]) -> None:
@@ -118,6 +142,9 @@ def _as_if_trained(model: Any) -> None:
     As the network comes from the constructor, its logits are next to constant, and any two would be equal.
     """
     training = model.training
+    if isinstance(model, Converted):
+        randomised(model)
+        return
     random_state(model, mean=0.1)
     noise = torch.randn(4, *(min(side, 128) for side in model.default_cfg["input_size"]))
     norms = [module for module in model.modules() if hasattr(module, "running_var")]
