@@ -49,10 +49,12 @@ def bcos_converted(pretrained: bool = False, **kwargs: Any) -> nn.Module:
 def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     model: Any
     if kwargs.get("conversion") is not None:
-        if asked := sorted(OPTIONS & kwargs.keys()):
-            raise InputError(
-                f"{name}: {asked[0]}={kwargs[asked[0]]!r} beside a conversion, which says it; leave one out"
-            )
+        said = kwargs["conversion"] if isinstance(kwargs["conversion"], dict) else {}
+        for option in sorted(OPTIONS & kwargs.keys()):  # timm adds its caller's to those of the network
+            asked = kwargs.pop(option)
+            if asked != said.get(option):
+                other = f"a conversion with {option}={said.get(option)!r}"
+                raise InputError(f"{name}: {option}={asked!r} beside {other}; leave one out")
         model = build(_again, name, pretrained, {}, kwargs, spec=Place)
         return model
     options = {key: kwargs.pop(key) for key in OPTIONS & kwargs.keys()}

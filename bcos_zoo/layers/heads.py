@@ -55,6 +55,11 @@ class Standardize(nn.Module):
             self.factor, self.offset = self._made(self.factor)
         return self
 
+    def init_non_persistent_buffers(self) -> None:
+        """Make the buffers, which no file holds, anew: transformers calls this after building on meta."""
+        if self.factor is not None:
+            self.factor, self.offset = self._made(self.factor)
+
     def standardize(self, x: Tensor, one: Tensor | None = None) -> Tensor:
         """(..., K, H, W) -> the same. one: ones that are linear in the image; then so is what is added."""
         if self.factor is None or self.offset is None:

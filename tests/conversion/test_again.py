@@ -84,10 +84,15 @@ def test_another_number_of_classes_or_channels_may_be_asked_for(tmp_path: Path, 
     assert_close(weight, torch.cat([half.sum(1, keepdim=True) for half in own.chunk(2, 1)], 1), 1e-6)
 
 
-def test_by_name_it_is_converted_by_rule_with_its_own_options() -> None:
+def test_by_name_it_is_converted_by_rule_with_its_own_options(tmp_path: Path) -> None:
     made = timm.create_model("bcos_converted", original="test_resnet", b=1.25, num_classes=3)
     assert made.conversion["from"].startswith("test_resnet") and made.num_classes == 3
     assert {layer.b for layer in made.bcos_layers().values()} == {1.25}
+    folder = bcos_zoo.export(bcos_zoo.Classifier(made.eval(), LABELS[:3]), tmp_path / "out")
+    x = images("test_resnet").float()
+    with torch.no_grad():
+        again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        torch.testing.assert_close(again(x), made(x), rtol=0, atol=0)
     levels = timm.create_model("bcos_converted", original="test_resnet", features_only=True)
     assert [len(y[0]) for y in levels(torch.rand(1, 3, 64, 64))] == levels.feature_info.channels()
 
@@ -113,7 +118,7 @@ def test_fading_norms_leave_the_function_as_it_was_and_can_lose_all_constants(na
         (dict(conversion="none"), "give the `conversion`"),
         (dict(conversion={"plan": 3}), "is none"),
         (dict(conversion={"plan": {"b": 2}}), "lacks or adds"),
-        (dict(b=2.0), "beside a conversion"),
+        (dict(b=3.0), "b=3.0 beside a conversion with b=2.0"),
         (dict(original="test_vit"), "has no layer"),
         (dict(plan=dict(b=0.5)), "plan.b=0.5 does not fit"),
         (dict(plan=dict(b=True)), "plan.b=True does not fit"),

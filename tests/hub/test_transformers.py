@@ -43,3 +43,14 @@ def test_transformers_itself_loads_an_exported_folder(tmp_path, name):
     with torch.no_grad():
         torch.testing.assert_close(model(pixel_values=x).logits, classifier.model(x), rtol=1e-4, atol=1e-4)
     assert [model.config.id2label[i] for i in range(10)] == list(classifier.class_names)
+
+
+def test_transformers_loads_a_converted_network_with_its_own_normalisation(tmp_path):
+    """Whose mean and std are in no file, and are made while transformers builds on the meta device."""
+    transformers = pytest.importorskip("transformers")
+    own = bcos_zoo.bcosify("test_resnet", num_classes=3, b=1.5).eval()
+    folder = bcos_zoo.export(bcos_zoo.Classifier(own, ["a", "b", "c"]), tmp_path / "network")
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    x = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixel_values=x).logits, own(x), rtol=1e-4, atol=1e-4)

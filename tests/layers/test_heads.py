@@ -107,3 +107,14 @@ def test_a_mean_carried_by_the_image_is_no_constant_and_the_same_number() -> Non
     explained = (gradient * torch.cat([x, 1 - x], 1)).sum()  # all of it: nothing is left for a bias
     torch.testing.assert_close(explained, (weights * plain(x)).sum(), rtol=0, atol=1e-12)
     torch.testing.assert_close(carried(x), plain(x), rtol=0, atol=0)  # outside linear mode, bit for bit
+
+
+@pytest.mark.parametrize("head", [Encode(2, mean=(0.2, 0.5), std=(0.3, 0.2)), Encode(2)])
+def test_buffers_that_no_file_holds_are_made_anew_on_demand(head: Encode) -> None:
+    """transformers leaves them as they were allocated, and then asks each module that can to fill them."""
+    x = torch.rand(1, 2, 3, 3)
+    expected = head(x)
+    for name, buffer in head.named_buffers():
+        setattr(head, name, torch.full_like(buffer, 1e30))
+    head.init_non_persistent_buffers()
+    torch.testing.assert_close(head(x), expected, rtol=0, atol=0)
