@@ -62,6 +62,11 @@ class Facts:
         return name or ""
 
     @property
+    def agreement(self) -> bool:
+        """Whether the scores tell how often it answers as its teacher, and not how often it is right."""
+        return self.training is not None and self.training.agreement and self.record is None
+
+    @property
     def metrics(self) -> tuple[Metric, ...]:
         if self.record:
             return self.record.metrics
@@ -93,9 +98,9 @@ def make(facts: Facts) -> ModelCard:
         pipeline_tag="image-classification" if facts.class_names else "image-feature-extraction",
         base_model=began.removeprefix("hf-hub:").partition("@")[0] if began.startswith("hf-hub:") else None,
         datasets=_datasets(facts) or None,
-        metrics=sorted({_kind(metric) for metric in metrics}) or None,
+        metrics=sorted({_kind(metric) for metric in metrics if not facts.agreement}) or None,
         model_name=facts.repo.rpartition("/")[2],
-        eval_results=[_result(metric, facts.record) for metric in metrics] or None,
+        eval_results=[_result(metric, facts.record) for metric in metrics if not facts.agreement] or None,
     )
     record = facts.record or facts.base
     images = record.training_images if record and not facts.training else None
@@ -114,7 +119,9 @@ def make(facts: Facts) -> ModelCard:
         classes=facts.class_names and _listed(facts.class_names),
         meaning=_meaning(facts.outputs, model.num_classes) if facts.outputs else None,
         origin=_origin(facts.record) if facts.record else None,
-        scores=[(_name(metric), metric) for metric in metrics],
+        scores=[
+            ("agreement with its teacher: " * facts.agreement + _name(metric), metric) for metric in metrics
+        ],
         mode={1: "L", 3: "RGB"}.get(model.in_chans),  # Pillow's; other networks take no photographs
         licence=licence(facts),
         code_licence=_code_licence(record),

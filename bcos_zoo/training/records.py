@@ -46,6 +46,7 @@ class Records:
             data=shown,
             recipe=RECIPE,
             multilabel=task.multilabel,
+            agreement=not wanted.data.labels,
             teacher=teacher_name.public(wanted.teacher) if wanted.teacher.name else None,
             teacher_licence=teacher_name.licence(wanted.teacher) if wanted.teacher.name else None,
         )

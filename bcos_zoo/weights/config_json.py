@@ -39,6 +39,7 @@ class Training:
     teacher: str | None = None  # the network that it learnt from, beside labels or without them
     teacher_licence: str | None = None  # of that network's weights
     teacher_scores: Mapping[str, float] = field(default_factory=dict)  # percent, on the validation images
+    agreement: bool = False  # whether the labels that scores go by are the teacher's answers
     constants: float | None = None  # of a converted network: median share of a logit that no pixel has
 
 
@@ -192,12 +193,12 @@ def _training(ours: Mapping[str, Any], refuse: Callable[[str], WeightsError]) ->
     both = [given.get(key, {}) for key in ("scores", "test", "teacher_scores")]
     fits = isinstance(said, dict) and all(text is None or isinstance(text, str) for text in texts)
     fits = fits and isinstance(given.get("epoch", 0), (int, NoneType))
-    fits = fits and isinstance(given.get("multilabel", False), bool)
+    fits = fits and all(isinstance(given.get(key, False), bool) for key in ("multilabel", "agreement"))
     fits = fits and isinstance(given.get("constants", 0.0), (int, float, NoneType))
     fits = fits and all(isinstance(scores, dict) for scores in both)
     if not fits or not all(isinstance(v, (int, float)) for scores in both for v in scores.values()):
         raise refuse(
             f"has training={said!r:.80}: base, data, recipe, teacher and its licence are texts, multilabel "
-            "is true or false, scores and constants are numbers"
+            "and agreement are true or false, scores and constants are numbers"
         )
     return Training(**given)

@@ -73,7 +73,7 @@ def test_it_keeps_what_the_original_knows_and_loses_its_constants(
     assert said is not None and said.constants == 0 and said.teacher_scores["top1"] == 100
     card = (run / "README.md").read_text()
     assert "- Converted from `test_resnet` by bcos_zoo's rules:" in card
-    assert "constants, which no pixel has, are 0 % of the logit in the median" in card
+    assert "constants, which no pixel has, are 0.0 % of the logit in the median" in card
     assert "\nlicense: unknown\n" in card  # of a network that nobody published
     assert "'plan'" not in card and str(original) not in card
     e = clf.explain(next((colours / "val" / "red").iterdir()))
@@ -96,6 +96,8 @@ def test_without_labels_it_learns_the_originals_classes_from_loose_images(
     result = engine.train(wanted, task, run, log=quiet)
     assert result.scores["top1"] == 100  # agreement with the original, on images of both classes
     assert tuple(bcos_zoo.load(run).class_names) == NAMED
+    card = (run / "README.md").read_text()
+    assert "agreement with its teacher: top-1 accuracy | 100" in card and "model-index" not in card
     trainer = Trainer(wanted, task, tmp_path / "again")
     copied = [_copied_from(colours, task.val.name(i)) for i in range(len(task.val))]
     truth = ["red" if "red" in name else "blue" for name in copied]
