@@ -197,7 +197,8 @@ def _changed(network: nn.Module, options: Options, name: str) -> tuple[dict[str,
                 if left
                 else f"{name}: {option} reaches nothing, for it has no {kind.replace('_', ' ')}; leave it out"
             )
-        said |= {f"{kind}_{others}": len(changed), f"{kind}_left": left}
+        different = {network.get_submodule(one) for one in changed}  # one module may be in several places
+        said |= {f"{kind}_{others}": len(different), f"{kind}_left": left}
     return names, said
 
 
