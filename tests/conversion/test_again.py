@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -17,6 +19,7 @@ from torch import nn
 
 import bcos_zoo
 from bcos_zoo.conversion import Converted
+from bcos_zoo.conversion.layers import BcosForm
 from bcos_zoo.conversion.norms import fade
 from bcos_zoo.errors import InputError
 
@@ -72,16 +75,107 @@ def test_it_keeps_the_size_and_the_channels_that_its_original_was_built_with(tmp
         torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
 
 
-def test_another_number_of_classes_or_channels_may_be_asked_for(tmp_path: Path, plain: Converted) -> None:
-    folder = bcos_zoo.export(bcos_zoo.Classifier(plain, LABELS), tmp_path / "out")
-    three = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=3)
-    x = images("test_resnet").float()
-    with torch.no_grad():
-        assert three.eval()(x).shape == (2, 3)
-        torch.testing.assert_close(three.forward_features(x), plain.forward_features(x), rtol=0, atol=0)
+@pytest.mark.parametrize("options", [{}, ALL_DROPPED])
+def test_another_number_of_classes_or_channels_may_be_asked_for(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    model, x = converted("test_resnet", **options), images("test_resnet").float()
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS), tmp_path / "out")
+    features = model.forward_features(x).detach()
+    for classes in (3, 0):
+        again = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=classes).eval()
+        with torch.no_grad():
+            assert again(x).shape == (2, classes or model.num_features)
+            torch.testing.assert_close(again.forward_features(x), features, rtol=0, atol=0)
+        assert again.biases == {key for key in model.biases if classes or ".fc." not in key}
+        again.reset_classifier(4)
+        assert again.biases == model.biases and again.plan == model.plan
+        assert isinstance(again.get_classifier(), BcosForm)
     grey = timm.create_model(f"local-dir:{folder}", pretrained=True, in_chans=1).eval()
-    weight, own = (next(m.parameters()) for m in (grey, plain))
+    weight, own = (next(m.parameters()) for m in (grey, model))
     assert_close(weight, torch.cat([half.sum(1, keepdim=True) for half in own.chunk(2, 1)], 1), 1e-6)
+
+
+RESET: list[tuple[str, dict[str, Any]]] = [
+    ("test_resnet", {}),
+    ("test_resnet", ALL_DROPPED),
+    ("levit_128s", {}),  # of two classifiers
+    ("levit_128s", dict(centring="fading")),
+    ("levit_128s", dict(b=1.5, biases="dropped", centring="dropped")),
+    ("convnextv2_atto", dict(biases="dropped")),
+]
+
+
+@pytest.mark.parametrize("without_classes", [False, True], ids=["again", "by way of none"])
+@pytest.mark.parametrize(("name", "options"), RESET, ids=str)
+def test_a_fresh_classifier_is_of_the_kind_of_the_one_before(
+    tmp_path: Path, name: str, options: dict[str, Any], without_classes: bool
+) -> None:
+    """Also once exported. Oracle: the forms that a conversion by rule gave."""
+    model, x = converted(name, **options), images(name).float()
+    forms = {key: type(module) for key, module in model.named_modules()}
+    biases, plan = model.biases, model.plan
+    if without_classes:
+        model.reset_classifier(0)
+        with torch.no_grad():
+            assert model(x).shape == (2, model.num_features)
+        assert not {key for key in model.biases if key not in dict(model.named_parameters())}
+    model.reset_classifier(3)
+    assert {key: type(module) for key, module in model.named_modules()} == forms
+    assert model.biases == biases and model.plan == plan
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS[:3]), tmp_path / "out")
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert again.biases == model.biases and again.conversion == json.loads(json.dumps(model.conversion))
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+    e = bcos_zoo.explain(again, x, 1)
+    assert e.completeness().abs().max() < 1e-4 * (e.logits.abs().max() + e.bias.abs().max())
+
+
+def test_a_classifier_for_features_alone_is_converted_and_exported(tmp_path: Path) -> None:
+    model = bcos_zoo.bcosify(timm.create_model("test_resnet", num_classes=0).eval())
+    model.reset_classifier(3)
+    assert "network.fc.bias" in model.biases and isinstance(model.get_classifier(), BcosForm)
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS[:3]), tmp_path / "out")
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert again.biases == model.biases and again.conversion == json.loads(json.dumps(model.conversion))
+
+
+def test_the_exponent_that_is_exported_is_that_of_the_layers(tmp_path: Path) -> None:
+    model, x = converted("test_resnet", b=Fraction(3, 2)), images("test_resnet").float()
+    assert json.loads(json.dumps(model.conversion))["b"] == 1.5
+    for layer in model.bcos_layers().values():
+        layer.b = np.float32(1.25)
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS), tmp_path / "out")
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert {layer.b for layer in again.bcos_layers().values()} == {1.25}
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+    next(iter(model.bcos_layers().values())).b = 3
+    with pytest.raises(InputError, match="b from 1.25 to 3, and a config.json holds one") as caught:
+        bcos_zoo.export(bcos_zoo.Classifier(model, LABELS), tmp_path / "other")
+    assert "\n" not in str(caught.value)
+
+
+# As a published config.json has it. Frozen: it must load whatever fields a plan gets later.
+PUBLISHED: dict[str, Any] = {
+    "original": "test_resnet",
+    "num_classes": 5,
+    "conversion": {
+        "from": "test_resnet.r160_in1k", "b": 1.5,
+        "plan": {
+            "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "b": 1.5, "rows": "unit",
+            "bcos": ["conv1.0", "fc"], "unbiased": ["bn1.bias"],
+        },
+    },
+}  # fmt: skip
+
+
+def test_a_published_plan_loads() -> None:
+    model = timm.create_model("bcos_converted", **copy.deepcopy(PUBLISHED))
+    assert list(model.bcos_layers()) == ["network.conv1.0", "network.fc"]
+    assert {(layer.b, layer.rows) for layer in model.bcos_layers().values()} == {(1.5, "unit")}
+    assert model.network.bn1.bias is None and model.folded
 
 
 def test_by_name_it_is_converted_by_rule_with_its_own_options() -> None:
@@ -112,7 +206,8 @@ def test_fading_norms_leave_the_function_as_it_was_and_can_lose_all_constants(na
         (dict(conversion={}), "give the `conversion`"),
         (dict(conversion="none"), "give the `conversion`"),
         (dict(conversion={"plan": 3}), "is none"),
-        (dict(conversion={"plan": {"b": 2}}), "lacks or adds"),
+        (dict(conversion={"plan": {"b": 2}}), "lacks mean, rows, std"),
+        (dict(plan=dict(more=1)), "adds more"),
         (dict(b=2.0), "beside a conversion"),
         (dict(original="test_vit"), "has no layer"),
         (dict(plan=dict(b=0.5)), "plan.b=0.5 does not fit"),

@@ -108,7 +108,9 @@ def test_a_norm_in_two_places_stays_one_and_other_kinds_are_counted() -> None:
     assert network["one"][0] is network["two"][0] is not shared  # type: ignore[index]
 
 
-@pytest.mark.parametrize(("centring", "key"), [("dropped", "norms_uncentred"), ("fading", "batch_norms_fading")])
+@pytest.mark.parametrize(
+    ("centring", "key"), [("dropped", "norms_uncentred"), ("fading", "batch_norms_fading")]
+)
 def test_a_norm_in_two_places_is_counted_once_and_named_twice(centring: Any, key: str) -> None:
     network = Between(lambda x: x)
     network.norm = nn.Sequential(norm := nn.BatchNorm2d(6), nn.ReLU(), norm)
