@@ -65,17 +65,27 @@ class Fading:
 
     def faded(self: Any, x: Tensor) -> Tensor:
         """(N, K, ...) -> the same, before any activation."""
-        if not self.training:
+        tracks = self.running_mean is not None  # torch.func takes the buffers away
+        if tracks and not self.training:
             mean = self.running_mean * self.share
             return F.batch_norm(x, mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        if self.synchronised and not is_linear() and several_processes():
+        if tracks and self.synchronised and not is_linear() and several_processes():
             return self._of_all(x)
-        y: Tensor = AnyBatchNorm.forward(self, x)  # torch's own, which tracks too
-        if self._whole():
-            return y
-        var, mean = torch.var_mean(at_least_float32(x), [0, *range(2, x.ndim)], correction=0)
-        kept = (1 - self.share) * mean * self._gain(var)
-        return y + kept.to(y.dtype).view(-1, *[1] * (x.ndim - 2))
+        at, bias, added = (-1, *[1] * (x.ndim - 2)), self.bias, None
+        if not self._whole():
+            var, mean = torch.var_mean(at_least_float32(x), [0, *range(2, x.ndim)], correction=0)
+            added = (1 - self.share) * mean * self._gain(var)
+        if added is not None and not is_linear():  # in the bias, it costs no pass and no rounding of its own
+            bias = added if bias is None else added + bias
+            bias, added = bias if self.weight is None else bias.to(self.weight.dtype), None
+        momentum = self.momentum
+        if tracks:
+            self.num_batches_tracked.add_(1)
+            momentum = 1 / float(self.num_batches_tracked) if momentum is None else momentum
+        y = F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, bias, True, momentum or 0.0, self.eps
+        )  # fmt: skip
+        return y if added is None else y + added.to(y.dtype).view(at)
 
     def _whole(self) -> bool:
         """Whether all of the mean is subtracted. An accelerator is asked once for each value of `share`."""

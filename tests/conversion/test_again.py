@@ -15,7 +15,7 @@ import torch
 from conftest import assert_close
 from networks import SMALL, images, normalised, original
 from test_converted import NAMES
-from torch import nn
+from torch import Tensor, nn
 
 import bcos_zoo
 from bcos_zoo.conversion import Converted
@@ -271,3 +271,78 @@ def test_a_fading_norm_trains_as_torchs_does_until_its_share_is_lowered(
         -1, *[1] * (x.ndim - 2)
     )
     assert_close(expected, plain(x), 1e-12)
+
+
+def lowered(norm: Any, x: Tensor, share: float) -> Tensor:
+    """What a norm gives in training, by its formula, in float64."""
+    dims, at = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
+    mean, var = x.mean(dims), x.var(dims, correction=0)
+    y = (x - share * mean.view(at)) / (var + norm.eps).sqrt().view(at)
+    return y * norm.weight.view(at) + norm.bias.view(at)
+
+
+def fading_norm(share: float) -> Any:
+    norm = nn.BatchNorm2d(4)
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.normal_(norm.bias)
+    holder = nn.Sequential(norm)
+    fade(holder)
+    norm.share.fill_(share)
+    return norm
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_fading_norm_is_as_precise_as_its_output_may_be(share: float, dtype: torch.dtype) -> None:
+    """A mean far from zero. Oracle: the formula in float64, its result rounded once; its gradients."""
+    norm = fading_norm(share)
+    twin, x = copy.deepcopy(norm).double(), (8 + torch.randn(6, 4, 9, 7)).to(dtype)
+    norm = norm.double() if dtype is torch.float64 else norm
+    got, exact = x.clone().requires_grad_(), x.double().requires_grad_()
+    y, expected = norm(got), lowered(twin, exact, share)
+    assert y.dtype is dtype
+    error = (y.double() - expected).abs()
+    step = 1e-12 if dtype is torch.float64 else 2.0**-8
+    assert (error <= step * expected.abs() + 1e-5).all()
+    probe = torch.randn(6, 4, 9, 7).to(dtype)
+    ours = torch.autograd.grad((probe * y).sum(), [got, *norm.parameters()])
+    theirs = torch.autograd.grad((probe.double() * expected).sum(), [exact, *twin.parameters()])
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one.double(), other, 1e-10 if dtype is torch.float64 else 2e-2)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_a_fading_norm_wants_more_than_one_value_of_a_channel(share: float) -> None:
+    with pytest.raises(ValueError, match="more than 1 value"):
+        fading_norm(share)(torch.rand(1, 4, 1, 1))
+
+
+def test_a_network_whose_norms_have_half_faded_is_complete() -> None:
+    model, x = bcos_zoo.bcosify(original("test_resnet"), centring="fading"), images("test_resnet")
+    for norm in model.modules():
+        if hasattr(norm, "share"):
+            norm.share.fill_(0.4)
+    e = bcos_zoo.explain(model, x, [0, 3])
+    assert e.completeness().abs().max() < 1e-9 * (e.logits.abs().amax() + e.bias.abs().amax())
+    for training in (False, True):
+        model.train(training)
+        with torch.no_grad():
+            logits = model(x)
+            with bcos_zoo.linear_mode():
+                assert_close(model(x), logits, 1e-10)
+
+
+def test_a_compiled_fading_norm_follows_its_share_in_one_graph() -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    norm, x = fading_norm(1.0), 8 + torch.randn(6, 4, 9, 7)
+    compiled = torch.compile(norm, backend=backend, fullgraph=True)
+    for share in (1.0, 0.5, 0.0):
+        norm.share.fill_(share)
+        expected = lowered(copy.deepcopy(norm).double(), x.double(), share)
+        assert_close(compiled(x).double(), expected, 1e-5)
+    assert len(graphs) == 1

@@ -217,6 +217,12 @@ def test_a_card_of_other_channels_says_so() -> None:
         assert card["input_size"][0] == len(card["mean"]) == len(card["std"]) == channels
 
 
+def test_without_batch_norms_nothing_is_estimated() -> None:
+    model = bcos_zoo.bcosify(original("test_vit"))
+    model.forward = None  # type: ignore[assignment]
+    reestimate(model, iter([images("test_vit")]))
+
+
 @pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])
 def test_statistics_are_put_back_after_any_exception(fault: type[BaseException]) -> None:
     model = bcos_zoo.bcosify(copy.deepcopy(original("test_resnet")).float())
