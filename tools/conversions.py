@@ -24,6 +24,7 @@ import timm
 import torch
 
 from bcos_zoo.conversion import Converted, bcosify
+from bcos_zoo.conversion.plan import Plan
 from bcos_zoo.conversion.trial import EXACT, followed, tried
 from bcos_zoo.errors import InputError
 
@@ -70,8 +71,8 @@ def module_of(name: str) -> str:
 
 def _plain(name: str, model: Any, size: tuple[int, ...]) -> Converted:
     """The network behind an encoding, no layer changed."""
-    numbers = dict(mean=(0.5,) * size[0], std=(0.25,) * size[0])
-    return Converted(model, in_chans=size[0], **numbers, card={}, conversion={"from": name})
+    plan = Plan(mean=(0.5,) * size[0], std=(0.25,) * size[0], b=1.0, rows="plain")
+    return Converted(model, in_chans=size[0], plan=plan, card={}, conversion={"from": name})
 
 
 def by_rules(name: str) -> Record:

@@ -15,10 +15,11 @@ from torch import nn
 
 from ..errors import InputError
 from ..models._build import RUNTIME, build, cards, register_model
-from . import plan
 from .bcosify import NAME as NAME
 from .bcosify import Options, bcosify
+from .following import follow
 from .network import Converted
+from .plan import read
 
 DEFAULT = "resnet18"  # what `bcos_converted` is made from, unless told
 OPTIONS = frozenset(one.name for one in fields(Options))
@@ -87,5 +88,5 @@ def _again(*, original: str, conversion: Any, spec: Place, **arguments: Any) -> 
     with torch.device(spec.device or torch.get_default_device()):
         network = timm.create_model(original, pretrained=False, **arguments)
         network = network if spec.dtype is None else network.to(spec.dtype)
-        done, in_chans = plan.read(conversion["plan"]), arguments.get("in_chans", 3)
-        return plan.follow(network, done, in_chans=in_chans, conversion=conversion)
+        plan, in_chans = read(conversion["plan"]), arguments.get("in_chans", 3)
+        return follow(network, plan, in_chans=in_chans, conversion=conversion)

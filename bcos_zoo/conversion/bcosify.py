@@ -51,6 +51,7 @@ class Options:
             raise InputError(
                 f"b={self.b!r}: a B-cos layer needs a number b >= 1; b=1 leaves the function unchanged"
             )
+        object.__setattr__(self, "b", float(self.b))  # a Fraction is no JSON
         allowed = dict(
             rows=ROWS, depthwise=("linear", "bcos"), biases=("kept", "dropped"),
             centring=("kept", "fading", "dropped"), max_pool=("kept", "average"),
@@ -124,10 +125,10 @@ def bcosify(
     std = fitting(card.get("std", IMAGENET_DEFAULT_STD), in_chans)
     size = (in_chans, *_input_size(original, card, in_chans))
     said = {"from": name, "mean": list(mean), "std": list(std), **asdict(options), **counts}
+    plain = Plan(mean=mean, std=std, b=1.0, rows="plain")
     converted = Converted(
-        network, in_chans=in_chans, mean=mean, std=std, card=_card(card, in_chans),
-        conversion=said,
-    ).train(original.training)  # fmt: skip
+        network, in_chans=in_chans, plan=plain, card=_card(card, in_chans), conversion=said
+    ).train(original.training)
     trial, unbiased = tried(converted, size), frozenset[str]()
     if biases == "dropped":
         unbiased = trial.biases
@@ -137,8 +138,8 @@ def bcosify(
             )
         said["biases_dropped"] = len(unbiased)
         drop_biases(converted, unbiased)
+        converted.conversion = said
         trial = tried(converted, size)
-    converted.biases = trial.biases
     stem = _stem(converted, card, trial)
     if stem is not None and not wide_stem_fits(converted, stem, size):
         stem = None
@@ -146,10 +147,10 @@ def bcosify(
         widen_stem(converted, stem)
     wanted = [layer for layer in sorted(trial.on_path) if _becomes_bcos(converted, layer, options)]
     for layer in wanted:
-        as_bcos(converted.get_submodule(layer), b=b, rows=rows)
-    plan = Plan(
-        mean=mean, std=std, b=float(b), rows=rows, stem=stem, bcos=_inside(wanted),
-        **{key: tuple(names) for key, names in changed.items()},
+        as_bcos(converted.get_submodule(layer), b=options.b, rows=rows)
+    converted.plan = Plan(
+        mean=mean, std=std, b=options.b, rows=rows, stem=stem, bcos=_inside(wanted),
+        **{key: tuple(sorted(names)) for key, names in changed.items()},
         unbiased=_inside(unbiased), biases=_inside(trial.biases),
     )  # fmt: skip
     converted.conversion |= {
@@ -161,7 +162,6 @@ def bcosify(
         "choices": list(trial.choices),
         "gap": trial.gap,
         "difference": trial.difference,
-        "plan": plan.as_json(),
     }
     if timm.is_model(architecture := str(card.get("architecture"))):
         own = get_model_args(original) | {"original": architecture, "conversion": converted.conversion}
@@ -197,7 +197,8 @@ def _changed(network: nn.Module, options: Options, name: str) -> tuple[dict[str,
                 if left
                 else f"{name}: {option} reaches nothing, for it has no {kind.replace('_', ' ')}; leave it out"
             )
-        said |= {f"{kind}_{others}": len(changed), f"{kind}_left": left}
+        different = {network.get_submodule(one) for one in changed}  # one module may be in several places
+        said |= {f"{kind}_{others}": len(different), f"{kind}_left": left}
     return names, said
 
 

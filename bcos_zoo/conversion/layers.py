@@ -46,7 +46,8 @@ def response(y: Tensor, norm: Tensor, factors: Tensor, b: float, rows: Rows) -> 
 class BcosForm:
     """What the layers here have in common. `as_bcos` sets the attributes.
 
-    b: the exponent, at least 1; it may be changed at any time. rows: one of `ROWS`.
+    b: the exponent, at least 1; it may be changed at any time, but an export wants one b of all layers.
+    rows: one of `ROWS`.
     """
 
     b: float

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._compat import update_model_args
+from ..errors import InputError
 from ..layers import Encode, is_linear
 from ..models._network import STEM_FITS
 from ..models.interface import Network
 from .holding import Holding
-from .layers import BcosForm, as_bcos
+from .layers import BcosForm
 from .marks import PATH, mark_of, marked, with_tensors
 from .norms import Fading
+from .plan import Plan, fitting
+from .renewal import renewed
 
 # What a network of timm says of itself, and its converted form with it.
 OFFERED = frozenset("num_classes num_features head_hidden_size embed_dim global_pool drop_rate".split())
@@ -40,8 +44,10 @@ class Converted(Network):
     that code runs as it stands.
 
     folded: the network inside keeps its stem, and gets half the difference of colours and inverted colours;
-    otherwise its stem has twice the channels. conversion: what was converted from what, and how,
-    as plain data. biases: the names of those that add a constant to the logits.
+    otherwise its stem has twice the channels. plan: what became of each layer. conversion: what was converted
+    from what, and how, as plain data, the plan included. biases: the names of those that add a constant to
+    the logits. `conversion`, `biases` and `build_arguments` follow the plan, and the plan follows the
+    network: its classifier, and the exponent of its B-cos layers.
     """
 
     def __init__(
@@ -49,19 +55,19 @@ class Converted(Network):
         network: nn.Module,
         *,
         in_chans: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        plan: Plan,
         card: dict[str, Any],
         conversion: dict[str, Any],
         folded: bool = True,
-        biases: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         like = next(network.parameters())
-        self.in_chans, self.folded, self.conversion = in_chans, folded, conversion
-        self.biases = biases
+        self.in_chans, self.folded, self.plan, self.conversion = in_chans, folded, plan, conversion
         self.pretrained_cfg = self.default_cfg = card
-        self.encode = Encode(in_chans, mean=mean, std=std, carried=True, device=like.device, dtype=like.dtype)
+        self.encode = Encode(
+            in_chans, mean=fitting(plan.mean, in_chans), std=fitting(plan.std, in_chans), carried=True,
+            device=like.device, dtype=like.dtype,
+        )  # fmt: skip
         self.network: Any = network
         self.grad_checkpointing = False
         self.pretrained_from = None
@@ -77,6 +83,47 @@ class Converted(Network):
         if name in OFFERED:
             return getattr(self.network, name)
         return super().__getattr__(name)
+
+    @property
+    def plan(self) -> Plan:
+        """What became of each layer; `b` is what its B-cos layers have now, if all have the same."""
+        now = self._exponents()
+        return replace(self._plan, b=now[0]) if len(now) == 1 else self._plan
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @property
+    def conversion(self) -> dict[str, Any]:
+        """What was converted from what, and how, as plain data."""
+        plan = self.plan.as_json()
+        return self._said | {"b": plan["b"], "plan": plan}
+
+    @conversion.setter
+    def conversion(self, said: dict[str, Any]) -> None:
+        self._said = {key: value for key, value in said.items() if key != "plan"}
+
+    @property
+    def biases(self) -> frozenset[str]:
+        """The names of the biases that add a constant to the logits."""
+        return frozenset(f"network.{name}" for name in self._plan.biases)
+
+    @property
+    def build_arguments(self) -> dict[str, Any]:
+        """What builds it again, but for its weights. Raises InputError if its B-cos layers differ in b."""
+        if "_arguments" not in self.__dict__:
+            raise AttributeError("build_arguments")
+        if len(found := self._exponents()) > 1:
+            raise InputError(
+                f"its B-cos layers have b from {found[0]:g} to {found[-1]:g}, and a config.json holds one; "
+                "give all of them the same, or save the state dict"
+            )
+        return self._arguments | {"conversion": self.conversion}
+
+    @build_arguments.setter
+    def build_arguments(self, arguments: dict[str, Any]) -> None:
+        self._arguments = arguments
 
     @property
     def feature_info(self) -> list[dict[str, Any]]:
@@ -125,28 +172,38 @@ class Converted(Network):
         """Take away what the levels asked for do not need, as timm's network does; returns their indices."""
         return self.network.prune_intermediate_layers(indices, prune_norm=prune_norm, prune_head=prune_head)
 
-    def get_classifier(self) -> nn.Module:
-        """The layer that gives the logits."""
+    def get_classifier(self) -> Any:
+        """The layer that gives the logits, or the layers, as timm's network has them."""
         return self.network.get_classifier()
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh classifier, of the form of the one before, on the same features.
+        """Put a fresh classifier on the same features, converted as the one before; none for no classes.
 
         Its classes have no names, so the card's are dropped.
         """
-        before = self.get_classifier()
+        plan, before = self.plan, dict(self.network.named_modules(remove_duplicate=False))
         more = () if global_pool is None else (global_pool,)
         self.network.reset_classifier(num_classes, *more)
-        made = self.get_classifier()
-        if isinstance(before, BcosForm) and isinstance(made, nn.Module):
-            as_bcos(made, b=before.b, rows=before.rows)
-        places = {id(module): name for name, module in self.named_modules()}
-        fresh = {f"{places[id(made)]}.{key}" for key, _ in made.named_parameters()}
-        self.biases |= {key for key in fresh if is_bias(key)}
-        made.train(self.training)
+        self.plan = renewed(self.network, plan, before, self._asked())
+        for module in {*self.network.modules()} - {*before.values()}:
+            module.training = self.training
+        if "_arguments" in self.__dict__:
+            update_model_args(self, conversion=self.conversion)
         names = ("label_names", "label_descriptions")
         card = {key: value for key, value in self.pretrained_cfg.items() if key not in names}
         self.pretrained_cfg = self.default_cfg = card
+
+    def _exponents(self) -> list[float]:
+        """Of its B-cos layers now, each once."""
+        layers: Iterable[Any] = self.bcos_layers().values()
+        return sorted({float(layer.b) for layer in layers})
+
+    def _asked(self) -> set[str]:
+        """The fields of the plan that the conversion was asked for."""
+        options = dict(uncentred=("centring", "dropped"), fading=("centring", "fading"))
+        options |= dict(averaged=("max_pool", "average"), unbiased=("biases", "dropped"))
+        asked = {key for key, (option, value) in options.items() if self._said.get(option) == value}
+        return asked | {key for key in options if getattr(self._plan, key)}
 
     def scale_constants(self, factor: float) -> None:
         """Multiply by a factor every bias that adds a constant to the logits, of layers and norms alike.
@@ -198,12 +255,6 @@ class Converted(Network):
 def _on_the_path(x: Tensor) -> Tensor:
     """What the caller made of the image, marked in a view, for the tensor is his."""
     return marked(x.view_as(x), PATH) if mark_of(x) is None and x.is_floating_point() else x
-
-
-def is_bias(key: str) -> bool:
-    """Whether a parameter of that name is a bias: "bias" alone, or with what it is of, as v_bias."""
-    name = key.rpartition(".")[2]
-    return name == "bias" or name.endswith("_bias")
 
 
 def _prefixed(groups: Any) -> Any:

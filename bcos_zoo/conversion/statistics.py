@@ -17,7 +17,8 @@ def reestimate(model: nn.Module, images: Tensor | Iterable[Tensor]) -> None:
     """Estimate the statistics of every batch norm anew, in one pass over images; weights stay as they are.
 
     images: (N, K, H, W) as the network takes them, or batches of them. Each batch counts the same. The model
-    is left in the mode, training or eval, that it came in.
+    is left in the mode, training or eval, that it came in. A model without such statistics is not run, and no
+    image is asked for.
     Raises InputError for no images. After any exception the statistics are those from before.
 
     ```python
@@ -32,6 +33,9 @@ def reestimate(model: nn.Module, images: Tensor | Iterable[Tensor]) -> None:
     ```
     """
     norms: list[Any] = [module for module in model.modules() if isinstance(module, AnyBatchNorm)]
+    norms = [norm for norm in norms if norm.running_var is not None]
+    if not norms:
+        return
     batches = [images] if isinstance(images, Tensor) else images
     momenta = [(norm, norm.momentum) for norm in norms]
     modes = [(module, module.training) for module in model.modules()]

@@ -17,7 +17,8 @@ from ..errors import InputError, reason
 from ..layers import linear_mode
 from .calls import Log, logging
 from .marks import is_held, mark_of, on_path, tensors_in
-from .network import Converted, is_bias
+from .network import Converted
+from .norms import is_bias
 
 EXACT = 1e-9  # of the logit; rounding in float64 is about a millionth of that
 CAST = 1e-5  # instead, between linear mode and a plain pass in which some code casts to float32

@@ -178,8 +178,9 @@ def freeze_norms(model: nn.Module, on: bool = True) -> None:
 def synchronise_norms(model: nn.Module, on: bool = True) -> list[str]:
     """Let every batch norm of `model` take its statistics over all processes (`on`) or over its own part.
 
-    Returns the names of batch norms of other kinds, which are left alone: for torch's own see
-    `nn.SyncBatchNorm.convert_sync_batchnorm`, which needs an accelerator.
+    These are ours, and the fading ones of converted networks. Returns the names of batch norms of other
+    kinds, which are left alone: for torch's own see `nn.SyncBatchNorm.convert_sync_batchnorm`, which needs an
+    accelerator.
 
     ```python
     import bcos_zoo
@@ -191,7 +192,7 @@ def synchronise_norms(model: nn.Module, on: bool = True) -> list[str]:
     """
     others = []
     for name, module in model.named_modules():
-        if isinstance(module, BatchNorm2d):
+        if isinstance(module, AnyBatchNorm) and hasattr(module, "synchronised"):
             module.synchronised = on
         elif isinstance(module, AnyBatchNorm):
             others.append(name)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from conftest import assert_close
 from networks import SMALL, images, normalised, original
 from test_converted import NAMES
-from torch import nn
+from torch import Tensor, nn
 
 import bcos_zoo
 from bcos_zoo.conversion import Converted
+from bcos_zoo.conversion.layers import BcosForm
 from bcos_zoo.conversion.norms import fade
 from bcos_zoo.errors import InputError
 
@@ -72,16 +75,107 @@ def test_it_keeps_the_size_and_the_channels_that_its_original_was_built_with(tmp
         torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
 
 
-def test_another_number_of_classes_or_channels_may_be_asked_for(tmp_path: Path, plain: Converted) -> None:
-    folder = bcos_zoo.export(bcos_zoo.Classifier(plain, LABELS), tmp_path / "out")
-    three = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=3)
-    x = images("test_resnet").float()
-    with torch.no_grad():
-        assert three.eval()(x).shape == (2, 3)
-        torch.testing.assert_close(three.forward_features(x), plain.forward_features(x), rtol=0, atol=0)
+@pytest.mark.parametrize("options", [{}, ALL_DROPPED])
+def test_another_number_of_classes_or_channels_may_be_asked_for(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    model, x = converted("test_resnet", **options), images("test_resnet").float()
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS), tmp_path / "out")
+    features = model.forward_features(x).detach()
+    for classes in (3, 0):
+        again = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=classes).eval()
+        with torch.no_grad():
+            assert again(x).shape == (2, classes or model.num_features)
+            torch.testing.assert_close(again.forward_features(x), features, rtol=0, atol=0)
+        assert again.biases == {key for key in model.biases if classes or ".fc." not in key}
+        again.reset_classifier(4)
+        assert again.biases == model.biases and again.plan == model.plan
+        assert isinstance(again.get_classifier(), BcosForm)
     grey = timm.create_model(f"local-dir:{folder}", pretrained=True, in_chans=1).eval()
-    weight, own = (next(m.parameters()) for m in (grey, plain))
+    weight, own = (next(m.parameters()) for m in (grey, model))
     assert_close(weight, torch.cat([half.sum(1, keepdim=True) for half in own.chunk(2, 1)], 1), 1e-6)
+
+
+RESET: list[tuple[str, dict[str, Any]]] = [
+    ("test_resnet", {}),
+    ("test_resnet", ALL_DROPPED),
+    ("levit_128s", {}),  # of two classifiers
+    ("levit_128s", dict(centring="fading")),
+    ("levit_128s", dict(b=1.5, biases="dropped", centring="dropped")),
+    ("convnextv2_atto", dict(biases="dropped")),
+]
+
+
+@pytest.mark.parametrize("without_classes", [False, True], ids=["again", "by way of none"])
+@pytest.mark.parametrize(("name", "options"), RESET, ids=str)
+def test_a_fresh_classifier_is_of_the_kind_of_the_one_before(
+    tmp_path: Path, name: str, options: dict[str, Any], without_classes: bool
+) -> None:
+    """Also once exported. Oracle: the forms that a conversion by rule gave."""
+    model, x = converted(name, **options), images(name).float()
+    forms = {key: type(module) for key, module in model.named_modules()}
+    biases, plan = model.biases, model.plan
+    if without_classes:
+        model.reset_classifier(0)
+        with torch.no_grad():
+            assert model(x).shape == (2, model.num_features)
+        assert not {key for key in model.biases if key not in dict(model.named_parameters())}
+    model.reset_classifier(3)
+    assert {key: type(module) for key, module in model.named_modules()} == forms
+    assert model.biases == biases and model.plan == plan
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS[:3]), tmp_path / "out")
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert again.biases == model.biases and again.conversion == json.loads(json.dumps(model.conversion))
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+    e = bcos_zoo.explain(again, x, 1)
+    assert e.completeness().abs().max() < 1e-4 * (e.logits.abs().max() + e.bias.abs().max())
+
+
+def test_a_classifier_for_features_alone_is_converted_and_exported(tmp_path: Path) -> None:
+    model = bcos_zoo.bcosify(timm.create_model("test_resnet", num_classes=0).eval())
+    model.reset_classifier(3)
+    assert "network.fc.bias" in model.biases and isinstance(model.get_classifier(), BcosForm)
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS[:3]), tmp_path / "out")
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    assert again.biases == model.biases and again.conversion == json.loads(json.dumps(model.conversion))
+
+
+def test_the_exponent_that_is_exported_is_that_of_the_layers(tmp_path: Path) -> None:
+    model, x = converted("test_resnet", b=Fraction(3, 2)), images("test_resnet").float()
+    assert json.loads(json.dumps(model.conversion))["b"] == 1.5
+    for layer in model.bcos_layers().values():
+        layer.b = np.float32(1.25)
+    folder = bcos_zoo.export(bcos_zoo.Classifier(model, LABELS), tmp_path / "out")
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert {layer.b for layer in again.bcos_layers().values()} == {1.25}
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+    next(iter(model.bcos_layers().values())).b = 3
+    with pytest.raises(InputError, match="b from 1.25 to 3, and a config.json holds one") as caught:
+        bcos_zoo.export(bcos_zoo.Classifier(model, LABELS), tmp_path / "other")
+    assert "\n" not in str(caught.value)
+
+
+# As a published config.json has it. Frozen: it must load whatever fields a plan gets later.
+PUBLISHED: dict[str, Any] = {
+    "original": "test_resnet",
+    "num_classes": 5,
+    "conversion": {
+        "from": "test_resnet.r160_in1k", "b": 1.5,
+        "plan": {
+            "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "b": 1.5, "rows": "unit",
+            "bcos": ["conv1.0", "fc"], "unbiased": ["bn1.bias"],
+        },
+    },
+}  # fmt: skip
+
+
+def test_a_published_plan_loads() -> None:
+    model = timm.create_model("bcos_converted", **copy.deepcopy(PUBLISHED))
+    assert list(model.bcos_layers()) == ["network.conv1.0", "network.fc"]
+    assert {(layer.b, layer.rows) for layer in model.bcos_layers().values()} == {(1.5, "unit")}
+    assert model.network.bn1.bias is None and model.folded
 
 
 def test_by_name_it_is_converted_by_rule_with_its_own_options(tmp_path: Path) -> None:
@@ -117,7 +211,8 @@ def test_fading_norms_leave_the_function_as_it_was_and_can_lose_all_constants(na
         (dict(conversion={}), "give the `conversion`"),
         (dict(conversion="none"), "give the `conversion`"),
         (dict(conversion={"plan": 3}), "is none"),
-        (dict(conversion={"plan": {"b": 2}}), "lacks or adds"),
+        (dict(conversion={"plan": {"b": 2}}), "lacks mean, rows, std"),
+        (dict(plan=dict(more=1)), "adds more"),
         (dict(b=3.0), "b=3.0 beside a conversion with b=2.0"),
         (dict(original="test_vit"), "has no layer"),
         (dict(plan=dict(b=0.5)), "plan.b=0.5 does not fit"),
@@ -181,3 +276,78 @@ def test_a_fading_norm_trains_as_torchs_does_until_its_share_is_lowered(
         -1, *[1] * (x.ndim - 2)
     )
     assert_close(expected, plain(x), 1e-12)
+
+
+def lowered(norm: Any, x: Tensor, share: float) -> Tensor:
+    """What a norm gives in training, by its formula, in float64."""
+    dims, at = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
+    mean, var = x.mean(dims), x.var(dims, correction=0)
+    y = (x - share * mean.view(at)) / (var + norm.eps).sqrt().view(at)
+    return y * norm.weight.view(at) + norm.bias.view(at)
+
+
+def fading_norm(share: float) -> Any:
+    norm = nn.BatchNorm2d(4)
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.normal_(norm.bias)
+    holder = nn.Sequential(norm)
+    fade(holder)
+    norm.share.fill_(share)
+    return norm
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_fading_norm_is_as_precise_as_its_output_may_be(share: float, dtype: torch.dtype) -> None:
+    """A mean far from zero. Oracle: the formula in float64, its result rounded once; its gradients."""
+    norm = fading_norm(share)
+    twin, x = copy.deepcopy(norm).double(), (8 + torch.randn(6, 4, 9, 7)).to(dtype)
+    norm = norm.double() if dtype is torch.float64 else norm
+    got, exact = x.clone().requires_grad_(), x.double().requires_grad_()
+    y, expected = norm(got), lowered(twin, exact, share)
+    assert y.dtype is dtype
+    error = (y.double() - expected).abs()
+    step = 1e-12 if dtype is torch.float64 else 2.0**-8
+    assert (error <= step * expected.abs() + 1e-5).all()
+    probe = torch.randn(6, 4, 9, 7).to(dtype)
+    ours = torch.autograd.grad((probe * y).sum(), [got, *norm.parameters()])
+    theirs = torch.autograd.grad((probe.double() * expected).sum(), [exact, *twin.parameters()])
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one.double(), other, 1e-10 if dtype is torch.float64 else 2e-2)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_a_fading_norm_wants_more_than_one_value_of_a_channel(share: float) -> None:
+    with pytest.raises(ValueError, match="more than 1 value"):
+        fading_norm(share)(torch.rand(1, 4, 1, 1))
+
+
+def test_a_network_whose_norms_have_half_faded_is_complete() -> None:
+    model, x = bcos_zoo.bcosify(original("test_resnet"), centring="fading"), images("test_resnet")
+    for norm in model.modules():
+        if hasattr(norm, "share"):
+            norm.share.fill_(0.4)
+    e = bcos_zoo.explain(model, x, [0, 3])
+    assert e.completeness().abs().max() < 1e-9 * (e.logits.abs().amax() + e.bias.abs().amax())
+    for training in (False, True):
+        model.train(training)
+        with torch.no_grad():
+            logits = model(x)
+            with bcos_zoo.linear_mode():
+                assert_close(model(x), logits, 1e-10)
+
+
+def test_a_compiled_fading_norm_follows_its_share_in_one_graph() -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    norm, x = fading_norm(1.0), 8 + torch.randn(6, 4, 9, 7)
+    compiled = torch.compile(norm, backend=backend, fullgraph=True)
+    for share in (1.0, 0.5, 0.0):
+        norm.share.fill_(share)
+        expected = lowered(copy.deepcopy(norm).double(), x.double(), share)
+        assert_close(compiled(x).double(), expected, 1e-5)
+    assert len(graphs) == 1

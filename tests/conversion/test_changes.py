@@ -81,7 +81,7 @@ def test_an_uncentred_norm_only_divides_by_the_deviation(norm: Any, shape: Any, 
     if hasattr(norm, "act"):
         expected = expected.relu()
     network = nn.Sequential(norm)
-    assert uncentre(network) == (1, 0)
+    assert uncentre(network) == (["0"], 0)
     assert_close(network(x), expected, 1e-10)
 
 
@@ -104,8 +104,19 @@ def test_a_norm_in_two_places_stays_one_and_other_kinds_are_counted() -> None:
             no=nn.Linear(1, 1),
         )
     )
-    assert uncentre(network) == (1, 1)
+    assert uncentre(network) == (["one.0", "two.0"], 1)
     assert network["one"][0] is network["two"][0] is not shared  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("centring", "key"), [("dropped", "norms_uncentred"), ("fading", "batch_norms_fading")]
+)
+def test_a_norm_in_two_places_is_counted_once_and_named_twice(centring: Any, key: str) -> None:
+    network = Between(lambda x: x)
+    network.norm = nn.Sequential(norm := nn.BatchNorm2d(6), nn.ReLU(), norm)
+    said = bcos_zoo.bcosify(network.eval(), centring=centring).conversion
+    assert said[key] == 1
+    assert list(said["plan"]["uncentred"]) + list(said["plan"]["fading"]) == ["norm.0", "norm.2"]
 
 
 def test_averages_take_the_place_of_maxima() -> None:
@@ -113,7 +124,7 @@ def test_averages_take_the_place_of_maxima() -> None:
     same = create_pool2d("max", 3, 2, padding="same")
     others = nn.AdaptiveMaxPool2d(1), nn.MaxPool2d(2, dilation=2)
     network = nn.Sequential(same, nn.MaxPool2d(2), *others)
-    assert average(network) == (2, 2)
+    assert average(network) == (["0", "1"], 2)
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
     padded = nn.functional.pad(x, (0, 1, 0, 1))
     expected = [padded[0, 0, i : i + 3, j : j + 3].sum() / 9 for i in (0, 2) for j in (0, 2)]
@@ -204,6 +215,12 @@ def test_a_card_of_other_channels_says_so() -> None:
     for channels in (1, 4):
         card = bcos_zoo.bcosify(timm.create_model("test_resnet", in_chans=channels)).pretrained_cfg
         assert card["input_size"][0] == len(card["mean"]) == len(card["std"]) == channels
+
+
+def test_without_batch_norms_nothing_is_estimated() -> None:
+    model = bcos_zoo.bcosify(original("test_vit"))
+    model.forward = None  # type: ignore[assignment]
+    reestimate(model, iter([images("test_vit")]))
 
 
 @pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])
