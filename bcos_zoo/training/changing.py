@@ -21,6 +21,9 @@ BATCH = 64  # images of which statistics are averaged at once
 class Changing:
     """A converted network that is changed after each step, as a `Course` says.
 
+    The course is that of a run with all its epochs: in a shorter one it is shortened, as the rates are, and
+    the steps that the methods take are those of the whole run.
+
     epochs: of the run. steps: of an epoch. average: a moving average of the network, whose constants shrink
     as its own do. Raises InputError for a network that was not converted.
     """
@@ -35,12 +38,12 @@ class Changing:
         every: list[Any] = list(self.networks[0].bcos_layers().values())
         self.exponents = [(layer, layer.b) for layer in every]
 
-    def left(self, done: int) -> float:
+    def left(self, done: float) -> float:
         """The share of the constants that is left after so many steps."""
         part = min(done / self.last, 1.0) if self.last else 1.0
         return 1 - (1 - self.course.constants) * part
 
-    def before(self, done: int) -> None:
+    def before(self, done: float) -> None:
         """Set the exponents for the step after `done` steps."""
         start = self.course.b_from
         if start is None:
@@ -49,12 +52,18 @@ class Changing:
         for layer, b in self.exponents:
             layer.b = start + part * (b - start)
 
-    def after(self, done: int) -> None:
-        """Shrink the constants after step number `done`, from 1."""
-        if self.course.constants < 1:
-            before, now = self.left(done - 1), self.left(done)
-            for network in self.networks:
-                network.scale_constants(now / before if before else 0.0)
+    def after(self, done: float, reached: float) -> float:
+        """Shrink the constants after step number `done`, from 1; returns the share of them that is left.
+
+        reached: the share that was left before. They never grow: where a run turns out longer than planned,
+        they wait.
+        """
+        if self.course.constants == 1:
+            return reached
+        now = min(self.left(done), reached)
+        for network in self.networks:  # also where none is left: the step has moved them
+            network.scale_constants(now / reached if reached else 0.0)
+        return now
 
 
 def estimate(network: Network, recipe: Recipe, task: Task, device: torch.device) -> None:

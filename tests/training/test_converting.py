@@ -14,8 +14,8 @@ from small_runs import Stop, make, paint, quiet, same, stop_at, weights
 
 import bcos_zoo
 from bcos_zoo import InputError
-from bcos_zoo.data import open_task
-from bcos_zoo.training import changing, classes, converting, engine, networks
+from bcos_zoo.data import Samples, open_task
+from bcos_zoo.training import changing, classes, constants, converting, effects, engine, networks
 from bcos_zoo.training.course import Course
 from bcos_zoo.training.recipe import Recipe
 from bcos_zoo.training.trainer import Trainer
@@ -152,9 +152,11 @@ def test_constants_shrink_linearly_to_the_share_asked_for() -> None:
     begun = [constant.detach().clone() for constant in model.constants()]
     course = Course(constants=0.25, constants_epochs=1.5)
     course_of = changing.Changing(course, model, epochs=4, steps=4)
+    reached = 1.0
     for done, left in enumerate([1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25, 0.25]):
         if done:
-            course_of.after(done)
+            reached = course_of.after(done, reached)
+            assert reached == pytest.approx(left)
         for now, before in zip(model.constants(), begun, strict=True):
             torch.testing.assert_close(now.detach(), left * before)
     assert changing.Changing(Course(constants=0.0), model, epochs=3, steps=4).left(12) == 0  # by the end
@@ -166,6 +168,71 @@ def test_the_exponent_rises_after_each_epoch() -> None:
     for done, b in [(0, 1.0), (2, 1.0), (3, 1.5), (5, 1.5), (6, 2.0), (11, 2.0), (1, 1.0)]:
         course.before(done)
         assert {layer.b for layer in model.bcos_layers().values()} == {b}
+
+
+def test_constants_wait_where_a_run_turns_out_longer_and_then_go_on() -> None:
+    model = converted()
+    begun = [constant.detach().clone() for constant in model.constants()]
+    course_of = changing.Changing(Course(constants=0.0), model, epochs=4, steps=4)
+    reached = 1.0
+    for done, left in [(4, 0.75), (8, 0.5), (6, 0.5), (7, 0.5), (12, 0.25), (16, 0.0), (17, 0.0)]:
+        reached = course_of.after(done, reached)
+        assert reached == left
+        for now, before in zip(model.constants(), begun, strict=True):
+            torch.testing.assert_close(now.detach(), left * before)
+
+
+def test_what_a_step_adds_to_constants_that_are_gone_goes_too() -> None:
+    model = converted()
+    course_of = changing.Changing(Course(constants=0.0, constants_epochs=0.0), model, epochs=1, steps=4)
+    reached = course_of.after(1, 1.0)
+    with torch.no_grad():
+        for constant in model.constants():
+            constant.add_(1.0)
+    assert course_of.after(2, reached) == 0 and constants_of(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"conversion__constants_epochs": 3.5},
+            r"constants_epochs=3.5 of run.epochs=3: constants would be left",
+        ),
+        (
+            {"conversion__b_from": 1.0, "conversion__b_epochs": 3},
+            r"b_epochs=3 of run.epochs=3: nothing would",
+        ),
+        (
+            {"conversion__b_from": 1.0, "run__keep_best": True},
+            r"b_from=1.0 with run.keep_best=True: scores of",
+        ),
+        ({"conversion__b_from": 1.0, "run__patience": 2}, r"b_from=1.0 with run.patience=2: scores of"),
+    ],
+    ids=["constants", "exponent", "best", "patience"],
+)
+def test_a_course_that_does_not_fit_its_run_is_refused(original: Path, changes: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        effects.check(recipe_of(original, **changes))
+    assert "\n" not in str(caught.value)
+    effects.check(recipe_of(original, conversion__constants_epochs=3.0, conversion__b_from=1.0))
+
+
+@pytest.mark.parametrize("images", [1, 5, 63, 64, 65, 100, 127, 128, 1000])
+def test_constants_are_measured_all_over_the_set(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gaps between neighbours, and to both ends, differ by one at most."""
+    seen: list[int] = []
+
+    def loader(some: Any, *_: Any, **__: Any) -> list[Any]:
+        seen.extend(some.indices.tolist())
+        return []
+
+    monkeypatch.setattr(constants, "val_loader", loader)
+    index = torch.arange(images)
+    constants.median_share(converted(), Samples(None, index, index))  # type: ignore[arg-type]
+    assert len(seen) == min(images, 64) and seen[0] == 0 and seen[-1] == images - 1
+    gaps = {b - a for a, b in zip(seen, seen[1:], strict=False)}
+    assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)
 
 
 def test_only_converted_networks_have_a_conversion() -> None:
