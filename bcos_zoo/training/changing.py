@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._compat import AnyBatchNorm
 from ..conversion import Converted, reestimate
 from ..data import Samples, Task, val_loader
 from ..errors import InputError
+from ..extras import required
 from ..models.interface import Network
 from . import networks
 from .course import Course
@@ -66,19 +68,42 @@ class Changing:
         return now
 
 
-def estimate(network: Network, recipe: Recipe, task: Task, device: torch.device) -> None:
+def has_statistics(network: nn.Module) -> bool:
+    """Whether there are batch norms whose statistics can be estimated."""
+    return any(isinstance(one, AnyBatchNorm) and one.running_mean is not None for one in network.modules())
+
+
+def check(network: nn.Module, recipe: Recipe, task: Task) -> None:
+    """Raise InputError for a conversion that the network, or its images, cannot have."""
+    course = recipe.conversion
+    if course.changes or course.estimate:
+        _check(network)
+    if course.estimate and not has_statistics(network):
+        raise InputError(
+            f"conversion.estimate={course.estimate} is of batch norms, and the network has none; leave it out"
+        )
+    if course.estimate and not isinstance(task.train, Samples):
+        raise InputError("conversion.estimate needs images that are no stream; leave it out")
+
+
+def estimate(network: Network, recipe: Recipe, task: Task, accelerator: Any) -> None:
     """Estimate the statistics of batch norms anew, with the first training images in the order of a draw.
 
-    Raises InputError for a network that was not converted, for a stream, and if there are no images.
+    Each process sees the same images, and none waits for others meanwhile: norms that meet over processes
+    come later. Raises what `check` does, and InputError if there are no images.
     """
-    _check(network)
+    check(network, recipe, task)
     count, samples = recipe.conversion.estimate, task.train
-    if not isinstance(samples, Samples):
-        raise InputError("conversion.estimate needs images that are no stream; leave it out")
+    assert isinstance(samples, Samples)  # `check` has refused streams
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.run.seed))
     some = samples.select(order[:count])
     batches = val_loader(some, networks.val_transform(network), BATCH, workers=recipe.data.workers)
+    device = accelerator.device
     reestimate(network, (batch.images.to(device) for batch in batches if len(batch.images)))
+    if accelerator.num_processes > 1:  # of machines that add in different orders, the first decides
+        broadcast = required("accelerate.utils", "accelerate", "train").broadcast
+        for buffer in network.buffers():
+            buffer.copy_(broadcast(buffer))
 
 
 def _check(network: nn.Module) -> None:

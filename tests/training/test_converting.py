@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from bcos_zoo.training.trainer import Trainer
 from bcos_zoo.weights import config_json
 
 NAMED = ("blue", "red")
+ALONE = SimpleNamespace(device=torch.device("cpu"), num_processes=1)  # what a run asks accelerate for
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +246,7 @@ def test_statistics_are_estimated_on_the_first_training_images(colours: Path, or
     wanted, task = recipe_of(original, conversion__estimate=16), open_task(colours, log=quiet)
     model, _ = networks.build(wanted, task)
     before = copy.deepcopy(model.state_dict())
-    changing.estimate(model, wanted, task, torch.device("cpu"))
+    changing.estimate(model, wanted, task, ALONE)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     assert changed and all(
         key.endswith(("running_mean", "running_var", "num_batches_tracked")) for key in changed
