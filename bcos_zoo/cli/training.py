@@ -129,7 +129,7 @@ def go_on(
     as_json: bool,
     check: Callable[[Recipe], None] = lambda begun: None,
 ) -> None:
-    """Go on with a run by the recipe in its folder, if `check` takes it. Raises InputError if there is none."""
+    """Go on with a run by the recipe in its folder, which `check` may refuse. Raises InputError for none."""
     from ..training import recipe, states
     from ..training.records import RECIPE
 

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from small_runs import Stop, make, paint, quiet, same, stop_at, weights
 
 import bcos_zoo
 from bcos_zoo import InputError
 from bcos_zoo.data import Samples, open_task
-from bcos_zoo.training import changing, classes, constants, converting, effects, engine, networks
+from bcos_zoo.training import changing, classes, constants, converting, effects, engine, learner, networks
 from bcos_zoo.training.course import Course
 from bcos_zoo.training.recipe import Recipe
 from bcos_zoo.training.trainer import Trainer
@@ -305,3 +306,71 @@ def test_a_classifier_is_kept_only_of_classes_that_are_known(original: Path, tmp
     wanted = recipe_of(original, teacher__answers=0.0, teacher__features=1.0)
     with pytest.raises(InputError, match=r"model.head='kept', but .* knows 1 of 2 classes"):
         engine.train(wanted, open_task(root, log=quiet), tmp_path / "run", log=quiet)
+
+
+def test_statistics_of_no_batch_norm_are_not_estimated(colours: Path, original: Path) -> None:
+    task = open_task(colours, log=quiet)
+    model = bcos_zoo.bcosify("test_vit", num_classes=2)
+    with pytest.raises(
+        InputError, match=r"estimate=16 is of batch norms, and the network has none; leave"
+    ) as e:
+        changing.check(model, recipe_of(original), task)
+    assert "\n" not in str(e.value)
+    changing.check(model, recipe_of(original, conversion__estimate=0), task)
+
+
+def test_statistics_are_those_of_the_first_process_and_come_before_norms_meet(
+    colours: Path, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Norms that meet would wait, at each batch, for a process that reads other images or is done."""
+    wanted, task = recipe_of(original), open_task(colours, log=quiet)
+    several = SimpleNamespace(device=torch.device("cpu"), num_processes=2)
+    seen: list[Any] = []
+
+    def meet(model: Any) -> list[str]:
+        seen.append({key: value.clone() for key, value in model.named_buffers()})
+        raise Stop
+
+    monkeypatch.setattr("accelerate.utils.broadcast", lambda buffer: torch.full_like(buffer, 7))
+    monkeypatch.setattr(learner, "synchronise_norms", meet)
+    with pytest.raises(Stop):
+        learner.make_learner(wanted, task, several, 4)
+    assert seen[0] and all((value == 7).all() for value in seen[0].values())
+
+
+def test_constants_that_stay_have_no_epochs_to_shrink_in(colours: Path, original: Path) -> None:
+    task = open_task(colours, log=quiet)
+    for changes in ([], ["conversion.constants=1"], ["conversion.constants=0.5"]):
+        wanted = converting.for_task(
+            converting.converting(str(original), None, changes=changes), task, changes
+        )
+        effects.check(wanted, task)
+        assert (wanted.conversion.constants_epochs is None) == (wanted.conversion.constants == 1)
+
+
+def test_nothing_is_loaded_to_plan_a_run(colours: Path, original: Path, tmp_path: Path) -> None:
+    """Only the structure and the names are asked for: the file of weights is damaged, and nobody minds."""
+    shutil.copytree(original, tmp_path / "original")
+    (tmp_path / "original" / "model.safetensors").write_bytes(b"no weights")
+    wanted, task = converting.prepared(
+        str(tmp_path / "original"), None, colours, labels=False, changes=["data.input_size=32"], log=quiet
+    )
+    assert wanted.data.labels and task.class_names == NAMED and wanted.model.args["centring"] == "fading"
+    album = colours.parent / "album"
+    if not album.exists():
+        shutil.copytree(colours / "train" / "red", album / "2019")
+        shutil.copytree(colours / "train" / "blue", album / "2020")
+    wanted, task = converting.prepared(str(tmp_path / "original"), None, album, labels=False, log=quiet)
+    assert not wanted.data.labels and task.class_names == NAMED
+    effects.check(wanted, task)
+
+
+def test_an_original_of_timms_is_not_a_folder_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test_resnet").mkdir()
+    file = tmp_path / "w.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), file)
+    model = networks.create("bcos_converted", True, {"original": "test_resnet"}, str(file))
+    assert model.num_classes == 1000 and networks.public_name("test_resnet") == "test_resnet"
