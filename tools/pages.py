@@ -19,17 +19,20 @@ TREE_BEGIN, TREE_END = "<!-- floors: made by tools/generate.py -->", "<!-- end o
 
 RECIPE_HEAD = """# Recipe keys
 
-Made by `python tools/generate.py` from the dataclasses of `bcos_zoo/training/recipe.py`,
-`bcos_zoo/data/augment.py` and `bcos_zoo/training/losses.py`: do not edit.
+Made by `python tools/generate.py` from the dataclasses of {files}: do not edit.
 
-A recipe is a TOML file of six tables. `[model] name` and `[run] epochs` must be given; every other key has a
-default. `--set table.key=value` changes a key on the command line, and `--dry-run` prints the whole recipe.
+A recipe is a TOML file of {tables} tables. `[model] name` and `[run] epochs` must be given; every other key
+has a default. `--set table.key=value` changes a key on the command line, and `--dry-run` prints the whole
+recipe.
 `bcos-zoo finetune` has [defaults of its own](training.md).
 """
 
 
 def recipe_page() -> str:
-    parts = [RECIPE_HEAD]
+    of = dict.fromkeys(inspect.getfile(table) for table in TABLES.values())
+    files = [f"`{Path(one).relative_to(ROOT).as_posix()}`" for one in of]
+    named = ",\n".join(files[:-1]) + f" and {files[-1]}"
+    parts = [RECIPE_HEAD.format(files=named, tables=len(TABLES))]
     for name, table in TABLES.items():
         summary = (table.__doc__ or "").partition("\n")[0]
         rows = ["| key | default | meaning |", "| --- | --- | --- |"]

@@ -21,8 +21,9 @@ from .training import (
     Where,
     all_changes,
     go_on,
+    log,
+    naming_unreadable,
     network_and_file,
-    open_images,
     run_recipe,
 )
 
@@ -40,13 +41,13 @@ def bcosify(
         Path | None, typer.Option("-o", help="The run folder; runs/DATA-NAME if not given.")
     ] = None,
     labels: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--labels/--no-labels",
             help="Whether labels count. Without them the network keeps all its classes, and DATA may be any "
             "folder of images.",
         ),
-    ] = True,
+    ] = None,
     b: Annotated[
         float | None, typer.Option("--b", help="The exponent of B-cos layers: 1 or more; 1.5 unless given.")
     ] = None,
@@ -62,18 +63,19 @@ def bcosify(
     as_json: JsonOption = False,
 ) -> None:
     """Turn a conventional network into a B-cos network, which learns from itself as it was."""
-    from ..data.unlabelled import has_classes
     from ..training import converting
 
-    changes = all_changes(changes, group, device, epochs, minutes, lr, batch_size)
     name, file = network_and_file("NAME", original)
     run = folder or Path("runs") / f"{Path(data).stem}-{Path(name).name}"
     if resume:
-        return go_on(run, changes, data, dry_run, as_json)
-    more = [] if labels or has_classes(data) else ["data.labels=false"]
-    settings = converting.converting(
-        name, file, labels=labels, b=converting.B if b is None else b, changes=[*more, *changes]
-    )
-    task = open_images(data, settings, run, dry_run)
-    wanted = converting.for_task(settings, task, [*more, *changes])
+        changes = all_changes(changes, group, device, epochs, minutes, lr, batch_size)
+        return go_on(
+            run, changes, data, dry_run, as_json,
+            lambda begun: converting.refuse_another(begun, name, file, labels=labels, b=b),
+        )  # fmt: skip
+    changes = all_changes(changes, group, device, epochs, minutes, lr, batch_size, labels=labels, b=b)
+    with naming_unreadable():
+        wanted, task = converting.prepared(
+            name, file, data, labels=labels is not False, changes=changes, check=not dry_run, log=log
+        )
     return run_recipe(wanted, task, data, run, resume, dry_run, as_json)

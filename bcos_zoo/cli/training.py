@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -117,12 +117,19 @@ def finetune(
     if resume:
         return go_on(run, changes, data, dry_run, as_json)
     settings = defaults.finetuning(model, learn, changes)
-    task = open_images(data, settings, run, dry_run)
+    task = open_images(data, settings, dry_run)
     run_recipe(defaults.for_task(settings, task, changes), task, data, run, resume, dry_run, as_json)
 
 
-def go_on(run: Path, changes: list[str], data: str, dry_run: bool, as_json: bool) -> None:
-    """Go on with a run by the recipe in its folder. Raises InputError if there is none."""
+def go_on(
+    run: Path,
+    changes: list[str],
+    data: str,
+    dry_run: bool,
+    as_json: bool,
+    check: Callable[[Recipe], None] = lambda begun: None,
+) -> None:
+    """Go on with a run by the recipe in its folder, which `check` may refuse. Raises InputError for none."""
     from ..training import recipe, states
     from ..training.records import RECIPE
 
@@ -131,8 +138,9 @@ def go_on(run: Path, changes: list[str], data: str, dry_run: bool, as_json: bool
         raise InputError(
             f"{run} holds no {RECIPE}, by which a run goes on; put it back, or start anew in another folder"
         )
+    check(recipe.read(run / RECIPE))
     wanted = recipe.read(run / RECIPE, changes)
-    run_recipe(wanted, open_images(data, wanted, run, dry_run), data, run, True, dry_run, as_json)
+    run_recipe(wanted, open_images(data, wanted, dry_run), data, run, True, dry_run, as_json)
 
 
 def train_(
@@ -160,7 +168,7 @@ def train_(
     changes = all_changes(changes, group, device, epochs, minutes, lr, batch_size, teacher, labels)
     wanted = recipe.read(config, changes)
     effects.check(wanted)
-    run_recipe(wanted, open_images(data, wanted, folder, dry_run), data, folder, resume, dry_run, as_json)
+    run_recipe(wanted, open_images(data, wanted, dry_run), data, folder, resume, dry_run, as_json)
 
 
 def all_changes(
@@ -173,6 +181,7 @@ def all_changes(
     batch_size: int | None,
     teacher: str | None = None,
     labels: bool | None = None,
+    b: float | None = None,
 ) -> list[str]:
     """The changes by --set and by options of their own. Raises InputError if both set the same key."""
     found = list(changes or ())
@@ -187,6 +196,7 @@ def all_changes(
         ("--teacher", "teacher.name", name and json.dumps(name, ensure_ascii=False)),
         ("--teacher", "teacher.weights", file and json.dumps(file, ensure_ascii=False)),
         ("--labels", "teacher.labels", None if labels is None else float(labels)),
+        ("--b", "model.args.b", b),
     ):
         if value is None:
             continue
@@ -204,28 +214,23 @@ def network_and_file(option: str, given: str) -> tuple[str, str | None]:
     return name, file or None
 
 
-def open_images(source: str, wanted: Recipe, folder: Path, dry_run: bool) -> Task:
-    from .. import devices
-    from ..data import UnreadableError, open_task
-    from ..training import classes, effects
+def open_images(source: str, wanted: Recipe, dry_run: bool) -> Task:
+    from ..training import opening
 
-    devices.choose(wanted.run.device)  # before the images are opened, which may take long
-    part = wanted.data
-    answers = None
-    if not part.labels:
-        effects.check(wanted)  # whether there is a teacher to ask
-        answers = classes.of_teacher(wanted.teacher)
+    with naming_unreadable():
+        return opening.open_for(wanted, source, check=not dry_run, log=log)
+
+
+@contextmanager
+def naming_unreadable() -> Iterator[None]:
+    """Print each image that cannot be read, where they are too many."""
+    from ..data import UnreadableError
+
     try:
-        return open_task(
-            source, val_share=part.val_share, folds=part.folds, fold=part.fold, seed=part.seed,
-            group=part.group,
-            train_split=part.train_split, val_split=part.val_split, image_key=part.image_key,
-            label_key=part.label_key, root=part.root, download=part.download,
-            check=part.check and not dry_run, bad_share=part.bad_share, answers=answers, log=_log,
-        )  # fmt: skip
+        yield
     except UnreadableError as error:
         for line in error.unreadable:
-            _log(line)
+            log(line)
         raise
 
 
@@ -244,7 +249,7 @@ def run_recipe(
         return typer.echo(lines + recipe.to_toml(wanted), nl=False)
     with _progress() as progress:
         result = engine.train(
-            wanted, task, folder, resume=resume, source=_public(source), log=_log, progress=progress
+            wanted, task, folder, resume=resume, source=_public(source), log=log, progress=progress
         )
     if not runtime.is_main():
         return None
@@ -268,7 +273,7 @@ def _said(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
 
 
-def _log(line: str) -> None:
+def log(line: str) -> None:
     console(stderr=True).print(line, soft_wrap=True)
 
 

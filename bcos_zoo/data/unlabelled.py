@@ -43,13 +43,21 @@ def from_unlabelled(
     return parted(everything, [use if use != "test" else "" for use in uses], ONE_CLASS, notes)
 
 
-def has_classes(root: str | Path) -> bool:
-    """Whether a folder has class folders, below its parts if it has parts: then its images have labels."""
-    root = Path(root)
+def class_folders(root: str | Path) -> list[str]:
+    """The names of what may be class folders, below a folder's parts if it has parts; none if it has none.
+
+    Folders around all others do not count. Whether they are classes, only the names tell: those of an album
+    may be years.
+    """
+    below = _folders(Path(root))
+    while len(below) == 1 and not parts.part_of(below[0].name):
+        below = _folders(below[0])
+    if inside := [one for one in below if parts.part_of(one.name)]:
+        below = [one for part in inside for one in _folders(part)]
+    return sorted({one.name for one in below})
+
+
+def _folders(root: Path) -> list[Path]:
     if not is_folder(root):
-        return False
-    below = [one for one in root.iterdir() if one.is_dir() and not is_hidden(one.name)]
-    inside = [one for one in below if parts.part_of(one.name)]
-    if not inside:
-        return bool(below)
-    return any(one.is_dir() and not is_hidden(one.name) for part in inside for one in part.iterdir())
+        return []
+    return [one for one in root.iterdir() if one.is_dir() and not is_hidden(one.name)]

@@ -12,7 +12,7 @@ from ..data import Samples, Task, val_loader
 from ..data.stream import Stream
 from ..errors import InputError
 from ..models.interface import Network
-from . import known_classes, networks, teacher
+from . import known_classes, networks
 from .distillation import Teacher
 from .recipe import Recipe
 from .teacher import Guide
@@ -21,8 +21,8 @@ BATCH = 32
 
 
 def of_teacher(part: Teacher) -> tuple[str, ...]:
-    """The names of a teacher's classes, or their numbers. Raises what `teacher.load` does."""
-    network = teacher.load(part)
+    """The names of a teacher's classes, or their numbers. Raises what `networks.skeleton` does."""
+    network = networks.skeleton(part.name, part.args)
     names = known_classes.names_of(network)
     return tuple(names if names is not None else map(str, range(network.num_classes)))
 
@@ -30,20 +30,21 @@ def of_teacher(part: Teacher) -> tuple[str, ...]:
 def among(task: Task, names: Sequence[str]) -> Task:
     """A task with other classes, among which its own are found by name.
 
-    Raises InputError for a stream, for several labels an image, and for classes that are not among the names.
+    Raises InputError for a stream, for several labels an image, and what `known_classes.found` does.
     """
     if task.class_names == tuple(names):
         return task
     if isinstance(task.train, Stream) or task.multilabel:
         what = "a stream" if isinstance(task.train, Stream) else "with several labels an image"
         raise InputError(f"teacher.classes='teacher' of images that are {what}; leave it out")
-    places = known_classes.places(task.class_names, names)
-    if unknown := [name for name, place in zip(task.class_names, places, strict=True) if place is None]:
-        raise InputError(
-            f"teacher.classes='teacher': it knows {len(names)} classes, but not {', '.join(unknown[:5])}"
-            f"{' …' if len(unknown) > 5 else ''}; leave it out"
+    index = torch.tensor(
+        known_classes.found(
+            task.class_names,
+            names,
+            who="teacher.classes='teacher': it",
+            remedy="leave it out, or take the images without labels by data.labels=false",
         )
-    index = torch.tensor([-1 if place is None else place for place in places])
+    )
 
     def moved(samples: Samples) -> Samples:
         return replace(samples, labels=index[samples.labels])

@@ -13,11 +13,16 @@ from ..errors import InputError
 class Course:
     """What changes step by step in a network that `bcosify` made, so that its function is not lost at once.
 
-    constants: the share of every bias that adds a constant to the logits which is left in the end; 1 leaves
-    them as they learn, 0 takes them away.
+    A run that run.minutes shortens goes through all of it in fewer steps. One that ends earlier than planned,
+    by run.patience or because its time is used up, keeps the constants that are left then.
+
+    constants: the share which is left in the end of every bias that adds a constant to the logits, and of the
+    means that fading norms subtract; 1 leaves them as they learn, 0 takes them away. Other constants stay:
+    position embeddings, class and register tokens, the means of norms that do not fade.
     constants_epochs: over how many epochs they shrink to it, linearly; all epochs unless given.
     b_from: the exponent at the start; from there it rises, in equal parts after each epoch, to the network's
-    own. With run.compile each value is compiled anew.
+    own. Validation measures the network with its own exponent from the first epoch on, so scores before
+    b_epochs are not those of the function that learns. With run.compile each value is compiled anew.
     b_epochs: the epoch that is the first with the network's own exponent, counted from 0.
     estimate: with how many training images the statistics of batch norms, which are the original's, are
     estimated anew before the first step.

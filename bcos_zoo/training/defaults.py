@@ -92,8 +92,7 @@ def _bytes(task: Task) -> float:
 
 
 def _size(part: Model) -> int:
-    model = networks.original_of(
-        replace(part, pretrained=False, weights=None, args=part.args | {"device": "meta"})
-    )
+    arguments = {key: value for key, value in part.args.items() if key != "num_classes"}
+    model = networks.skeleton(part.name, arguments)
     size: int = model.pretrained_cfg["input_size"][-1]
     return size

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import devices
 from ..data import Task, train_transform
-from . import effects, networks, parameters, runs, runtime, states
+from . import changing, effects, networks, parameters, runs, runtime, states
 from .learner import make_sampler
 from .losses import for_task
 from .network_folder import refuse_another
@@ -37,6 +37,7 @@ def _facts(recipe: Recipe, task: Task, folder: Path, resume: bool) -> dict[str, 
     accelerator = runtime.accelerator(recipe, folder)
     order = make_sampler(recipe, task, accelerator)
     model, outputs = networks.build(recipe, task)
+    changing.check(model, recipe, task)
     parameters.freeze(model, recipe.model.train)
     model = model.to(accelerator.device)
     criterion = for_task(recipe.loss, task, model.num_classes).to(accelerator.device)

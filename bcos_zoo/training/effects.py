@@ -188,6 +188,7 @@ def check(recipe: Recipe, task: Task | None = None) -> None:
                 f"teacher.labels=0.0 learns without labels, and {', '.join(reading)} would read them: leave "
                 "one of them out"
             )
+    _check_course(recipe)
     idle = [(rule.key, rule.said) for rule in RULES if not rule.works(recipe)]
     if task is not None:
         idle += [(rule.key, rule.said) for rule in TASK_RULES if not rule.works(recipe, task)]
@@ -198,6 +199,30 @@ def check(recipe: Recipe, task: Task | None = None) -> None:
     ]
     if said:
         raise InputError(f"{'; '.join(dict.fromkeys(said))}: leave it out, or change the other")
+
+
+def _check_course(recipe: Recipe) -> None:
+    """Raise InputError for a conversion that would not come to its end, or whose scores would mislead."""
+    course, run = recipe.conversion, recipe.run
+    faults = []
+    if course.constants_epochs is not None and course.constants_epochs > run.epochs:
+        faults.append(
+            f"conversion.constants_epochs={course.constants_epochs!r} of run.epochs={run.epochs}: constants "
+            "would be left; give no more epochs than the run has"
+        )
+    if course.b_from is not None and course.b_epochs >= run.epochs:
+        faults.append(
+            f"conversion.b_epochs={course.b_epochs} of run.epochs={run.epochs}: nothing would learn with the "
+            "network's own exponent; give fewer"
+        )
+    judging = {"run.keep_best=True": run.keep_best, f"run.patience={run.patience}": run.patience is not None}
+    if course.b_from is not None and (named := [key for key, given in judging.items() if given]):
+        faults.append(
+            f"conversion.b_from={course.b_from!r} with {' and '.join(named)}: scores of early epochs are of "
+            "another function than the one that learns then; leave one of them out"
+        )
+    if faults:
+        raise InputError("; ".join(faults))
 
 
 def value_of(recipe: Recipe, key: str) -> Any:

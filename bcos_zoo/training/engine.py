@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data import Task
-from . import classes, pace, runs, runtime, states
+from . import classes, constants, pace, runs, runtime, states
 from .history import EpochRow
 from .network_folder import refuse_another
 from .recipe import Recipe
@@ -89,6 +89,8 @@ def _run(trainer: Trainer, folder: Path, source: str | None, log: Log, progress:
         if records is not None:
             records.epoch(at.rows, now, best, at.failed, trainer.finished)
         trainer.pace.wrote(time.monotonic() - began)
+        if run.minutes is not None and trainer.pace.asks_for_explanation and not trainer.finished:
+            trainer.pace.has_explained(constants.seconds(now, trainer.task.val))
 
     if records is not None:
         log(f"resumed at step {at.done} of {at.total}" if at.done else trainer.describe())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+from ..errors import InputError
 from ..explanations.inputs import card_names
 from ..models.interface import Network
 from ..weights import class_lists
@@ -39,6 +41,45 @@ def places(wanted: Sequence[str], known: Sequence[str]) -> list[int | None]:
         return next((one for one in steps if one is not None), None)
 
     return [place(name) for name in wanted]
+
+
+def found(wanted: Sequence[str], known: Sequence[str], *, who: str, remedy: str) -> list[int]:
+    """As `places`, of classes that are all known, each as one of its own.
+
+    who: what knows them. remedy: what else to do. Raises InputError for names that are unknown, or that
+    several known classes have, and for two that mean the same class.
+    """
+    index = places(wanted, known)
+    twice = {name for name, count in Counter(map(_comparable, known)).items() if count > 1}
+    missing = [name for name, place in zip(wanted, index, strict=True) if place is None]
+    ambiguous = [name for name in missing if _comparable(name) in twice]
+    if unknown := [name for name in missing if name not in ambiguous]:
+        raise InputError(f"{who} knows {len(known)} classes, but not {_few(unknown)}; {remedy}")
+    if ambiguous:
+        raise InputError(
+            f"{who} knows several classes called {_few(ambiguous)}: call the folder as ImageNet's is, n and "
+            f"eight digits, which tells them apart, or {remedy}"
+        )
+    first: dict[int, str] = {}
+    for name, place in zip(wanted, index, strict=True):
+        assert place is not None
+        if place in first:
+            raise InputError(
+                f"{first[place]} and {name} are one class, {known[place]}, for {who}: put them together, or "
+                f"{remedy}"
+            )
+        first[place] = name
+    return list(first)
+
+
+def all_known(wanted: Sequence[str], known: Sequence[str]) -> bool:
+    """Whether each wanted name is that of a known class of its own."""
+    index = places(wanted, known)
+    return None not in index and len(set(index)) == len(index)
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
 
 
 def _numbers(known: Sequence[str]) -> Mapping[str, int]:

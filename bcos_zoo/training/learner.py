@@ -14,8 +14,7 @@ from ..data import SeededBatchSampler, Task, make_mixup
 from ..layers import synchronise_norms
 from ..models.interface import Network
 from ..outputs import Outputs
-from . import first_classifier, networks, parameters, runtime
-from .changing import estimate
+from . import changing, first_classifier, networks, parameters, runtime
 from .losses import for_task
 from .optimization import make_optimizer, make_schedule
 from .recipe import Recipe
@@ -85,13 +84,15 @@ def make_learner(
     parameters.freeze(model, recipe.model.train)
     if recipe.model.pretrained:
         parameters.to_unit_rows(model)
+    changing.check(model, recipe, task)
+    model = model.to(accelerator.device)
+    if resumed is None and recipe.conversion.estimate:
+        changing.estimate(model, recipe, task, accelerator)
     apart: list[str] = []
     if run.synchronise and accelerator.num_processes > 1:
         apart = synchronise_norms(model)
     kept_as = torch.contiguous_format if run.shard else layout  # FSDP takes only this
-    model = model.to(accelerator.device).to(memory_format=kept_as)
-    if resumed is None and recipe.conversion.estimate:
-        estimate(model, recipe, task, accelerator.device)
+    model = model.to(memory_format=kept_as)
     begins = resumed is None and recipe.model.head != "random"
     began = first_classifier.begin(model, recipe, task, accelerator) if begins else None
     decay = recipe.optimizer.ema_decay

@@ -85,8 +85,7 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any], weights: s
         network = create(name, False, arguments)
         _load(network, weights, name)
         return network
-    of_timm = timm.is_model(name.partition(".")[0]) and not name.startswith(zoo.PREFIX)
-    if of_timm and not name.endswith(FILES):
+    if of_timm(name):
         return _conventional(name, pretrained, arguments)
     name = zoo.resolve(name)
     if name.startswith(config_json.ELSEWHERE):
@@ -103,22 +102,50 @@ def create(name: str, pretrained: bool, arguments: Mapping[str, Any], weights: s
     return zoo.create_model(name, pretrained=pretrained, **arguments)
 
 
+def of_timm(name: str) -> bool:
+    """Whether timm makes a network of that name, and not this zoo."""
+    known = timm.is_model(name.partition(".")[0]) and not name.startswith(zoo.PREFIX)
+    return known and not name.endswith(FILES)
+
+
+def resolved(name: str) -> str:
+    """As `zoo.resolve`; a name of timm's stays, whatever else is called so. Raises what that does."""
+    return name if of_timm(name) else zoo.resolve(name)
+
+
 def original_of(part: Model) -> Network:
     """The network that a recipe's began with: with its own classes, before a conversion."""
-    arguments = {key: value for key, value in part.args.items() if key != "num_classes"}
-    if part.name == NAME and "conversion" not in arguments:
-        own = {key: value for key, value in arguments.items() if key not in OPTIONS}
-        return create(own.pop("original", DEFAULT), part.pretrained, own, part.weights)
-    return create(part.name, part.pretrained, arguments, part.weights)
+    name, arguments = _begun_with(part.name, part.args)
+    arguments.pop("num_classes", None)
+    return create(name, part.pretrained, arguments, part.weights)
+
+
+def skeleton(name: str, arguments: Mapping[str, Any]) -> Network:
+    """A network on the meta device, without weights, to look at; of a converted one, the original.
+
+    Raises what `create` does, and InputError for unknown arguments.
+    """
+    name, own = _begun_with(name, arguments)
+    try:
+        return create(name, False, own | {"device": "meta"})
+    except TypeError as error:
+        raise InputError(f"{name} does not take such arguments ({error}); change args") from error
+
+
+def _begun_with(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of a network; of one to be converted, the original's."""
+    if name != NAME or "conversion" in arguments:
+        return name, dict(arguments)
+    own = {key: value for key, value in arguments.items() if key not in OPTIONS}
+    return own.pop("original", DEFAULT), own
 
 
 def _converted(arguments: Mapping[str, Any], weights: str | None) -> Network:
     options = {key: value for key, value in arguments.items() if key in OPTIONS}
-    own = {key: value for key, value in arguments.items() if key not in OPTIONS}
+    name, own = _begun_with(NAME, arguments)
     classes = own.pop("num_classes", None)
-    name = own.pop("original", DEFAULT)
     original = create(name, True, own, weights).eval()
-    if zoo.resolve(name).startswith("local-dir:"):
+    if resolved(name).startswith("local-dir:"):
         _forget_source(original)
     model = bcosify(original, **options)
     if classes not in (None, model.num_classes):
@@ -160,9 +187,7 @@ def public_name(name: str) -> str:
 
     A folder stands for the checkpoint that its own run began with, if there is one.
     """
-    if timm.is_model(name.partition(".")[0]):
-        return name
-    name = zoo.resolve(name)
+    name = resolved(name)
     if not name.startswith("local-dir:"):
         return name
     training = config_json.read(name).training

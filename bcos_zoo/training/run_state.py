@@ -22,6 +22,7 @@ class RunState:
     best: dict[str, Any] | None = None  # a state of `best_epoch.BestEpoch`
     best_weights: dict[str, Tensor] | None = None  # of the best epoch, where the recipe keeps it
     stopped: bool = False  # before its last epoch
+    constants: float = 1.0  # the share of them that is left, of a network whose constants shrink
     seconds: float = 0.0  # that the run took before it was resumed
 
     def step(self, loss: float) -> None:

@@ -163,13 +163,8 @@ def _columns(network: Network, part: Teacher, task: Task) -> list[int]:
         raise InputError(
             f"teacher.name={part.name!r} does not say what its {network.num_classes} classes are; {INSTEAD}"
         )
-    places = known_classes.places(task.class_names, names)
-    if unknown := [name for name, place in zip(task.class_names, places, strict=True) if place is None]:
-        raise InputError(
-            f"teacher.name={part.name!r} knows {len(names)} classes, but not {', '.join(unknown[:5])}"
-            f"{' …' if len(unknown) > 5 else ''}; {INSTEAD}"
-        )
-    return [place for place in places if place is not None]
+    who = f"teacher.name={part.name!r}"
+    return known_classes.found(task.class_names, names, who=who, remedy=INSTEAD)
 
 
 def _levels(student: Network, teacher: Network, part: Teacher) -> tuple[list[int], list[int]]:

@@ -24,7 +24,7 @@ def public(part: Teacher) -> str:
     """
     if part.weights is not None:
         return f"{_architecture(part.name)} with weights of the file {as_text(PurePath(part.weights).name)}"
-    name = _resolved(part.name)
+    name = networks.resolved(part.name)
     if not name.startswith("local-dir:"):
         return name
     base = networks.public_name(part.name)
@@ -47,10 +47,10 @@ def begun_with(part: Model) -> str | None:
 
 def licence(part: Teacher) -> str | None:
     """The licence of its weights, where it is known: that of a published checkpoint alone."""
-    name = _resolved(part.name)
+    name = networks.resolved(part.name)
     if part.weights is not None or name.startswith(config_json.ELSEWHERE):
         return None
-    if _of_timm(name):
+    if networks.of_timm(name):
         card = timm.get_pretrained_cfg(name)
         found: str | None = getattr(card, "license", None)
         return found
@@ -60,14 +60,6 @@ def licence(part: Teacher) -> str | None:
         return None
 
 
-def _of_timm(name: str) -> bool:
-    return timm.is_model(name.partition(".")[0]) and not name.startswith(zoo.PREFIX)
-
-
-def _resolved(name: str) -> str:
-    return name if _of_timm(name) else zoo.resolve(name)
-
-
 def _architecture(name: str) -> str:
-    found = _resolved(name)
+    found = networks.resolved(name)
     return config_json.read(found).architecture if found.startswith(config_json.ELSEWHERE) else found

@@ -20,17 +20,15 @@ from ..models.interface import Network
 from . import classes, effects, networks, parameters, runtime, scores
 from .best_epoch import BestEpoch
 from .changing import Changing
+from .constants import counted
 from .history import EpochRow
 from .learner import make_learner, make_sampler
-from .pace import Pace
+from .pace import PROBE, Pace
 from .recipe import Recipe
 from .run_state import RunState
 from .scores import Answers
 
 T = TypeVar("T")
-PROBE = 5  # steps, the first of which does not count, before a budget of time is shared out
-CAREFUL = 0.95  # of the time that is left is planned with: steps differ
-INSTANT = 1e-6  # seconds: no step takes less
 AGREED = 10  # steps after which several processes, whose clocks differ, agree again on the end of the run
 DIVERGED = (
     "lower optimizer.lr, or clip gradients with optimizer.clip. The last good state and the best network so "
@@ -79,8 +77,9 @@ class Trainer:
         self.val_loader = self._in_order(task.val, cache=recipe.data.cache)
         self.at = RunState(total=self.whole)
         self.pace = Pace(
-            self.order.steps, self.order.batch_size, len(task.val), len(task.test or ()), run.validate_every
-        )
+            self.order.steps, self.order.batch_size, len(task.val), len(task.test or ()), run.validate_every,
+            taught=self._measures_teacher, explained=counted(self.learner.template, task.val),
+        )  # fmt: skip
         metric = scores.to_watch(run.monitor, self.learner.template.num_classes, task.multilabel)
         self.changing = None
         if recipe.conversion.changes:
@@ -115,6 +114,11 @@ class Trainer:
     def left(self) -> float:
         """Seconds to the end, as far as is known; nan before the first step."""
         return self.pace.left(self.at.done, self.at.total)
+
+    @property
+    def _in_whole(self) -> int:
+        """Where a run of all steps would be: a shorter one has the same schedule."""
+        return self.at.done * self.whole // self.at.total
 
     def describe(self) -> str:
         task, order = self.task, self.order
@@ -160,11 +164,7 @@ class Trainer:
         several = self.accelerator.num_processes > 1
         if several and not plan and at.done % AGREED:
             return
-        seconds = 60 * minutes - self.spent
-        if plan:
-            total = pace.fits(CAREFUL * seconds, at.done, self.whole)
-        else:
-            total = min(at.total, at.done + max(int((seconds - pace.closing) / max(pace.step, INSTANT)), 0))
+        total = pace.planned(60 * minutes - self.spent, at.done, at.total, self.whole, anew=plan)
         if several:
             (total,) = required("accelerate.utils", "accelerate", "train").broadcast_object_list([total])
         at.total = total
@@ -175,9 +175,9 @@ class Trainer:
         place = (recipe.run.seed, self.at.done, accelerator.process_index)
         seeds.seed_all(*place)
         torch.manual_seed(seeds.mix(*place))  # on all devices, because dropout draws there
-        learner.set_rates(self.at.done * self.whole // self.at.total)  # a shorter run has the same schedule
+        learner.set_rates(self._in_whole)
         if self.changing is not None:
-            self.changing.before(self.at.done)
+            self.changing.before(self._in_whole)
         total = torch.zeros((), device=accelerator.device)
         for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
             self._fail(piece.failed)
@@ -200,7 +200,7 @@ class Trainer:
         learner.optimizer.zero_grad()
         self.at.step(value)
         if self.changing is not None:
-            self.changing.after(self.at.done)
+            self.at.constants = self.changing.after(self._in_whole, self.at.constants)
         if learner.ema is not None and self.at.done % recipe.optimizer.ema_every == 0:
             learner.ema.update(learner.weights, self.at.done // recipe.optimizer.ema_every)
         return value
@@ -306,10 +306,14 @@ class Trainer:
 
         Nor are there any where its own answers are the labels.
         """
-        guide = self.learner.guide
-        if guide is None or guide.columns is None or not self.recipe.data.labels:
+        if self.learner.guide is None or not self._measures_teacher:
             return None
-        return self._measure(guide.told, self.val_loader, "validation").scores
+        return self._measure(self.learner.guide.told, self.val_loader, "validation").scores
+
+    @property
+    def _measures_teacher(self) -> bool:
+        guide, labels = self.learner.guide, self.recipe.data.labels
+        return labels and guide is not None and guide.columns is not None
 
     @torch.no_grad()
     def _measure(self, network: Callable[[Tensor], Tensor], batches: Iterable[Batch], part: str) -> Answers:
@@ -348,6 +352,7 @@ class Trainer:
             "sizes": learner.sizes,
             "scaler": scaler.state_dict() if scaler else None,
             "position": position,
+            "pace": self.pace.state_dict(),
         }
 
     def _restore(self, state: dict[str, Any], where: Path) -> None:
@@ -365,7 +370,11 @@ class Trainer:
             learner.ema.module.load_state_dict(state["ema"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.at = RunState(**{"total": self.whole} | state["position"])  # older states have no total
+        position: dict[str, Any] = {"total": self.whole} | state["position"]  # older states have no total
+        if self.changing is not None and "constants" not in position:  # nor this, which followed the steps
+            position["constants"] = self.changing.left(position["done"])
+        self.at = RunState(**position)
+        self.pace.load_state_dict(state.get("pace", {}))
         if self.at.best is not None:
             self.best.load_state_dict(self.at.best)
 

@@ -9,7 +9,7 @@ from commands import error_line
 from PIL import Image
 from small_runs import paint
 
-from bcos_zoo.cli.training import _open
+from bcos_zoo.cli.training import open_images
 from bcos_zoo.training import defaults
 
 MODEL = ["--model", "bcos_resnet20.cifar10"]
@@ -46,7 +46,7 @@ def test_another_seed_of_the_run_holds_out_the_same_images(tmp_path):
     held = []
     for seed in (1, 2):
         wanted = defaults.finetuning(MODEL[1], changes=[f"run.seed={seed}"])
-        task = _open(str(root), wanted, tmp_path / "run", dry_run=False)
+        task = open_images(str(root), wanted, dry_run=False)
         held.append([task.val.name(i) for i in range(len(task.val))])
     assert held[0] == held[1] and len(held[0]) == 8
 

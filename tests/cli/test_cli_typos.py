@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import timm
+import torch
 from commands import error_line, verbs
 from small_runs import paint
 
@@ -51,6 +53,7 @@ RIGHT = {
     "verify": ["note.txt", "set/red/0.png"],
     "finetune": ["set"],
     "train": ["small.toml", "set"],
+    "bcosify": ["test_resnet+t.pth", "set"],
     "evaluate": ["set"],
     "export": ["bcos_resnet20.cifar10"],
     "push": ["bcos_resnet20.cifar10", "org/name"],
@@ -68,6 +71,8 @@ ARGUMENTS = {  # (verb, position of the argument) -> bad ones
     ("units", 0): FILES,
     ("verify", 0): FILES,
     ("finetune", 0): (*FILES, "nope.csv", "nope.tar", "torch/nope", "wds/nope", "wds/", "hfds/"),
+    ("bcosify", 0): (*MODELS, "test_resnet+", "test_resnet+nope.pth", "test_resnet+w.pth", "bcos_resnet20"),
+    ("bcosify", 1): (*FILES, "nope.csv", "nope.tar", "torch/nope", "wds/nope", "hfds/"),
     ("train", 0): (*FILES, "broken/config.json"),
     ("train", 1): FILES,
     ("evaluate", 0): FILES,
@@ -128,7 +133,8 @@ OPTIONS = {
     ("weights convert", "--to"): MODELS,
     ("weights convert", "--take"): ("nope",),
     ("weights convert", "-o"): (*PLACES, "x.pth"),
-    **{(verb, option): bad for verb in ("finetune", "train") for option, bad in TASK.items()},
+    **{(verb, option): bad for verb in ("finetune", "train", "bcosify") for option, bad in TASK.items()},
+    ("bcosify", "--b"): ("x", "0", "0.5", "-1", "nan", "inf"),
     ("train", "--teacher"): (*SOME, "resnet18+nope.pth", "resnet18+w.pth", "resnet18+"),
     **{
         (verb, option): bad
@@ -148,6 +154,8 @@ BESIDE = {  # what an option needs beside it, to be read at all
     ("finetune", "--set"): ["--dry-run"],
     ("finetune", "--model"): ["--dry-run"],
     ("train", "--set"): ["--dry-run"],
+    ("bcosify", "--set"): ["--dry-run"],
+    ("bcosify", "--b"): ["--dry-run"],
 }
 
 
@@ -161,6 +169,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "broken" / "config.json").write_text("{")
     for name in ("w.pth", "resnet18.pth"):
         (tmp_path / name).write_bytes(b"no weights")
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "t.pth")
     (tmp_path / "small.toml").write_text('[model]\nname = "bcos_resnet20"\n[run]\nepochs = 1\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -200,13 +209,18 @@ def mistyped(verb):
 
 @pytest.mark.parametrize(
     "verb",  # train has the options of finetune
-    [pytest.param(verb, marks=pytest.mark.slow if verb in ("finetune", "units") else ()) for verb in RIGHT],
+    [
+        pytest.param(verb, marks=pytest.mark.slow if verb in ("finetune", "bcosify", "units") else ())
+        for verb in RIGHT
+    ],
 )
 def test_what_is_mistyped_is_one_line_and_exit_code_2(run, here, verb):
     kept = sorted(path.name for path in here.iterdir())
     for number, command in enumerate(mistyped(verb)):
         more = (
-            ["-o", f"out{number}"] if verb in ("export", "finetune", "train") and "-o" not in command else []
+            ["-o", f"out{number}"]
+            if verb in ("export", "finetune", "train", "bcosify") and "-o" not in command
+            else []
         )
         try:
             code, out, err = run(*command, *more)

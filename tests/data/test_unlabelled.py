@@ -8,7 +8,7 @@ import pytest
 from sets import QUIET, noise
 
 from bcos_zoo.data import Task, open_task
-from bcos_zoo.data.unlabelled import has_classes
+from bcos_zoo.data.unlabelled import class_folders
 from bcos_zoo.errors import InputError
 
 CLASSES = ("tench", "church", "golf ball")
@@ -75,9 +75,10 @@ def test_anything_but_a_folder_is_refused(source: str) -> None:
         open_task(source, answers=CLASSES, **QUIET)  # type: ignore[arg-type]
 
 
-def test_class_folders_are_told_from_loose_images(tmp_path: Path) -> None:
-    assert has_classes(loose(tmp_path / "classes", "cat/1.png", "dog/2.png"))
-    assert has_classes(loose(tmp_path / "parts", "train/cat/1.png", "val/cat/2.png"))
-    assert not has_classes(loose(tmp_path / "loose", "1.png", "2.png", ".hidden/3.png"))
-    assert not has_classes(loose(tmp_path / "loose parts", "train/1.png", "val/2.png"))
-    assert not has_classes(tmp_path / "nothing")
+def test_what_may_be_class_folders_is_named(tmp_path: Path) -> None:
+    assert class_folders(loose(tmp_path / "classes", "dog/2.png", "cat/1.png")) == ["cat", "dog"]
+    assert class_folders(loose(tmp_path / "parts", "train/cat/1.png", "val/dog/2.png")) == ["cat", "dog"]
+    assert class_folders(loose(tmp_path / "wrapped", "set/cat/1.png", "set/dog/2.png")) == ["cat", "dog"]
+    assert class_folders(loose(tmp_path / "loose", "1.png", "2.png", ".hidden/3.png")) == []
+    assert class_folders(loose(tmp_path / "loose parts", "train/1.png", "val/2.png")) == []
+    assert class_folders(tmp_path / "nothing") == []
