@@ -138,9 +138,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
 
 
 def _concerns(pattern: str, name: str) -> bool:
-    """Whether an exclusion is of that network; of a converted one, only if the pattern says so, or is for all."""
-    converted = not name.startswith(CONVERTED) or pattern == "*" or pattern.startswith(CONVERTED)
-    return converted and fnmatchcase(name, pattern)
+    """Whether an exclusion is of that network; of a converted one, only if its pattern names these, or all."""
+    meant = not name.startswith(CONVERTED) or pattern == "*" or pattern.startswith(CONVERTED)
+    return meant and fnmatchcase(name, pattern)
 
 
 @pytest.fixture(autouse=True)
