@@ -27,7 +27,7 @@ SMALL = (
 )
 ORIGINALS = (  # of eight families, small
     *("test_resnet", "test_efficientnet", "test_convnext", "test_vit", "test_nfnet", "densenet121"),
-    *("levit_128s", "mobilenetv3_small_050"),
+    *("test_byobnet", "mobilenetv3_small_050"),
 )
 AT_LEAST = 10  # different tests that pass: 10 for a ViT without checkpoints, 14 and more for the others
 MARKERS = "base cfg cfg_nonstd forward backward torchscript features fxforward fxbackward timeout".split()

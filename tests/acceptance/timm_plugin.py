@@ -69,19 +69,6 @@ EXCLUDED = (
         CONVERTED + "test_vit",
         "it wants features to be maps, and these are tokens",
     ),
-    *(
-        Exclusion(
-            test,
-            CONVERTED + "levit*",
-            "the original takes 224 pixels alone, and the test gives fewer",
-        )
-        for test in (
-            "test_reset_classifier_keeps_pool",
-            "test_prune_intermediate_layers_last_feature",
-            "test_forward_after_prune_intermediate_layers",
-            "test_prune_to_stem_feature",
-        )
-    ),
 )
 
 
@@ -138,7 +125,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
 
 
 def _concerns(pattern: str, name: str) -> bool:
-    """Whether an exclusion is of that network; of a converted one, only if its pattern names these, or all."""
+    """Whether an exclusion is of that network; of a converted one only if its pattern says so, or is *."""
     meant = not name.startswith(CONVERTED) or pattern == "*" or pattern.startswith(CONVERTED)
     return meant and fnmatchcase(name, pattern)
 
