@@ -141,7 +141,7 @@ def test_logits_are_of_floats(classifier, picture):
 
 @pytest.mark.parametrize("wrong", [0, 2.5, True, "3", None])
 def test_counts_are_whole_numbers(classifier, picture, wrong):
-    allowed = f"{wrong}: allowed are integers, 1 and more"
+    allowed = f"{wrong!r}: allowed are integers, 1 and more"
     for name in ("top_k", "batch_size"):
         with pytest.raises(bcos_zoo.InputError, match=f"{name}={allowed}"):
             classifier.predict(picture, **{name: wrong})

@@ -22,7 +22,7 @@ BATCH = 32
 
 def of_teacher(part: Teacher) -> tuple[str, ...]:
     """The names of a teacher's classes, or their numbers. Raises what `networks.skeleton` does."""
-    network = networks.skeleton(part.name, part.args)
+    network = networks.skeleton(part.name, part.args, "teacher")
     names = known_classes.names_of(network)
     return tuple(names if names is not None else map(str, range(network.num_classes)))
 

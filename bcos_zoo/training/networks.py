@@ -120,16 +120,16 @@ def original_of(part: Model) -> Network:
     return create(name, part.pretrained, arguments, part.weights)
 
 
-def skeleton(name: str, arguments: Mapping[str, Any]) -> Network:
+def skeleton(name: str, arguments: Mapping[str, Any], table: str = "model") -> Network:
     """A network on the meta device, without weights, to look at; of a converted one, the original.
 
-    Raises what `create` does, and InputError for unknown arguments.
+    table: of the recipe that names it. Raises what `create` does, and InputError for unknown arguments.
     """
     name, own = _begun_with(name, arguments)
     try:
         return create(name, False, own | {"device": "meta"})
     except TypeError as error:
-        raise InputError(f"{name} does not take such arguments ({error}); change args") from error
+        raise InputError(f"{table}.args: {name} does not take them ({error}); change them") from error
 
 
 def _begun_with(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -19,14 +19,17 @@ BY_HAND = [
 ]  # fmt: skip
 
 
-def std_of(model: Any) -> Tensor:
-    return torch.tensor(model.pretrained_cfg["std"], dtype=torch.float64)[:, None, None]
+def in_colours(model: Any, gradient: Tensor) -> Tensor:
+    """A map over z as one over [x, 1-x]: z = (x - mean) / std is ((1 - mean) x - mean (1 - x)) / std."""
+    mean, std = (
+        torch.tensor(model.pretrained_cfg[key], dtype=torch.float64)[:, None, None] for key in ("mean", "std")
+    )
+    return torch.cat([gradient * (1 - mean) / std, -gradient * mean / std], 1)
 
 
 @pytest.mark.parametrize("b", [1.0, 2.0, 1.5])
 @pytest.mark.parametrize("name", BY_HAND)
 def test_the_map_is_that_of_the_network_linearised_by_hand(name: str, b: float) -> None:
-    """The hand-made one sees z = (x - mean) / std, of which colours and inverted colours have half each."""
     plain, x = original(name), images(name, 1)
     model = bcos_zoo.bcosify(plain, b=b)
     bcos = tuple(key.removeprefix("network.") for key in model.bcos_layers())
@@ -34,9 +37,8 @@ def test_the_map_is_that_of_the_network_linearised_by_hand(name: str, b: float) 
     z = normalised(plain, x)
     tolerance = 1e-10 if b == 1 else 1e-5  # half of the stem's stabiliser: a wide patch is sqrt(2) as long
     assert_close(by_hand(z), model(x), tolerance)
-    half = map_of(by_hand, z, 3) / 2 / std_of(plain)
     e = bcos_zoo.explain(model, x, 3)
-    assert_close(e.weights[:, 0], torch.cat([half, -half], 1), tolerance)
+    assert_close(e.weights[:, 0], in_colours(plain, map_of(by_hand, z, 3)), tolerance)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,5 @@ def test_the_map_is_that_of_the_network_linearised_by_hand(name: str, b: float) 
 def test_a_piecewise_linear_networks_map_is_its_plain_gradient(name: str) -> None:
     plain, x = original(name), images(name, 1)
     z = normalised(plain, x)
-    half = map_of(plain, z, 2) / 2 / std_of(plain)
     e = bcos_zoo.explain(bcos_zoo.bcosify(plain, b=1), x, 2)
-    assert_close(e.weights[:, 0], torch.cat([half, -half], 1), 1e-9)
+    assert_close(e.weights[:, 0], in_colours(plain, map_of(plain, z, 2)), 1e-9)

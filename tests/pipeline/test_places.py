@@ -201,7 +201,7 @@ def test_training_and_evaluation_print_names_as_they_are(run, tmp_path):
 def test_lines_of_the_log_are_printed_as_they_are(capsys):
     from bcos_zoo.cli import training
 
-    training._log("set[/a]/cat [copy].png :smile: [red]x[/red]: cannot be read")
+    training.log("set[/a]/cat [copy].png :smile: [red]x[/red]: cannot be read")
     assert capsys.readouterr().err == "set[/a]/cat [copy].png :smile: [red]x[/red]: cannot be read\n"
 
 
