@@ -266,7 +266,7 @@ CALLS: dict[str, tuple[Any, str]] = {
         lambda clf, x: explain(clf, x, dtype=torch.int64),
         "dtype=torch.int64: allowed are floating",
     ),
-    "max_batch": (lambda clf, x: explain(clf, x, max_batch="2"), "max_batch=2: allowed are integers"),
+    "max_batch": (lambda clf, x: explain(clf, x, max_batch="2"), "max_batch='2': allowed are integers"),
     "a layer": (
         lambda clf, x: explain_unit(clf, x, clf.model.layer1, 0),
         "is a module; .*, such as 'layer1'",
@@ -276,8 +276,8 @@ CALLS: dict[str, tuple[Any, str]] = {
         lambda clf, x: explain_unit(clf, x, "layer1", "a"),
         "unit a is not in layer1; allowed are 0 to 15",
     ),
-    "call": (lambda clf, x: activations(clf, x, "layer1", 0, call="a"), "call=a: allowed are integers"),
-    "batch": (lambda clf, x: attribute(clf, x, 0, "ixg", batch="3"), "batch=3: allowed are integers"),
+    "call": (lambda clf, x: activations(clf, x, "layer1", 0, call="a"), "call='a': allowed are integers"),
+    "batch": (lambda clf, x: attribute(clf, x, 0, "ixg", batch="3"), "batch='3': allowed are integers"),
     "patches": (lambda clf, x: explain(clf, x).patches(2.0), "size=2.0: allowed are integers, 1 and more"),
     "maps": (lambda clf, x: bcos_zoo.metrics.sparseness(x.numpy()), "as ndarray; allowed are tensors"),
     "an explanation as maps": (
