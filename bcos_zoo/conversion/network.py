@@ -211,7 +211,7 @@ class Converted(Network):
         Which they are, `biases` says: v_bias is among them; q_bias, k_bias and the biases of layers that only
         make factors are not. The one bias of query, key and value together counts as a whole. So is the share
         of the mean that batch norms subtract, if they were converted with centring="fading". Other constants,
-        such as other norms' means, tokens and position embeddings, stay.
+        such as means of other batch norms, tokens and position embeddings, stay.
         """
         with torch.no_grad():
             for constant in self.constants():

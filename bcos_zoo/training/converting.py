@@ -1,6 +1,6 @@
 """What `bcos-zoo bcosify` does unless told otherwise: convert a network, which then learns from the original.
 
-The numbers are provisional: they were tried on one network alone, EfficientNet-Lite0.
+The numbers are provisional: they have not been compared on several networks yet.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class Course:
 
     constants: the share which is left in the end of every bias that adds a constant to the logits, and of the
     means that fading norms subtract; 1 leaves them as they learn, 0 takes them away. Other constants stay:
-    position embeddings, class and register tokens, the means of norms that do not fade.
+    position embeddings, class and register tokens, the means of batch norms that do not fade.
     constants_epochs: over how many epochs they shrink to it, linearly; all epochs unless given.
     b_from: the exponent at the start; from there it rises, in equal parts after each epoch, to the network's
     own. Validation measures the network with its own exponent from the first epoch on, so scores before
