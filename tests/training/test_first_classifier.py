@@ -222,5 +222,5 @@ def test_another_part_that_learns_is_refused_before_its_weights_are_looked_for(t
 def test_from_scratch_nothing_is_fitted():
     wanted = defaults.finetuning("bcos_resnet20", changes=["model.pretrained=false"])
     assert wanted.model.head == "random"
-    with pytest.raises(InputError, match=r"model\.head='warm': allowed are random, fitted"):
+    with pytest.raises(InputError, match=r"model\.head='warm': allowed are random, kept, fitted"):
         defaults.finetuning(NAME, changes=["model.head=warm"])
