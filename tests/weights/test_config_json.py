@@ -63,7 +63,7 @@ def test_any_value_in_any_place_is_read_or_refused_in_one_line(tmp_path: Path, p
     [
         (("bcos_zoo", "explanation"), [1], r"has explanation=\[1\]"),
         (("bcos_zoo", "explanation", "smooth"), True, "smooth is 0 and more"),
-        (("bcos_zoo", "training", "multilabel"), "no", "multilabel is true or false"),
+        (("bcos_zoo", "training", "multilabel"), "no", "multilabel and agreement are true or false"),
     ],
 )
 def test_what_is_of_another_type_is_named(tmp_path: Path, place: Any, value: Any, said: str) -> None:
