@@ -26,8 +26,8 @@ SMALL = (
     *("bcos_std_simple_vit_ti_patch16_224", "bcos_std_vitc_ti_patch1_14"),
 )
 ORIGINALS = (  # of eight families, small
-    *("test_resnet", "test_efficientnet", "test_convnext", "test_vit", "test_nfnet", "densenet121"),
-    *("test_byobnet", "mobilenetv3_small_050"),
+    *("test_resnet", "test_efficientnet", "test_convnext", "test_vit", "dla46_c", "densenet121"),
+    *("test_byobnet", "hgnetv2_b0"),
 )
 AT_LEAST = 10  # different tests that pass: 10 for a ViT without checkpoints, 14 and more for the others
 MARKERS = "base cfg cfg_nonstd forward backward torchscript features fxforward fxbackward timeout".split()
