@@ -235,7 +235,7 @@ def _of_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
         check_integer("num_classes", num_classes, 0)
     elsewhere = ":" in name  # hf-hub: and local-dir:
     if not elsewhere:
-        _check_name(name)
+        check_name(name)
     options = {} if num_classes is None else {"num_classes": num_classes}
     try:
         return timm.create_model(name, pretrained=pretrained, **options).eval()
@@ -250,7 +250,8 @@ def _of_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
         ) from error
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise UnknownModelError, with the closest names, unless timm has a network or weights of that name."""
     known = timm.list_models(include_tags=False)
     architecture, _, tag = name.partition(".")
     if architecture not in known:

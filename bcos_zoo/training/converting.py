@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conversion.bcos_converted import NAME
+from ..conversion.bcosify import check_name
 from ..data import Task
 from ..data.unlabelled import class_folders
 from ..errors import InputError
@@ -34,8 +35,10 @@ def converting(
     original: a network of timm's with pretrained weights, or one that is trained, by its folder or
     repository. weights: a file of its weights, where they are not to be fetched. labels: whether those of the
     images count; without them all classes of the original are learnt. b: the exponent. changes: as
-    `recipe.read`.
+    `recipe.read`. Raises UnknownModelError for a plain name that timm does not have.
     """
+    if ":" not in original and len(Path(original).parts) == 1 and not is_folder(Path(original)):
+        check_name(original)
     model = Model(
         name=NAME, pretrained=True, weights=weights, head="fitted" if labels else "kept",
         args={"original": original, "b": b},

@@ -136,6 +136,15 @@ class Between(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
+def assert_explained(between: Callable[[Tensor], Tensor]) -> None:
+    """In linear mode such a network gives what it gives outside of it, and its explanation is complete."""
+    model = bcos_zoo.bcosify(Between(between).double().eval(), b=1)
+    x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    e = bcos_zoo.explain(model, x)
+    assert_close(e.logits, model(x), 1e-10)
+    assert e.completeness().abs().max() < 1e-10
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -152,11 +161,7 @@ def test_a_converted_network_is_explained_as_what_it_gives(statement: Callable[[
         statement(y)
         return y
 
-    model = bcos_zoo.bcosify(Between(between).double().eval(), b=1)
-    x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
-    e = bcos_zoo.explain(model, x)
-    assert_close(e.logits, model(x), 1e-10)
-    assert e.completeness().abs().max() < 1e-10
+    assert_explained(between)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import assert_close
-from test_in_place import Between
+from test_in_place import Between, assert_explained
 from test_rules import C, image, linear
 from torch import Tensor
 
@@ -134,11 +134,7 @@ def test_a_constant_written_over_later_was_what_it_was(operation: Any) -> None:
         c.zero_()
         return y
 
-    model = bcos_zoo.bcosify(Between(between).double().eval(), b=1)
-    x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
-    e = bcos_zoo.explain(model, x)
-    assert_close(e.logits, model(x), 1e-10)
-    assert e.completeness().abs().max() < 1e-10
+    assert_explained(between)
 
 
 def test_a_number_at_places_that_depend_on_the_image_is_a_constant() -> None:
@@ -146,11 +142,7 @@ def test_a_number_at_places_that_depend_on_the_image_is_a_constant() -> None:
         y[y < 0] = 0.2
         return y
 
-    model = bcos_zoo.bcosify(Between(between).double().eval(), b=1)
-    x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
-    e = bcos_zoo.explain(model, x)
-    assert_close(e.logits, model(x), 1e-10)
-    assert e.completeness().abs().max() < 1e-10
+    assert_explained(between)
 
 
 def test_constants_at_places_that_depend_on_the_image_are_held() -> None:

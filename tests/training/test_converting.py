@@ -376,3 +376,10 @@ def test_an_original_of_timms_is_not_a_folder_of_the_same_name(
     save_file(timm.create_model("test_resnet").state_dict(), file)
     model = networks.create("bcos_converted", True, {"original": "test_resnet"}, str(file))
     assert model.num_classes == 1000 and networks.public_name("test_resnet") == "test_resnet"
+
+
+def test_a_misspelt_original_is_refused_with_names_of_timm_before_images_are_read() -> None:
+    with pytest.raises(
+        bcos_zoo.UnknownModelError, match=r"timm has no network named 'resnt18'; closest: .*resnet18"
+    ):
+        converting.converting("resnt18", None)
