@@ -13,18 +13,24 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import timm
 import torch
 from torch import nn
 
 import bcos_zoo
+from bcos_zoo.conversion import Converted
 from bcos_zoo.layers import BatchNorm2d, fast_ways
 
 CASES: list[tuple[str, str, int, int, str]] = [  # shortcut, network, images, pixels, pass
     ("attention", "bcos_simple_vit_ti_patch16_224", 4, 224, "forward"),
     ("dense", "bcos_densenet121", 2, 160, "forward"),
     ("dense", "bcos_densenet121", 2, 160, "explain"),
+    ("depthwise", "bcos_convnext_atto", 8, 128, "train"),
+    ("depthwise", "tf_efficientnet_lite0", 8, 128, "train"),
+    ("depthwise", "tf_efficientnet_lite0", 8, 128, "explain"),
     ("energy", "bcos_resnet18", 2, 160, "forward"),
     ("energy", "bcos_densenet121", 2, 160, "forward"),
     ("few", "bcos_resnet50", 1, 64, "forward"),
@@ -40,21 +46,34 @@ CASES: list[tuple[str, str, int, int, str]] = [  # shortcut, network, images, pi
     ("rows", "bcos_resnet50", 1, 64, "forward"),
     ("rows", "bcos_vgg11_bnu", 1, 64, "forward"),
     ("separate", "bcos_convnext_tiny", 8, 224, "forward"),
+    ("statistics", "tf_efficientnet_lite0", 8, 128, "train"),
     ("dense", "bcos_densenet121", 8, 224, "explain"),
     ("dense", "bcos_densenet169", 16, 224, "forward"),
 ]
 
 
 def network(name: str) -> nn.Module:
-    """A network with random weights and fitting running statistics, so that no activation vanishes."""
+    """A network with random weights and fitting running statistics, so that no activation vanishes.
+
+    name: of ours, or of one of timm's, which is converted.
+    """
     torch.manual_seed(0)
-    model = timm.create_model(name).train()
+    ours = name.startswith("bcos_")
+    model: Any = timm.create_model(name) if ours else bcos_zoo.bcosify(name, centring="fading")
+    model.train()
     norms = [module for module in model.modules() if isinstance(module, BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
         model(torch.rand(4, 3, 64, 64))
     return model.eval()
+
+
+def step(model: nn.Module, x: torch.Tensor) -> None:
+    """The passes of a training step, in bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(x.contiguous(memory_format=torch.channels_last))
+    y.float().square().mean().backward()
 
 
 def measured(run: Callable[[], object], way: str, seconds: float) -> tuple[float, float, int]:
@@ -90,6 +109,10 @@ def main() -> None:
         run = torch.no_grad()(lambda model=model, x=x: model(x))
         if what == "explain":
             run = lambda model=model, x=x: bcos_zoo.explain(model, x)  # noqa: E731
+        if what == "train":
+            if isinstance(model, Converted):
+                model.scale_constants(0.5)
+            run = partial(step, model.train().to(memory_format=torch.channels_last), x)
         fast, slow, rounds = measured(run, way, arguments.seconds)
         row = dict(way=way, model=name, images=n, pixels=size, what=what, rounds=rounds)
         print(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .._compat import padding_of
-from ..layers import add_constant, hold, parameter
+from ..layers import add_constant, depthwise, hold, parameter
 from ..layers import functional as BF
 from ..layers._switch import layer
 
@@ -75,18 +75,24 @@ class _Conv2d(_Convolution):
 
     def respond(self: Any, x: Tensor) -> Tensor:
         weight = parameter(_row_weights(self))
-        padding: Any = self.padding
-        if isinstance(self, Conv2dSame) or getattr(self, "same_pad", False):
-            x, padding = pad_same(x, self.kernel_size, self.stride, self.dilation), (0, 0)
-        elif self.padding_mode != "zeros" or isinstance(padding, str):
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            x, padding = F.pad(x, padding_of(self), mode=mode), (0, 0)
-        y = F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
+        x, padding = _padded(self, x)
+        y = depthwise.conv2d(x, weight, self.stride, padding, self.dilation, self.groups)
         if self.b != 1 or self.rows == "unit":
             factors = BF.unit_factors(weight)[:, None, None]
             norm = _patch_norm(self, x, padding) if self.b != 1 else y
             y = response(y, norm, factors, self.b, self.rows)
         return y if self.bias is None else add_constant(y, parameter(self.bias)[:, None, None])
+
+
+def _padded(conv: Any, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """x, padded as the layer does unless its convolution can; and what is left to pad with zeros."""
+    padding: Any = conv.padding
+    if isinstance(conv, Conv2dSame) or getattr(conv, "same_pad", False):
+        return pad_same(x, conv.kernel_size, conv.stride, conv.dilation), (0, 0)
+    if conv.padding_mode == "zeros" and not isinstance(padding, str):
+        return x, padding
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    return F.pad(x, padding_of(conv), mode=mode), (0, 0)
 
 
 def _row_weights(conv: Any) -> Tensor:
@@ -154,9 +160,34 @@ class BcosifiedLinear(_Linear, nn.Linear):
     """nn.Linear as a B-cos layer; see the module."""
 
 
+class _Depthwise:
+    """(N, K, H, W) -> (N, K, H', W')."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if has_torch_function_unary(x):
+            return super().forward(x)  # type: ignore[misc]
+        x, padding = _padded(self, x)
+        y = depthwise.conv2d(x, self.weight, self.stride, padding, self.dilation, self.groups)
+        return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)
+
+
+class DepthwiseConv2d(_Depthwise, nn.Conv2d):
+    """nn.Conv2d that is depthwise and stays linear; see `layers.depthwise`."""
+
+
+class DepthwiseConv2dSame(_Depthwise, Conv2dSame):  # type: ignore[misc]
+    """timm's Conv2dSame, the same."""
+
+
+DEPTHWISE_OF: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: DepthwiseConv2d,
+    Conv2dSame: DepthwiseConv2dSame,
+}
 BCOS_OF: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: BcosifiedConv2d,
+    DepthwiseConv2d: BcosifiedConv2d,
     Conv2dSame: BcosifiedConv2dSame,
+    DepthwiseConv2dSame: BcosifiedConv2dSame,
     StdConv2d: BcosifiedStdConv2d,
     StdConv2dSame: BcosifiedStdConv2dSame,
     ScaledStdConv2d: BcosifiedScaledStdConv2d,

@@ -15,10 +15,11 @@ from ..errors import InputError
 from ..layers import Encode, is_linear
 from ..models._network import STEM_FITS
 from ..models.interface import Network
+from .fading import Fading
 from .holding import Holding
 from .layers import BcosForm
 from .marks import PATH, mark_of, marked, with_tensors
-from .norms import Fading
+from .norms import drop_biases
 from .plan import Plan, fitting
 from .renewal import renewed
 
@@ -222,6 +223,20 @@ class Converted(Network):
         named = dict(self.named_parameters())
         yield from (named[key] for key in sorted(self.biases & named.keys()))
         yield from (module.share for module in self.modules() if isinstance(module, Fading))
+
+    def drop_constants(self) -> bool:
+        """If all that `scale_constants` scales is 0, take its biases away, so that no training brings them
+        back; returns whether. The function stays as it is.
+        """
+        plan = self.plan
+        if not plan.biases or any(constant.count_nonzero() for constant in self.constants()):
+            return False
+        drop_biases(self.network, plan.biases)
+        self.plan = replace(plan, unbiased=tuple(sorted({*plan.unbiased, *plan.biases})), biases=())
+        self.conversion = self._said | {"biases": "dropped"}
+        if "_arguments" in self.__dict__:
+            update_model_args(self, conversion=self.conversion)
+        return True
 
     def bcos_layers(self) -> dict[str, nn.Module]:
         """The layers made B-cos layers, by their names."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.layers import (
     AvgPool2dSame,
     BatchNormAct2d,
@@ -28,10 +27,10 @@ from timm.layers import GroupNorm as TimmGroupNorm
 from timm.layers import LayerNorm as TimmLayerNorm
 from torch import Tensor, nn
 
-from .._compat import AnyBatchNorm, version
-from ..layers import BatchNorm2d, is_linear
-from ..layers.functional import at_least_float32
-from ..layers.processes import moments_of_all, several_processes
+from .._compat import AnyBatchNorm
+from ..layers import BatchNorm2d
+from .fading import FadingBatchNorm1d, FadingBatchNorm2d, FadingBatchNormAct2d
+from .layers import DEPTHWISE_OF
 
 
 class UncentredBatchNorm1d(BatchNorm2d):
@@ -50,92 +49,6 @@ class UncentredBatchNormAct2d(BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.drop(super().forward(x)))
-
-
-class Fading:
-    """A batch norm of torch's or timm's that subtracts a share of the mean: all of it to begin with.
-
-    share: a buffer, which training lowers; at 0 the norm is uncentred, and only its bias is a constant.
-    synchronised: an attribute, as of `BatchNorm2d`: statistics in training are taken over all processes.
-    """
-
-    share: Tensor
-    synchronised = False
-    _seen: tuple[Tensor, int, bool] | None = None  # `share`, its version, and whether it was 1 then
-
-    def faded(self: Any, x: Tensor) -> Tensor:
-        """(N, K, ...) -> the same, before any activation."""
-        tracks = self.running_mean is not None  # torch.func takes the buffers away
-        if tracks and not self.training:
-            mean = self.running_mean * self.share
-            return F.batch_norm(x, mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        if tracks and self.synchronised and not is_linear() and several_processes():
-            return self._of_all(x)
-        at, bias, added = (-1, *[1] * (x.ndim - 2)), self.bias, None
-        if not self._whole():
-            var, mean = torch.var_mean(at_least_float32(x), [0, *range(2, x.ndim)], correction=0)
-            added = (1 - self.share) * mean * self._gain(var)
-        if added is not None and not is_linear():  # in the bias, it costs no pass and no rounding of its own
-            bias = added if bias is None else added + bias
-            bias, added = bias if self.weight is None else bias.to(self.weight.dtype), None
-        momentum = self.momentum
-        if tracks:
-            self.num_batches_tracked.add_(1)
-            momentum = 1 / float(self.num_batches_tracked) if momentum is None else momentum
-        y = F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, bias, True, momentum or 0.0, self.eps
-        )  # fmt: skip
-        return y if added is None else y + added.to(y.dtype).view(at)
-
-    def _whole(self) -> bool:
-        """Whether all of the mean is subtracted. An accelerator is asked once for each value of `share`."""
-        if torch.compiler.is_compiling():  # the graph is that of any share; what it computes twice is merged
-            return False
-        seen, now = self._seen, version(self.share)
-        if seen is None or seen[0] is not self.share or seen[1] != now:
-            self._seen = seen = (self.share, now, bool(self.share == 1))
-        return seen[2]
-
-    def _gain(self: Any, var: Tensor) -> Tensor:
-        gain = (var + self.eps).rsqrt()
-        return gain if self.weight is None else gain * self.weight
-
-    def _of_all(self: Any, x: Tensor) -> Tensor:
-        """The same in training, x being this process's part of the batch."""
-        wide, at = at_least_float32(x), (-1, *[1] * (x.ndim - 2))
-        var, mean = torch.var_mean(wide, [0, *range(2, x.ndim)], correction=0)
-        var, mean, count = moments_of_all(var, mean, x.numel() // x.shape[1])
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            momentum = self.momentum
-            if momentum is None:
-                momentum = self.num_batches_tracked.to(self.running_var.dtype).reciprocal()
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-            self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), momentum)
-        y = (wide - (self.share * mean).view(at)) * self._gain(var).view(at)
-        return (y if self.bias is None else y + self.bias.view(at)).to(x.dtype)
-
-
-class FadingBatchNorm1d(Fading, nn.BatchNorm1d):
-    """(N, K) or (N, K, L) -> the same."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.faded(x)
-
-
-class FadingBatchNorm2d(Fading, nn.BatchNorm2d):
-    """(N, K, H, W) -> the same."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.faded(x)
-
-
-class FadingBatchNormAct2d(Fading, BatchNormAct2d):  # type: ignore[misc]
-    """With timm's dropout and activation behind it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.act(self.drop(self.faded(x)))
-        return y
 
 
 class UncentredLayerNorm(nn.LayerNorm):
@@ -212,13 +125,20 @@ MaxPool2dSame = type(create_pool2d("max", 2, padding="same"))
 
 
 def spell_out(network: nn.Module) -> None:
-    """Put plain code in the place of activations with a backward pass of their own."""
+    """Put plain code in the place of activations with a backward pass of their own, which linear mode cannot
+    see into; and a faster backward pass into depthwise convolutions.
+    """
 
     def plain(module: nn.Module) -> nn.Module | None:
         kind = SPELT_OUT.get(type(module))
         return kind() if kind else None
 
     _replace(network, tuple(SPELT_OUT), plain)
+    every: list[Any] = list(network.modules())
+    for module in every:
+        faster = DEPTHWISE_OF.get(type(module))
+        if faster is not None and module.groups == module.in_channels == module.out_channels > 1:
+            module.__class__ = faster
 
 
 def is_bias(key: str) -> bool:

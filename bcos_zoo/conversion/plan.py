@@ -73,6 +73,14 @@ def read(given: Any) -> Plan:
     return Plan(**values)
 
 
+def whatever_biases(conversion: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network says of its conversion, but for which of its biases are there: for comparisons."""
+    said, plan = dict(conversion), dict(conversion["plan"])
+    said.pop("biases", None)
+    every = sorted({*plan.pop("biases", ()), *plan.pop("unbiased", ())})
+    return said | {"plan": plan | {"every bias": every}}
+
+
 def fitting(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:
     """One value for each channel: the mean of those given, if their number is another."""
     return values if len(values) == in_chans else (sum(values) / len(values),) * in_chans

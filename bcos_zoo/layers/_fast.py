@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from .._compat import convolve
 from . import functional as BF
 from ._switch import bare, free, on, switched_off, transformed, untouched
+from .depthwise import convolve
 from .linear_mode import hold, is_linear, parameter
 
 CACHED = 600_000  # values processed at a time, so that intermediate results stay in a processor's cache

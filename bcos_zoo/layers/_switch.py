@@ -36,6 +36,7 @@ from ..errors import InputError
 WAYS = (
     "attention",  # torch's own function: 8 % in a ViT
     "dense",  # DenseNet's first norms folded: -3 to 4 %; in an explanation 3 to 5 %
+    "depthwise",  # gradients of depthwise convolutions on a CPU
     "energy",  # sums of squares without a copy: 7 % in a DenseNet, nothing in a ResNet
     "few",  # for few pixels, weights are not reordered: 5 to 15 % at 64 pixels
     "fold",  # norms, layer scale and shortcut within the convolution: 5 % in a ResNet
@@ -44,6 +45,7 @@ WAYS = (
     "max_out",  # maxima without their positions: 17 % in a v1 network
     "rows",  # row factors multiply outputs instead of weights: 26 to 33 % at 64 pixels
     "separate",  # windows summed along columns, then rows: 5 % in ConvNeXt-T, 8 images
+    "statistics",  # of fading norms, as torch's own norms take them
 )
 
 _PLAIN = (Tensor, nn.Parameter)

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._compat import convolve, padding_of
+from .._compat import padding_of
 from ..errors import InputError
 from . import _fast, adapters
 from . import antialias as aa
 from . import functional as BF
 from ._switch import bare, free, layer
+from .depthwise import convolve
 from .linear_mode import hold, parameter
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]

@@ -1,7 +1,8 @@
 """The network of a run in its folder: ready to be loaded, explained and pushed, even if the run is killed.
 
 A folder holds one network. During a run its weights change, but config.json does not: so new weights, which
-replace the old ones in one step, always fit the config.json beside them.
+replace the old ones in one step, always fit the config.json beside them. A converted network may lose its
+biases at the end: while both change then, there is no config.json.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor
 from .. import zoo
 from .._version import __version__
 from ..classifier import Classifier
+from ..conversion import plan
 from ..errors import InputError, WeightsError
 from ..explanations.explanation import DEFAULT_SMOOTH
 from ..explanations.inputs import unwrapped
@@ -132,7 +134,8 @@ class NetworkFolder:
                     _save_sample(image_like.photograph(sample), staged / OWN_SAMPLE)
             else:
                 _write_conventional(model, self.outputs, training, staged)
-            _refuse_another(staged, self.run)
+            if _other_biases(staged, self.run):
+                (self.run / CONFIG).unlink()
             for name in (
                 WEIGHTS,
                 CONFIG,
@@ -174,10 +177,15 @@ def refuse_another(run: str | os.PathLike[str]) -> None:
         raise InputError(f"{run} holds a network already; give another folder with -o")
 
 
-def _refuse_another(staged: Path, run: Path) -> None:
+def _other_biases(staged: Path, run: Path) -> bool:
+    """Whether the run's network had other biases. Raises InputError if it is another network."""
     if not (run / CONFIG).exists():
-        return
+        return False
     new, old = (json.loads((folder / CONFIG).read_text(encoding="utf-8")) for folder in (staged, run))
+    said = [one.get("model_args", {}).get("conversion") for one in (new, old)]
+    for one, conversion in zip((new, old), said, strict=True):
+        if conversion:
+            one["model_args"]["conversion"] = plan.whatever_biases(conversion)
     parts = [(name, new.get(name), old.get(name)) for name in BUILDS]
     cards = [one.get("pretrained_cfg", {}) for one in (new, old)]
     parts += [(name, cards[0].get(name), cards[1].get(name)) for name in PREPARES]
@@ -185,6 +193,7 @@ def _refuse_another(staged: Path, run: Path) -> None:
         raise InputError(
             f"{run} holds another network (of another {', '.join(other)}); give another folder with -o"
         )
+    return bool(said[0] != said[1])
 
 
 def _percentages(scores: Mapping[str, float] | None) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..conversion import Converted
 from ..data import Samples, Task
 from ..errors import InputError
 from ..files import as_text, replacing
@@ -92,6 +93,8 @@ class Records:
         validation images. test: its scores on the test images, if there are any; images: the number of these.
         teacher: its teacher's scores on the validation images.
         """
+        if isinstance(network, Converted):
+            network.drop_constants()
         history.write(self.folder, rows)
         curves.draw(self.folder, rows, best=epoch)
         names = self.task.class_names

@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 import bcos_zoo
 from bcos_zoo.conversion import Converted
+from bcos_zoo.conversion.fading import FadingBatchNorm1d, FadingBatchNorm2d
 from bcos_zoo.conversion.layers import BcosForm
 from bcos_zoo.conversion.norms import fade
 from bcos_zoo.errors import InputError
+from bcos_zoo.layers import fast_ways
 
 LABELS = ["a", "b", "c", "d", "e"]
 ALL_DROPPED: dict[str, Any] = dict(b=1.5, biases="dropped", centring="dropped", max_pool="average")
@@ -201,8 +203,16 @@ def test_fading_norms_leave_the_function_as_it_was_and_can_lose_all_constants(na
     assert e.completeness().abs().max() < 1e-9 * (e.logits.abs().amax() + e.bias.abs().amax())
     fading = model.conversion["plan"]["fading"]
     assert fading
+    kept = bool(model.biases)
+    assert not kept or not model.drop_constants()  # while there are any
     model.scale_constants(0.0)
-    assert bcos_zoo.explain(model, x, [0, 3]).bias.abs().max() < 1e-9 * e.bias.abs().max()
+    before = bcos_zoo.explain(model, x, [0, 3])
+    assert before.bias.abs().max() < 1e-9 * e.bias.abs().max()
+    assert model.drop_constants() == kept and not model.biases
+    again = timm.create_model("bcos_converted", **model.build_arguments).double().eval()
+    again.load_state_dict(model.state_dict())
+    for one in (model, again):
+        assert torch.equal(bcos_zoo.explain(one, x, [0, 3]).weights, before.weights)
 
 
 @pytest.mark.parametrize(
@@ -239,6 +249,31 @@ def test_what_was_not_made_by_name_cannot_be_exported(tmp_path: Path) -> None:
     del source.pretrained_cfg
     with pytest.raises(InputError, match="not made by timm"):
         bcos_zoo.export(bcos_zoo.Classifier(bcos_zoo.bcosify(source), LABELS), tmp_path / "out")
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5), (6, 4, 5, 3)])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_short_way_through_a_fading_norm_is_the_formula(
+    share: float, shape: tuple[int, ...], affine: bool
+) -> None:
+    kind = FadingBatchNorm2d if len(shape) == 4 else FadingBatchNorm1d
+    norm: Any = kind(4, affine=affine, momentum=0.3).double()
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    norm.share = torch.tensor(share)
+    x = (3 * torch.randn(shape, dtype=torch.float64) + 2).requires_grad_()
+    probe = torch.randn(shape, dtype=torch.float64)
+    found = []
+    for on in (False, True):
+        own = copy.deepcopy(norm).train()
+        with fast_ways(on, "statistics"):
+            y = own(x)
+        gradients = torch.autograd.grad((probe * y).sum(), [x, *own.parameters()])
+        found.append([y, *gradients, *(own.state_dict()[key].double() for key in own.state_dict())])
+    assert type(y.grad_fn).__name__ == "_FadedBackward"
+    for expected, got in zip(*found, strict=True):
+        assert_close(got, expected, 1e-10)
 
 
 def test_every_small_network_is_here() -> None:

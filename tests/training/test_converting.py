@@ -84,6 +84,27 @@ def test_it_keeps_what_the_original_knows_and_loses_its_constants(
     assert float(e.completeness().abs().max()) < 1e-4 * float(e.logits.abs().max())
 
 
+def test_no_later_training_brings_constants_back(colours: Path, original: Path, tmp_path: Path) -> None:
+    run, later = tmp_path / "run", tmp_path / "later"
+    wanted = recipe_of(original, conversion__constants_epochs=0.5, run__epochs=1)
+    engine.train(wanted, open_task(colours, log=quiet), run, log=quiet)
+    lost = bcos_zoo.load(run)
+    assert not lost.model.biases and lost.model.conversion["biases"] == "dropped"
+    assert not any(key.endswith(".bias") for key in lost.model.state_dict())
+    wanted = make(model__name=str(run), model__pretrained=True, model__args={}, run__epochs=2)
+    names = {"red": "warm", "blue": "cold"}  # other classes: the classifier is a fresh one
+    other = tmp_path / "other"
+    for path in sorted(colours.glob("*/*/*.png")):
+        part, name = path.parts[-3:-1]
+        (other / part / names[name]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, other / part / names[name])
+    engine.train(wanted, open_task(other, log=quiet), later, log=quiet)
+    clf = bcos_zoo.load(later)
+    assert clf.class_names == ("cold", "warm") and not same(weights(run), weights(later))
+    e = clf.explain(next((colours / "val" / "red").iterdir()))
+    assert float(e.bias.abs().max()) == 0
+
+
 def test_without_labels_it_learns_the_originals_classes_from_loose_images(
     colours: Path, original: Path, tmp_path: Path
 ) -> None:
