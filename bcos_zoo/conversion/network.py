@@ -19,7 +19,7 @@ from .fading import Fading
 from .holding import Holding
 from .layers import BcosForm
 from .marks import PATH, mark_of, marked, with_tensors
-from .norms import drop_biases
+from .norms import drop_biases, end_fading
 from .plan import Plan, fitting
 from .renewal import renewed
 
@@ -225,15 +225,22 @@ class Converted(Network):
         yield from (module.share for module in self.modules() if isinstance(module, Fading))
 
     def drop_constants(self) -> bool:
-        """If all that `scale_constants` scales is 0, take its biases away, so that no training brings them
-        back; returns whether. The function stays as it is.
+        """If all that `scale_constants` scales is 0, take it away, so that no training brings it back.
+
+        Biases go, and fading norms that had one become uncentred ones. The function stays as it is. Returns
+        whether that was done.
         """
         plan = self.plan
         if not plan.biases or any(constant.count_nonzero() for constant in self.constants()):
             return False
-        drop_biases(self.network, plan.biases)
-        self.plan = replace(plan, unbiased=tuple(sorted({*plan.unbiased, *plan.biases})), biases=())
-        self.conversion = self._said | {"biases": "dropped"}
+        self.plan = without = plan.without_constants()
+        ended = {*without.uncentred} - {*plan.uncentred}
+        end_fading(self.network, ended)
+        drop_biases(self.network, {*without.unbiased} - {*plan.unbiased})
+        said = {key: value for key, value in self._said.items() if not key.startswith("batch_norms_")}
+        if ended:
+            said |= {"centring": "dropped", "norms_uncentred": len(ended)}
+        self.conversion = said | {"biases": "dropped"}
         if "_arguments" in self.__dict__:
             update_model_args(self, conversion=self.conversion)
         return True

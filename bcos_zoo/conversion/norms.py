@@ -179,6 +179,15 @@ def fade(network: nn.Module, only: Collection[str] | None = None) -> tuple[list[
     return _replace(network, AnyBatchNorm, _fading, only)
 
 
+def end_fading(network: nn.Module, names: Collection[str]) -> None:
+    """Make fading norms that subtract nothing any more uncentred ones."""
+    plain: dict[Any, Any] = {form: kind for kind, form in FADING.items()}
+    for norm in {network.get_submodule(name) for name in names}:
+        norm.__class__ = plain[type(norm)]
+        del norm.share
+    uncentre(network, names)
+
+
 def average(network: nn.Module, only: Collection[str] | None = None) -> tuple[list[str], int]:
     """Put average pooling in the place of maxima; the names of those changed, and how many are left.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ..errors import InputError
@@ -34,6 +34,16 @@ class Plan:
     averaged: tuple[str, ...] = ()
     unbiased: tuple[str, ...] = ()
     biases: tuple[str, ...] = field(default=(), repr=False)
+
+    def without_constants(self) -> Plan:
+        """With biases that add a constant taken away, and fading norms uncentred if theirs is such a bias:
+        uncentred norms have none. The biases of other fading norms make factors, as that of a query does.
+        """
+        ended = {name for name in self.fading if f"{name}.bias" in self.biases}
+        left = {name for name in self.biases if name.rpartition(".")[0] not in ended}
+        more = dict(uncentred={*self.uncentred, *ended}, unbiased={*self.unbiased, *left})
+        gone: dict[str, Any] = {key: tuple(sorted(names)) for key, names in more.items()}
+        return replace(self, **gone, biases=(), fading=tuple(sorted({*self.fading} - ended)))
 
     def as_json(self) -> dict[str, Any]:
         """Plain data that `read` takes."""
@@ -73,12 +83,11 @@ def read(given: Any) -> Plan:
     return Plan(**values)
 
 
-def whatever_biases(conversion: Mapping[str, Any]) -> dict[str, Any]:
-    """What a network says of its conversion, but for which of its biases are there: for comparisons."""
-    said, plan = dict(conversion), dict(conversion["plan"])
-    said.pop("biases", None)
-    every = sorted({*plan.pop("biases", ()), *plan.pop("unbiased", ())})
-    return said | {"plan": plan | {"every bias": every}}
+def whatever_constants(conversion: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network says of its conversion, but for whether its constants are there: for comparisons."""
+    free = ("biases", "centring", "norms_uncentred", "batch_norms_fading", "batch_norms_left", "plan")
+    said = {key: value for key, value in conversion.items() if key not in free}
+    return said | {"plan": read(conversion["plan"]).without_constants()}
 
 
 def fitting(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:

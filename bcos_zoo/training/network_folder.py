@@ -2,7 +2,7 @@
 
 A folder holds one network. During a run its weights change, but config.json does not: so new weights, which
 replace the old ones in one step, always fit the config.json beside them. A converted network may lose its
-biases at the end: while both change then, there is no config.json.
+constants at the end: while both change then, there is no config.json.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class NetworkFolder:
                     _save_sample(image_like.photograph(sample), staged / OWN_SAMPLE)
             else:
                 _write_conventional(model, self.outputs, training, staged)
-            if _other_biases(staged, self.run):
+            if _other_constants(staged, self.run):
                 (self.run / CONFIG).unlink()
             for name in (
                 WEIGHTS,
@@ -177,15 +177,15 @@ def refuse_another(run: str | os.PathLike[str]) -> None:
         raise InputError(f"{run} holds a network already; give another folder with -o")
 
 
-def _other_biases(staged: Path, run: Path) -> bool:
-    """Whether the run's network had other biases. Raises InputError if it is another network."""
+def _other_constants(staged: Path, run: Path) -> bool:
+    """Whether the run's network had other constants. Raises InputError if it is another network."""
     if not (run / CONFIG).exists():
         return False
     new, old = (json.loads((folder / CONFIG).read_text(encoding="utf-8")) for folder in (staged, run))
     said = [one.get("model_args", {}).get("conversion") for one in (new, old)]
     for one, conversion in zip((new, old), said, strict=True):
         if conversion:
-            one["model_args"]["conversion"] = plan.whatever_biases(conversion)
+            one["model_args"]["conversion"] = plan.whatever_constants(conversion)
     parts = [(name, new.get(name), old.get(name)) for name in BUILDS]
     cards = [one.get("pretrained_cfg", {}) for one in (new, old)]
     parts += [(name, cards[0].get(name), cards[1].get(name)) for name in PREPARES]

@@ -203,16 +203,17 @@ def test_fading_norms_leave_the_function_as_it_was_and_can_lose_all_constants(na
     assert e.completeness().abs().max() < 1e-9 * (e.logits.abs().amax() + e.bias.abs().amax())
     fading = model.conversion["plan"]["fading"]
     assert fading
-    kept = bool(model.biases)
-    assert not kept or not model.drop_constants()  # while there are any
+    assert not model.drop_constants()  # while there are any
     model.scale_constants(0.0)
     before = bcos_zoo.explain(model, x, [0, 3])
     assert before.bias.abs().max() < 1e-9 * e.bias.abs().max()
-    assert model.drop_constants() == kept and not model.biases
+    assert model.drop_constants() and not model.biases and not any(model.constants())
     again = timm.create_model("bcos_converted", **model.build_arguments).double().eval()
     again.load_state_dict(model.state_dict())
     for one in (model, again):
-        assert torch.equal(bcos_zoo.explain(one, x, [0, 3]).weights, before.weights)
+        assert_close(bcos_zoo.explain(one, x, [0, 3]).weights, before.weights, 1e-12)
+    training = [one.train()(x.requires_grad_()) for one in (model, again)]
+    assert_close(*training, 1e-12)
 
 
 @pytest.mark.parametrize(
