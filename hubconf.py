@@ -259,6 +259,19 @@ def bcos_densenet250(pretrained=False, tag=None, **kwargs):
     return _create("bcos_densenet250", pretrained, tag, kwargs)
 
 
+def bcos_efficientnet_lite0(pretrained=False, tag=None, **kwargs):
+    """timm's tf_efficientnet_lite0, converted: B = 1.5, weights as they are, no biases, uncentred norms.
+
+    Depthwise convolutions stay linear. `pretrained`, `num_classes`, `in_chans` and the like as in timm;
+    other arguments are those of timm's network.
+
+    pretrained, tag: there are no weights yet.
+    kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
+    Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
+    """
+    return _create("bcos_efficientnet_lite0", pretrained, tag, kwargs)
+
+
 def bcos_inception_v3(pretrained=False, tag=None, **kwargs):
     """Inception v3 (Szegedy et al. 2015) for 299x299 images, in the manner of the v2 networks.
 

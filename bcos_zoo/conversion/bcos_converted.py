@@ -56,7 +56,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
             if asked != said.get(option):
                 other = f"a conversion with {option}={said.get(option)!r}"
                 raise InputError(f"{name}: {option}={asked!r} beside {other}; leave one out")
-        model = build(_again, name, pretrained, {}, kwargs, spec=Place)
+        model = build(again, name, pretrained, {}, kwargs, spec=Place)
         return model
     options = {key: kwargs.pop(key) for key in OPTIONS & kwargs.keys()}
     own = {key: value for key, value in kwargs.items() if key not in RUNTIME and key != "original"}
@@ -66,11 +66,11 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
 
     @torch.no_grad()
     def filled(**arguments: Any) -> Converted:
-        again, values = _again(**arguments), made.state_dict()
-        for key, value in again.state_dict().items():
+        empty, values = again(**arguments), made.state_dict()
+        for key, value in empty.state_dict().items():
             if not value.is_meta and value.shape == values[key].shape:  # features_only has other classifiers
                 value.copy_(values[key])
-        return again
+        return empty
 
     known = dict(conversion=made.conversion, pretrained_cfg=made.pretrained_cfg)
     model = build(filled, name, False, {}, kwargs | known, spec=Place)
@@ -79,7 +79,7 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _again(*, original: str, conversion: Any, spec: Place, **arguments: Any) -> Converted:
+def again(*, original: str, conversion: Any, spec: Place, **arguments: Any) -> Converted:
     """A network that was converted before, its weights random. arguments: the original's."""
     if not isinstance(conversion, dict) or "plan" not in conversion:
         raise InputError(
