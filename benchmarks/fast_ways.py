@@ -30,7 +30,6 @@ CASES: list[tuple[str, str, int, int, str]] = [  # shortcut, network, images, pi
     ("dense", "bcos_densenet121", 2, 160, "explain"),
     ("depthwise", "bcos_convnext_atto", 8, 128, "train"),
     ("depthwise", "tf_efficientnet_lite0", 8, 128, "train"),
-    ("depthwise", "tf_efficientnet_lite0", 8, 128, "explain"),
     ("energy", "bcos_resnet18", 2, 160, "forward"),
     ("energy", "bcos_densenet121", 2, 160, "forward"),
     ("few", "bcos_resnet50", 1, 64, "forward"),

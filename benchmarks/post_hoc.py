@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import bcos_zoo
 from bcos_zoo import evaluate
 from bcos_zoo.classifier import Classifier
+from bcos_zoo.files import replacing
 from bcos_zoo.training import known_classes, networks
 
 POST_HOC = ("gradcam", "layercam", "intgrad", "ixg", "grad")
@@ -74,7 +75,7 @@ def pasted(data: Path, folder: Path, count: int) -> Path:
     if boxes.exists():
         return boxes
     draw, classes = random.Random(0), sorted(path for path in data.iterdir() if path.is_dir())
-    files = {place: sorted(place.iterdir()) for place in classes}
+    files = {place: sorted(one for one in place.iterdir() if is_image(one)) for place in classes}
     rows = []
     for i in range(count):
         place = classes[i % len(classes)]
@@ -86,9 +87,13 @@ def pasted(data: Path, folder: Path, count: int) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         canvas.save(target)
         rows.append([str(target.relative_to(folder)), x, y, x + SMALL, y + SMALL, place.name])
-    with boxes.open("w", newline="") as file:
+    with replacing(boxes) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([["image", "x0", "y0", "x1", "y1", "label"], *rows])
     return boxes
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in Image.registered_extensions()
 
 
 def square(path: Path, side: int) -> Image.Image:
@@ -117,9 +122,12 @@ def main() -> None:
     original = original_of(name, file or None, inherent)
     fewer = evaluate.parse_counts(asked.fewer)
     print(f"| network | explainer | {' | '.join(asked.metrics)} |\n|---|---|{'---|' * len(asked.metrics)}")
-    for called, clf, explainers in ((asked.run, inherent, ("inherent",)), (name, original, POST_HOC)):
+    for called, place, clf, explainers in (
+        (asked.run, "inherent", inherent, ("inherent",)),
+        (name, "original", original, POST_HOC),
+    ):
         found = {
-            metric: measured(clf, explainers, metric, asked, fewer, asked.folder / Path(called).name)
+            metric: measured(clf, explainers, metric, asked, fewer, asked.folder / place)
             for metric in asked.metrics
         }
         for explainer in explainers:
@@ -133,7 +141,7 @@ def measured(
     """For each explainer, median and quartiles."""
     images, boxes = asked.data, None
     if metric == "energy":
-        images = asked.folder / "pasted"
+        images = asked.folder / f"pasted-{2 * asked.samples}"
         boxes = pasted(asked.data, images, 2 * asked.samples)
     settings = evaluate.Settings(
         explainers=tuple(explainers), metrics=(metric,), samples=asked.samples, boxes=boxes,

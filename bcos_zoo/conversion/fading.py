@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from .._compat import version
 from ..layers import is_linear
@@ -29,28 +28,55 @@ class _Faded(torch.autograd.Function):
         running_mean: Tensor | None, running_var: Tensor | None, momentum: float, eps: float,
     ) -> Tensor:  # fmt: skip
         mean, var = torch.batch_norm_update_stats(x, running_mean, running_var, momentum)
-        ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt(), share)
-        ctx.eps, ctx.biased = eps, bias is not None
+        ctx.save_for_backward(x, weight, bias, share, mean, var)
+        ctx.eps = eps
         return F.batch_norm(x, share * mean, var, weight, bias, False, 0.0, eps)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, deviated, share = ctx.saved_tensors
-        shape = (-1, *[1] * (x.ndim - 2))
+        x, weight, bias, share, mean, var = ctx.saved_tensors
+        rest = (None,) * 5
+        if torch.is_grad_enabled():  # the gradient is to be differentiated itself
+            return *_by_formula(ctx, gradient), *rest
+        wide = at_least_float32(mean)
+        deviated = (at_least_float32(var) + ctx.eps).rsqrt()
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, weight, None, None, mean, deviated, True, ctx.eps, (True, True, True)
+            gradient, x, weight, None, None, mean, deviated.to(mean.dtype), True, ctx.eps, (True, True, True)
         )
-        if weight is None:  # torch has none for the bias either then
-            of_bias = gradient.sum([0, *range(2, x.ndim)], dtype=mean.dtype)
+        if weight is None or bias is None:
+            of_bias = gradient.sum([0, *range(2, x.ndim)], dtype=wide.dtype)
         # The rest of what the norm gives is (1 - share) weight mean / deviation, the same for each position.
-        kept = (1 - share) * of_bias
-        gained = kept if weight is None else kept * weight
-        slope = -gained * mean * deviated**3 * x.shape[1] / x.numel()
-        level = gained * deviated * x.shape[1] / x.numel() - slope * mean
-        of_x = of_x.addcmul_(x, slope.to(x.dtype).view(shape)).add_(level.to(x.dtype).view(shape))
-        of_weight = None if weight is None else of_weight + kept * mean * deviated
-        return of_x, of_weight, of_bias if ctx.biased else None, None, None, None, None, None
+        kept = (1 - share) * at_least_float32(of_bias)
+        gained = kept * deviated if weight is None else kept * deviated * weight
+        each = x.shape[1] / x.numel()
+        slope = -gained * wide * deviated**2 * each
+        of_x = of_x + F.batch_norm(  # slope (x - mean) + gained / n, without a rounding in between
+            x,
+            mean,
+            torch.ones_like(mean),
+            slope.to(mean.dtype),
+            (gained * each).to(mean.dtype),
+            False,
+            0.0,
+            0.0,
+        )
+        of_weight = None if weight is None else of_weight + (kept * wide * deviated).to(weight.dtype)
+        of_bias = None if bias is None else of_bias.to(bias.dtype)
+        return of_x, of_weight, of_bias, *rest
+
+
+def _by_formula(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
+    """Gradients of x, weight and bias, as far as they are asked for, that can be differentiated."""
+    x, weight, bias, share, _, _ = ctx.saved_tensors
+    shape = (-1, *[1] * (x.ndim - 2))
+    var, mean = torch.var_mean(at_least_float32(x), [0, *range(2, x.ndim)], correction=0)
+    gain = (var + ctx.eps).rsqrt()
+    gain = gain if weight is None else gain * weight
+    y = (at_least_float32(x) - (share * mean).view(shape)) * gain.view(shape)
+    y = y if bias is None else y + bias.view(shape)
+    asked = [one for one, needed in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if needed]
+    found = iter(torch.autograd.grad(y.to(x.dtype), asked, gradient, create_graph=True))
+    return [next(found) if needed else None for needed in ctx.needs_input_grad[:3]]
 
 
 def _many_on_cpu(x: Tensor) -> bool:

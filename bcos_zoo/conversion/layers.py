@@ -164,17 +164,18 @@ class _Depthwise:
     """(N, K, H, W) -> (N, K, H', W')."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        if has_torch_function_unary(x):
+        if not depthwise.differentiated(x, self.weight, self.groups):
             return super().forward(x)  # type: ignore[misc]
         x, padding = _padded(self, x)
-        y = depthwise.conv2d(x, self.weight, self.stride, padding, self.dilation, self.groups)
-        return y if self.bias is None else y + self.bias[:, None, None].to(y.dtype)
+        return depthwise.conv2d(x, self.weight, self.stride, padding, self.dilation, self.groups, self.bias)
 
 
+@layer
 class DepthwiseConv2d(_Depthwise, nn.Conv2d):
     """nn.Conv2d that is depthwise and stays linear; see `layers.depthwise`."""
 
 
+@layer
 class DepthwiseConv2dSame(_Depthwise, Conv2dSame):  # type: ignore[misc]
     """timm's Conv2dSame, the same."""
 

@@ -228,19 +228,23 @@ class Converted(Network):
         """If all that `scale_constants` scales is 0, take it away, so that no training brings it back.
 
         Biases go, and fading norms that had one become uncentred ones. The function stays as it is. Returns
-        whether that was done.
+        whether that was done: not without biases, or while any constant is left.
         """
         plan = self.plan
         if not plan.biases or any(constant.count_nonzero() for constant in self.constants()):
             return False
-        self.plan = without = plan.without_constants()
-        ended = {*without.uncentred} - {*plan.uncentred}
-        end_fading(self.network, ended)
-        drop_biases(self.network, {*without.unbiased} - {*plan.unbiased})
-        said = {key: value for key, value in self._said.items() if not key.startswith("batch_norms_")}
+        without = plan.without_constants()
+        there, ended = {*dict(self.network.named_parameters())}, {*without.uncentred} - {*plan.uncentred}
+        drop_biases(self.network, there & ({*without.unbiased} - {*plan.unbiased}))  # it may be pruned
+        every = self.network.named_modules(remove_duplicate=False)
+        end_fading(self.network, {name for name, module in every if isinstance(module, Fading)} & ended)
+        said = dict(self._said)
         if ended:
-            said |= {"centring": "dropped", "norms_uncentred": len(ended)}
-        self.conversion = said | {"biases": "dropped"}
+            said["norms_uncentred"] = said.get("norms_uncentred", 0) + len(ended)
+        if not without.fading:
+            gone = ("batch_norms_fading", "batch_norms_left")
+            said = {key: value for key, value in said.items() if key not in gone} | {"centring": "dropped"}
+        self.plan, self.conversion = without, said | {"biases": "dropped"}
         if "_arguments" in self.__dict__:
             update_model_args(self, conversion=self.conversion)
         return True

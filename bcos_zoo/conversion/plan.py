@@ -87,7 +87,7 @@ def whatever_constants(conversion: Mapping[str, Any]) -> dict[str, Any]:
     """What a network says of its conversion, but for whether its constants are there: for comparisons."""
     free = ("biases", "centring", "norms_uncentred", "batch_norms_fading", "batch_norms_left", "plan")
     said = {key: value for key, value in conversion.items() if key not in free}
-    return said | {"plan": read(conversion["plan"]).without_constants()}
+    return said | {"plan": read(conversion.get("plan")).without_constants()}
 
 
 def fitting(values: tuple[float, ...], in_chans: int) -> tuple[float, ...]:

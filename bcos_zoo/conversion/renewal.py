@@ -40,7 +40,7 @@ def renewed(network: nn.Module, plan: Plan, before: Mapping[str, nn.Module], ask
     plan = without(plan, lambda name: (name if name in places else name.rpartition(".")[0]) in other)
     more: dict[str, list[str]] = {"bcos": [], "unbiased": [], "biases": []}
     spell_out(network)
-    for key in CHANGES.keys() & set(asked):
+    for key in (one for one in CHANGES if one in asked):
         more[key], _ = CHANGES[key](network, fresh)
     for name in fresh:
         module, last = network.get_submodule(name), before.get(name)

@@ -160,6 +160,30 @@ def layer(module: Module) -> Module:
     return known(module)
 
 
+class training_step:  # noqa: N801  (it reads as a function)
+    """A block in which a compiled network's gradients are taken by backward, and not by torch.func.
+
+    A compiler can ask nothing about transforms, so shortcuts with a backward of their own are taken in
+    compiled code only here.
+    """
+
+    def __enter__(self) -> None:
+        global _in_step
+        self._before, _in_step = _in_step, True
+
+    def __exit__(self, *error: object) -> None:
+        global _in_step
+        _in_step = self._before
+
+
+_in_step = False
+
+
+def in_training_step() -> bool:
+    """Whether a `training_step` is on, and no export."""
+    return _in_step and not torch.compiler.is_exporting()
+
+
 def transformed() -> bool:
     """Whether a torch.func transform or forward-mode differentiation is active.
 

@@ -14,25 +14,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._compat import convolve as _convolve
-from ._switch import free, on
+from ._switch import free, in_training_step, on
 
 Pair = tuple[int, int]
 SMALL = 9  # elements of a kernel whose gradient is fast in bfloat16, too
 
 
 def conv2d(
-    x: Tensor, weight: Tensor, stride: Pair, padding: Pair | str, dilation: Pair, groups: int
+    x: Tensor,
+    weight: Tensor,
+    stride: Pair,
+    padding: Pair | str,
+    dilation: Pair,
+    groups: int,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d` without a bias.
+    """`torch.nn.functional.conv2d`.
 
-    x: (N, K, H, W) or (K, H, W). weight: (out, K / groups, h, w).
+    x: (N, K, H, W) or (K, H, W). weight: (out, K / groups, h, w). bias: (out,).
     """
-    if groups == 1 or isinstance(padding, str) or not _differentiated(x, weight, groups):
-        return F.conv2d(x, weight, None, stride, padding, dilation, groups)
-    if torch.is_autocast_enabled("cpu"):
+    if isinstance(padding, str) or not differentiated(x, weight, groups):
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype("cpu")
-        x, weight = x.to(dtype), weight.to(dtype)
-    y: Tensor = _Depthwise.apply(x, weight, stride, padding, dilation)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    y: Tensor = _Depthwise.apply(x, weight, bias, stride, padding, dilation)
     return y
 
 
@@ -44,40 +50,45 @@ def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
     return conv2d(x, weight, plain.stride, plain.padding, plain.dilation, conv.groups)
 
 
-def _differentiated(x: Tensor, weight: Tensor, groups: int) -> bool:
-    """Whether it is a depthwise convolution on a CPU whose gradient torch is going to ask for, once."""
-    if not (groups == len(weight) == x.shape[-3] and x.ndim == 4 and x.device.type == "cpu"):
+def differentiated(x: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether it is a depthwise convolution on a CPU whose gradient is going to be asked for, by backward."""
+    if groups == 1 or not isinstance(x, Tensor) or x.ndim != 4 or x.device.type != "cpu":
         return False
-    if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad) and on("depthwise")):
+    recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if not (recorded and groups == len(weight) == x.shape[1] and on("depthwise")):
         return False
-    return torch.compiler.is_dynamo_compiling() or free(x)
+    return in_training_step() if torch.compiler.is_compiling() else free(x)
 
 
 class _Depthwise(torch.autograd.Function):
-    """(N, K, H, W), (K, 1, h, w) -> (N, K, H', W')."""
+    """(N, K, H, W), (K, 1, h, w), (K,) -> (N, K, H', W')."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = stride, padding, dilation
-        return F.conv2d(x, weight, None, stride, padding, dilation, len(weight))
+        return F.conv2d(x, weight, bias, stride, padding, dilation, len(weight))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         stride, padding, dilation = ctx.geometry
         of_map = of_weight = None
-        if ctx.needs_input_grad[0]:
-            of_map = _of_map(gradient, x, weight, stride, padding, dilation)
-        if ctx.needs_input_grad[1]:
-            wide = weight.dtype == torch.bfloat16 and weight[0].numel() > SMALL
-            dtype = torch.float32 if wide else weight.dtype
-            parts = (one.to(dtype) for one in (gradient, x, weight))
-            _, of_weight, _ = torch.ops.aten.convolution_backward(
-                *parts, None, stride, padding, dilation, False, (0, 0), len(weight), (False, True, False)
-            )
-            of_weight = of_weight.to(weight.dtype)
-        return of_map, of_weight, None, None, None
+        with torch.autocast("cpu", enabled=False):
+            if ctx.needs_input_grad[0]:
+                of_map = _of_map(gradient, x, weight, stride, padding, dilation)
+            if ctx.needs_input_grad[1]:
+                wide = weight.dtype == torch.bfloat16 and weight[0].numel() > SMALL
+                dtype = torch.float32 if wide else weight.dtype
+                parts = (one.to(dtype) for one in (gradient, x, weight))
+                _, of_weight, _ = torch.ops.aten.convolution_backward(
+                    *parts, None, stride, padding, dilation, False, (0, 0), len(weight), (False, True, False)
+                )
+                of_weight = of_weight.to(weight.dtype)
+        of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return of_map, of_weight, of_bias, None, None, None
 
 
 def _of_map(

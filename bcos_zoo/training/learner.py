@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..data import SeededBatchSampler, Task, make_mixup
 from ..layers import synchronise_norms
+from ..layers._switch import training_step
 from ..models.interface import Network
 from ..outputs import Outputs
 from . import changing, first_classifier, networks, parameters, runtime
@@ -42,7 +43,8 @@ class Learner:
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """What a batch adds to the step. x: (N, K, H, W). y: labels, as `criterion` takes them."""
-        given = self.forward(x)
+        with training_step():
+            given = self.forward(x)
         if self.guide is None:
             loss: Tensor = self.criterion(given, y)
             return loss

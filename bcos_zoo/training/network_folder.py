@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -135,18 +136,31 @@ class NetworkFolder:
             else:
                 _write_conventional(model, self.outputs, training, staged)
             if _other_constants(staged, self.run):
-                (self.run / CONFIG).unlink()
-            for name in (
-                WEIGHTS,
-                CONFIG,
-                PICTURE,
-                OWN_SAMPLE,
-                CARD,
-            ):  # weights without a config are not yet a network
-                if (staged / name).exists():
-                    os.replace(staged / name, self.run / name)
-                else:
-                    (self.run / name).unlink(missing_ok=True)
+                _replace(staged, self.run)
+            else:
+                _move(staged, self.run)
+
+
+def _replace(staged: Path, run: Path) -> None:
+    """Put another network in the place of a run's: while its weights change, there is no config.json."""
+    with tempfile.TemporaryDirectory(dir=run, prefix=".before.") as aside:
+        for name in (CONFIG, WEIGHTS):
+            os.replace(run / name, Path(aside) / name)
+        try:
+            _move(staged, run)
+        except BaseException:
+            (run / CONFIG).unlink(missing_ok=True)
+            for name in (WEIGHTS, CONFIG):
+                os.replace(Path(aside) / name, run / name)
+            raise
+
+
+def _move(staged: Path, run: Path) -> None:
+    for name in (WEIGHTS, CONFIG, PICTURE, OWN_SAMPLE, CARD):  # weights without a config are no network yet
+        if (staged / name).exists():
+            os.replace(staged / name, run / name)
+        else:
+            (run / name).unlink(missing_ok=True)
 
 
 def _save_sample(photograph: Image.Image, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -94,6 +95,7 @@ class Records:
         teacher: its teacher's scores on the validation images.
         """
         if isinstance(network, Converted):
+            network = copy.deepcopy(network)  # the run may go on with its own
             network.drop_constants()
         history.write(self.folder, rows)
         curves.draw(self.folder, rows, best=epoch)

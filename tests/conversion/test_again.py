@@ -277,6 +277,44 @@ def test_the_short_way_through_a_fading_norm_is_the_formula(
         assert_close(got, expected, 1e-10)
 
 
+def test_the_short_way_through_a_fading_norm_can_be_differentiated_twice() -> None:
+    norm: Any = FadingBatchNorm2d(3).double().train()
+    norm.share = torch.tensor(0.25)
+    x = torch.randn(3, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(norm, (x,))
+    assert torch.autograd.gradcheck(norm, (x,))
+
+
+def test_means_far_from_zero_cost_the_short_way_no_precision() -> None:
+    norm: Any = FadingBatchNorm2d(4).train()
+    norm.share = torch.tensor(0.0)
+    x = (torch.randn(8, 4, 16, 16) + 20).bfloat16()
+    probe, gradients = torch.randn(x.shape), []
+    for dtype in (torch.float64, torch.bfloat16):
+        own = x.to(dtype).requires_grad_()
+        made = copy.deepcopy(norm).double() if dtype == torch.float64 else norm
+        (gradient,) = torch.autograd.grad((made(own).double() * (1 + probe)).sum(), own)
+        gradients.append(gradient.double())
+    exact, got = gradients
+    assert (got - exact).abs().max() < 0.01 * exact.abs().max()
+    lost = (got - exact).sum((0, 2, 3)).abs() / exact.abs().sum((0, 2, 3))
+    assert lost.max() < 0.005
+
+
+def test_a_pruned_network_loses_its_constants_too() -> None:
+    model = bcos_zoo.bcosify("test_efficientnet", centring="fading").eval()
+    model.prune_intermediate_layers(1)
+    model.scale_constants(0.0)
+    assert model.drop_constants() and not any(model.constants())
+
+
+def test_norms_of_factors_go_on_fading() -> None:
+    model = bcos_zoo.bcosify("levit_128s", centring="fading").eval()
+    model.scale_constants(0.0)
+    assert model.drop_constants() and model.plan.fading
+    assert model.conversion["centring"] == "fading" and model.conversion["norms_uncentred"]
+
+
 def test_every_small_network_is_here() -> None:
     assert len(NAMES) == len(SMALL)
 

@@ -10,9 +10,12 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import bcos_zoo
+from bcos_zoo.conversion.layers import DepthwiseConv2d
 from bcos_zoo.layers import BcosConv2d, depthwise, fast_ways
+from bcos_zoo.layers._switch import training_step
 
 GEOMETRIES = [
     (kernel, stride, padding, dilation)
@@ -90,6 +93,64 @@ def test_autocast_and_the_switch():
         assert "Convolution" in type(depthwise.conv2d(x, weight, *geometry).grad_fn).__name__
 
 
+def plain(x, weight):
+    return F.conv2d(x, weight, None, 2, 1, 1, 4)
+
+
+def ours(x, weight):
+    return depthwise.conv2d(x, weight, (2, 2), (1, 1), (1, 1), 4)
+
+
+def test_compiled_transforms_and_training_steps_give_torchs_gradients():
+    x, weight = torch.randn(2, 4, 8, 8), torch.randn(4, 1, 3, 3, requires_grad=True)
+    expected = torch.func.grad(lambda x: plain(x, weight).square().sum())(x)
+    compiled = torch.compile(torch.func.grad(lambda x: ours(x, weight).square().sum()), backend="eager")
+    torch.testing.assert_close(compiled(x), expected)
+    step = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    with training_step():
+        y = step(x.requires_grad_(), weight)
+    assert torch.equal(y, plain(x, weight))
+    got = torch.autograd.grad(y.square().sum(), [x, weight])
+    for one, other in zip(
+        got, torch.autograd.grad(plain(x, weight).square().sum(), [x, weight]), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_an_export_holds_the_plain_convolution():
+    conv = DepthwiseConv2d(4, 4, 3, groups=4)
+    for strict in (False, True):
+        program = torch.export.export(conv, (torch.rand(1, 4, 8, 8),), strict=strict)
+        called = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+        assert called == ["aten.conv2d.default"]
+
+
+def test_autocast_leaves_float64_and_gradients_alone():
+    x, weight = torch.randn(2, 4, 8, 8).double().requires_grad_(), torch.randn(4, 1, 3, 3).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(x, weight).dtype == plain(x, weight).dtype == torch.float64
+    x, weight = x.detach().float().requires_grad_(), weight.float()
+    y = ours(x, weight).square().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        (got,) = torch.autograd.grad(y, x)
+    torch.testing.assert_close(got, torch.autograd.grad(plain(x, weight).square().sum(), x)[0])
+
+
+def test_a_layer_with_a_bias_is_torchs_in_half_precision_too():
+    layer = DepthwiseConv2d(4, 4, 3, groups=4, padding=1).bfloat16()
+    theirs = nn.Conv2d(4, 4, 3, groups=4, padding=1).bfloat16()
+    theirs.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 4, 8, 8).bfloat16()
+    found = []
+    for one in (layer, theirs):
+        y = one(x)
+        found.append([y, *torch.autograd.grad(y.float().sum(), one.parameters())])
+        with torch.no_grad():
+            assert torch.equal(one(x), y)
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.parametrize("name", ["bcos_convnext_atto", "mobilenetv3_small_050"])
 def test_a_networks_gradients_are_the_same_either_way(name):
     torch.manual_seed(0)
@@ -118,6 +179,9 @@ def test_layers_of_a_converted_network_are_torchs_to_whoever_asks():
     theirs.load_state_dict(first.state_dict())
     x = torch.rand(1, first.in_channels, 15, 15)
     assert torch.equal(first(x), theirs(x))
+    features = create_feature_extractor(network, {"blocks.1": "map"})
+    called = [node.target for node in features.graph.nodes if node.op == "call_module"]
+    assert sum("conv_dw" in str(one) for one in called) == 16
 
 
 def test_a_b_cos_layer_that_is_depthwise():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from bcos_zoo import InputError
 from bcos_zoo.data import Samples, open_task
 from bcos_zoo.training import changing, classes, constants, converting, effects, engine, learner, networks
 from bcos_zoo.training.course import Course
+from bcos_zoo.training.network_folder import NetworkFolder
 from bcos_zoo.training.recipe import Recipe
 from bcos_zoo.training.trainer import Trainer
 from bcos_zoo.weights import config_json
@@ -103,6 +105,31 @@ def test_no_later_training_brings_constants_back(colours: Path, original: Path, 
     assert clf.class_names == ("cold", "warm") and not same(weights(run), weights(later))
     e = clf.explain(next((colours / "val" / "red").iterdir()))
     assert float(e.bias.abs().max()) == 0
+
+
+def test_a_network_that_cannot_take_the_place_of_another_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bcos_zoo.bcosify("test_resnet", num_classes=2, centring="fading").eval()
+    folder = NetworkFolder(tmp_path, NAMED)
+    folder.update(model)
+    before = weights(tmp_path)
+    model.scale_constants(0.0)
+    assert model.drop_constants()
+    move = os.replace
+
+    def broken(source: Any, target: Any) -> None:
+        if "network" in str(source) and Path(target).name == "config.json":
+            raise OSError("no space left")
+        move(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="no space left"):
+        patch.setattr(os, "replace", broken)
+        folder.finish(model)
+    assert same(weights(tmp_path), before) and bcos_zoo.load(tmp_path).model.biases
+    folder.finish(model)
+    assert not bcos_zoo.load(tmp_path).model.biases
+    assert not [one.name for one in tmp_path.iterdir() if one.name.startswith(".")]
 
 
 def test_without_labels_it_learns_the_originals_classes_from_loose_images(
