@@ -28,6 +28,7 @@ import bcos_zoo
 from bcos_zoo import evaluate
 from bcos_zoo.classifier import Classifier
 from bcos_zoo.files import replacing
+from bcos_zoo.outputs import Outputs
 from bcos_zoo.training import known_classes, networks
 
 POST_HOC = ("gradcam", "layercam", "intgrad", "ixg", "grad")
@@ -65,7 +66,7 @@ def original_of(name: str, file: str | None, clf: Classifier) -> Classifier:
     if missing := [one for one, row in zip(clf.class_names, rows, strict=True) if row is None]:
         raise SystemExit(f"error: {name} does not know {', '.join(missing)}")
     model = Original(network, [row for row in rows if row is not None], dict(clf.model.pretrained_cfg))
-    softmax = bcos_zoo.Outputs(clf.class_names, kind="softmax")
+    softmax = Outputs(clf.class_names, kind="softmax")
     return Classifier(model.eval(), softmax, smooth=clf.head.smooth)
 
 

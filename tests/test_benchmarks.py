@@ -35,6 +35,7 @@ SMALLEST = {
 WITH_DATA = {
     "benchmarks/antialias.py",
     "benchmarks/exponents.py",
+    "benchmarks/post_hoc.py",
     "benchmarks/tasks.py",
 }  # images that the tests do not have
 HELPERS = {"benchmarks/official.py"}  # imported by the others

@@ -1,0 +1,100 @@
+"""Constants that are gone at the end of a run are taken away, and no later training brings them back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from small_runs import make, paint, quiet, same, weights
+
+import bcos_zoo
+from bcos_zoo import InputError
+from bcos_zoo.data import open_task
+from bcos_zoo.training import engine
+from bcos_zoo.training.network_folder import NetworkFolder
+from bcos_zoo.training.recipe import Recipe
+
+NAMED = ("blue", "red")
+ALONE = SimpleNamespace(device=torch.device("cpu"), num_processes=1)  # what a run asks accelerate for
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return paint(tmp_path_factory.mktemp("colours"), {"train": 16, "val": 8})
+
+
+@pytest.fixture(scope="module")
+def original(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conventional network that has learnt the colours."""
+    folder = tmp_path_factory.mktemp("original") / "run"
+    wanted = make(model__name="test_resnet", model__args={}, data__input_size=32, run__epochs=4)
+    result = engine.train(wanted, open_task(colours, log=quiet), folder, log=quiet)
+    assert result.scores["top1"] == 100
+    return folder
+
+
+def recipe_of(original: Path, **changes: Any) -> Recipe:
+    """A small recipe for a converted network; `changes` as `make` takes them."""
+    settings: dict[str, Any] = {
+        "model__name": "bcos_converted",
+        "model__pretrained": True,
+        "model__head": "kept",
+        "model__args": {"original": str(original), "b": 1.5, "centring": "fading"},
+        "teacher__name": str(original),
+        "conversion__constants": 0.0,
+        "conversion__constants_epochs": 1.5,
+        "conversion__estimate": 16,
+        "run__epochs": 3,
+    }
+    return make(**(settings | changes))
+
+
+def test_no_later_training_brings_constants_back(colours: Path, original: Path, tmp_path: Path) -> None:
+    run, later = tmp_path / "run", tmp_path / "later"
+    wanted = recipe_of(original, conversion__constants_epochs=0.5, run__epochs=1)
+    engine.train(wanted, open_task(colours, log=quiet), run, log=quiet)
+    lost = bcos_zoo.load(run)
+    assert not lost.model.biases and lost.model.conversion["biases"] == "dropped"
+    assert not any(key.endswith(".bias") for key in lost.model.state_dict())
+    wanted = make(model__name=str(run), model__pretrained=True, model__args={}, run__epochs=2)
+    names = {"red": "warm", "blue": "cold"}  # other classes: the classifier is a fresh one
+    other = tmp_path / "other"
+    for path in sorted(colours.glob("*/*/*.png")):
+        part, name = path.parts[-3:-1]
+        (other / part / names[name]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, other / part / names[name])
+    engine.train(wanted, open_task(other, log=quiet), later, log=quiet)
+    clf = bcos_zoo.load(later)
+    assert clf.class_names == ("cold", "warm") and not same(weights(run), weights(later))
+    e = clf.explain(next((colours / "val" / "red").iterdir()))
+    assert float(e.bias.abs().max()) == 0
+
+
+def test_a_network_that_cannot_take_the_place_of_another_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bcos_zoo.bcosify("test_resnet", num_classes=2, centring="fading").eval()
+    folder = NetworkFolder(tmp_path, NAMED)
+    folder.update(model)
+    before = weights(tmp_path)
+    model.scale_constants(0.0)
+    assert model.drop_constants()
+    move = os.replace
+
+    def broken(source: Any, target: Any) -> None:
+        if "network" in str(source) and Path(target).name == "config.json":
+            raise OSError("no space left")
+        move(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="no space left"):
+        patch.setattr(os, "replace", broken)
+        folder.finish(model)
+    assert same(weights(tmp_path), before) and bcos_zoo.load(tmp_path).model.biases
+    folder.finish(model)
+    assert not bcos_zoo.load(tmp_path).model.biases
+    assert not [one.name for one in tmp_path.iterdir() if one.name.startswith(".")]
