@@ -17,7 +17,9 @@ from ..models._build import build, cards, register_model
 from .bcos_converted import Place, again
 
 LITE0 = "bcos_efficientnet_lite0"
-_CARD = dict(input_size=(3, 224, 224), crop_pct=0.875, interpolation="bicubic", num_classes=1000)
+_CARD = dict(
+    input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, interpolation="bicubic", num_classes=1000
+)
 
 default_cfgs = cards({LITE0: _CARD}, classifier="network.classifier", first_conv="network.conv_stem")
 
