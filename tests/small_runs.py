@@ -5,7 +5,8 @@ import timm
 import torch
 from PIL import Image
 
-from bcos_zoo.training import recipe
+from bcos_zoo.data import open_task
+from bcos_zoo.training import engine, recipe
 
 
 def paint(root, counts, *, spread=40):
@@ -34,6 +35,30 @@ def make(**changes):
         table, key = name.split("__")
         tables.setdefault(table, {})[key] = value
     return recipe.parse(tables, where="test")
+
+
+def conventional(folder, colours):
+    """A run of a conventional network that has learnt the colours; see `paint`."""
+    wanted = make(model__name="test_resnet", model__args={}, data__input_size=32, run__epochs=4)
+    result = engine.train(wanted, open_task(colours, log=quiet), folder, log=quiet)
+    assert result.scores["top1"] == 100
+    return folder
+
+
+def converted_recipe(original, **changes):
+    """A small recipe for the converted form of a run's network; `changes` as `make` takes them."""
+    settings = {
+        "model__name": "bcos_converted",
+        "model__pretrained": True,
+        "model__head": "kept",
+        "model__args": {"original": str(original), "b": 1.5, "centring": "fading"},
+        "teacher__name": str(original),
+        "conversion__constants": 0.0,
+        "conversion__constants_epochs": 1.5,
+        "conversion__estimate": 16,
+        "run__epochs": 3,
+    }
+    return make(**(settings | changes))
 
 
 def quiet(line):

@@ -12,14 +12,14 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from small_runs import Stop, make, paint, quiet, same, stop_at, weights
+from small_runs import Stop, conventional, paint, quiet, same, stop_at, weights
+from small_runs import converted_recipe as recipe_of
 
 import bcos_zoo
 from bcos_zoo import InputError
 from bcos_zoo.data import Samples, open_task
 from bcos_zoo.training import changing, classes, constants, converting, effects, engine, learner, networks
 from bcos_zoo.training.course import Course
-from bcos_zoo.training.recipe import Recipe
 from bcos_zoo.training.trainer import Trainer
 from bcos_zoo.weights import config_json
 
@@ -34,28 +34,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def original(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A conventional network that has learnt the colours."""
-    folder = tmp_path_factory.mktemp("original") / "run"
-    wanted = make(model__name="test_resnet", model__args={}, data__input_size=32, run__epochs=4)
-    result = engine.train(wanted, open_task(colours, log=quiet), folder, log=quiet)
-    assert result.scores["top1"] == 100
-    return folder
-
-
-def recipe_of(original: Path, **changes: Any) -> Recipe:
-    """A small recipe for a converted network; `changes` as `make` takes them."""
-    settings: dict[str, Any] = {
-        "model__name": "bcos_converted",
-        "model__pretrained": True,
-        "model__head": "kept",
-        "model__args": {"original": str(original), "b": 1.5, "centring": "fading"},
-        "teacher__name": str(original),
-        "conversion__constants": 0.0,
-        "conversion__constants_epochs": 1.5,
-        "conversion__estimate": 16,
-        "run__epochs": 3,
-    }
-    return make(**(settings | changes))
+    return conventional(tmp_path_factory.mktemp("original") / "run", colours)
 
 
 def constants_of(model: Any) -> float:
@@ -295,7 +274,10 @@ def test_what_does_not_fit_is_refused_in_one_line_before_the_first_step(
 ) -> None:
     with pytest.raises(bcos_zoo.BcosZooError, match=said) as caught:
         engine.train(
-            recipe_of(original, **changes), open_task(colours, log=quiet), tmp_path / "run", log=quiet
+            recipe_of(original, **changes),
+            open_task(colours, log=quiet),
+            tmp_path / "run",
+            log=quiet,
         )
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from small_runs import make, paint, quiet, same, weights
+from small_runs import conventional, make, paint, quiet, same, weights
+from small_runs import converted_recipe as recipe_of
 
 import bcos_zoo
 from bcos_zoo import InputError
 from bcos_zoo.data import open_task
 from bcos_zoo.training import engine
 from bcos_zoo.training.network_folder import NetworkFolder
-from bcos_zoo.training.recipe import Recipe
 
 NAMED = ("blue", "red")
-ALONE = SimpleNamespace(device=torch.device("cpu"), num_processes=1)  # what a run asks accelerate for
 
 
 @pytest.fixture(scope="module")
@@ -30,28 +27,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def original(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A conventional network that has learnt the colours."""
-    folder = tmp_path_factory.mktemp("original") / "run"
-    wanted = make(model__name="test_resnet", model__args={}, data__input_size=32, run__epochs=4)
-    result = engine.train(wanted, open_task(colours, log=quiet), folder, log=quiet)
-    assert result.scores["top1"] == 100
-    return folder
-
-
-def recipe_of(original: Path, **changes: Any) -> Recipe:
-    """A small recipe for a converted network; `changes` as `make` takes them."""
-    settings: dict[str, Any] = {
-        "model__name": "bcos_converted",
-        "model__pretrained": True,
-        "model__head": "kept",
-        "model__args": {"original": str(original), "b": 1.5, "centring": "fading"},
-        "teacher__name": str(original),
-        "conversion__constants": 0.0,
-        "conversion__constants_epochs": 1.5,
-        "conversion__estimate": 16,
-        "run__epochs": 3,
-    }
-    return make(**(settings | changes))
+    return conventional(tmp_path_factory.mktemp("original") / "run", colours)
 
 
 def test_no_later_training_brings_constants_back(colours: Path, original: Path, tmp_path: Path) -> None:
@@ -98,3 +74,13 @@ def test_a_network_that_cannot_take_the_place_of_another_leaves_it(
     folder.finish(model)
     assert not bcos_zoo.load(tmp_path).model.biases
     assert not [one.name for one in tmp_path.iterdir() if one.name.startswith(".")]
+
+
+def test_a_run_resumed_after_its_end_loses_them_again(colours: Path, original: Path, tmp_path: Path) -> None:
+    task, run = open_task(colours, log=quiet), tmp_path / "run"
+    wanted = recipe_of(original, conversion__constants_epochs=0.5, run__epochs=1)
+    for resume in (False, True):
+        engine.train(wanted, task, run, resume=resume, log=quiet)
+        lost = bcos_zoo.load(run).model
+        assert not lost.biases and lost.conversion["centring"] == "dropped"
+    assert not [one.name for one in run.iterdir() if one.name.startswith(".before")]
