@@ -45,7 +45,8 @@ class Original(nn.Module):
     def __init__(self, network: Any, rows: Sequence[int], card: dict[str, Any]) -> None:
         super().__init__()
         own, self.pretrained_cfg = network.pretrained_cfg, card
-        self.network, self.rows, self.num_classes = network, list(rows), len(rows)
+        self.network, self.rows = network, list(rows)
+        self.num_classes, self.in_chans = len(rows), network.in_chans
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(own[name])[:, None, None])
 
