@@ -19,6 +19,8 @@ from .._compat import update_model_args
 from ..errors import InputError, UnknownModelError, WeightsError, check_integer, closest, reason
 from ..explanations.inputs import unwrapped
 from ..layers import Encode
+from ..layers.antialias import WAYS
+from .blurring import blur_strides
 from .layers import BCOS_OF, ROWS, Rows, as_bcos
 from .network import Converted
 from .norms import average, drop_biases, fade, spell_out, uncentre
@@ -44,6 +46,7 @@ class Options:
     biases: Literal["kept", "dropped"] = "kept"
     centring: Literal["kept", "fading", "dropped"] = "kept"
     max_pool: Literal["kept", "average"] = "kept"
+    antialias: Literal["blur"] | None = None
 
     def __post_init__(self) -> None:
         number = isinstance(self.b, Real) and not isinstance(self.b, bool)
@@ -55,6 +58,7 @@ class Options:
         allowed = dict(
             rows=ROWS, depthwise=("linear", "bcos"), biases=("kept", "dropped"),
             centring=("kept", "fading", "dropped"), max_pool=("kept", "average"),
+            antialias=WAYS,
         )  # fmt: skip
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -74,6 +78,7 @@ def bcosify(
     biases: Literal["kept", "dropped"] = "kept",
     centring: Literal["kept", "fading", "dropped"] = "kept",
     max_pool: Literal["kept", "average"] = "kept",
+    antialias: Literal["blur"] | None = None,
 ) -> Converted:
     """Turn a conventional network of timm into a B-cos network. The network given is left as it is.
 
@@ -92,7 +97,8 @@ def bcosify(
     squeeze-and-excitation's do. centring: "kept", norms go on subtracting means; "fading", batch norms
     do so too, but training can lower the share of the mean that they subtract; or "dropped", of batch, layer
     and group norms. max_pool: "kept", or "average" pooling in its place. `conversion` says how many norms and
-    poolings these two reached, and how many they left.
+    poolings these two reached, and how many they left. antialias: "blur" for a blur ahead of each layer with
+    a stride of 2 to 4, against the strides' patterns in explanations; it is linear and has no weights.
 
     A trial pass of a copy with random weights shows that the network is exactly linear in linear mode.
     Raises InputError, in one line, for one that is not, for one that gives something else in linear mode than
@@ -113,7 +119,7 @@ def bcosify(
     assert e.completeness().abs().max() < 1e-3
     ```
     """
-    options = Options(b, rows, depthwise, biases, centring, max_pool)
+    options = Options(b, rows, depthwise, biases, centring, max_pool, antialias)
     original = _built(model, pretrained, num_classes)
     network = copy.deepcopy(original)
     card = dict(getattr(original, "pretrained_cfg", None) or {})
@@ -148,6 +154,8 @@ def bcosify(
     wanted = [layer for layer in sorted(trial.on_path) if _becomes_bcos(converted, layer, options)]
     for layer in wanted:
         as_bcos(converted.get_submodule(layer), b=options.b, rows=rows)
+    if antialias:
+        changed["blurred"] = _antialiased(converted.network, trial, name)
     converted.plan = Plan(
         mean=mean, std=std, b=options.b, rows=rows, stem=stem, bcos=_inside(wanted),
         **{key: tuple(sorted(names)) for key, names in changed.items()},
@@ -168,6 +176,18 @@ def bcosify(
         converted.build_arguments = own
         update_model_args(converted, **own)
     return converted
+
+
+def _antialiased(network: nn.Module, trial: Trial, name: str) -> list[str]:
+    """Blur ahead of strides, but for convolutions off the path; the names of the layers that have a blur."""
+    path = _inside(trial.on_path)
+    every = network.named_modules(remove_duplicate=False)
+    blurred = blur_strides(network, {one for one, x in every if one in path or not isinstance(x, nn.Conv2d)})
+    if not blurred:
+        raise InputError(
+            f"{name}: antialias='blur' reaches nothing: it has no strides of 2 to 4; leave it out"
+        )
+    return blurred
 
 
 def _inside(names: Iterable[str]) -> tuple[str, ...]:

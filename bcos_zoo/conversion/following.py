@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError, check_integer
+from .blurring import blur_strides
 from .layers import BCOS_OF, as_bcos
 from .network import Converted
 from .norms import drop_biases, spell_out
@@ -27,7 +28,8 @@ def follow(network: nn.Module, plan: Plan, *, in_chans: int, conversion: Mapping
     check_integer("in_chans", in_chans, 1)
     plan = without_missing_classifier(network, plan)
     modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
-    layers = {*plan.bcos, *plan.uncentred, *plan.fading, *plan.averaged, *filter(None, [plan.stem])}
+    layers = {*plan.bcos, *plan.uncentred, *plan.fading, *plan.averaged, *plan.blurred}
+    layers |= {*filter(None, [plan.stem])}
     if missing := sorted(layers - modules.keys()):
         raise InputError(f"{name} has no layer {missing[0]!r}, which the plan changes; give its own plan")
     if missing := sorted({*plan.unbiased} - parameters.keys()):
@@ -46,6 +48,8 @@ def follow(network: nn.Module, plan: Plan, *, in_chans: int, conversion: Mapping
         if type(network.get_submodule(one)) not in BCOS_OF:
             raise InputError(f"{name}: {one!r} cannot be a B-cos layer; give its own plan")
         as_bcos(network.get_submodule(one), b=plan.b, rows=plan.rows)
+    if left := sorted({*plan.blurred} - {*blur_strides(network, plan.blurred)}):
+        raise InputError(f"{name}: {left[0]!r} has no stride to blur ahead of; give its own plan")
     return model
 
 

@@ -19,8 +19,8 @@ class Plan:
     mean, std: of each input channel, by which the original's images were normalised. b, rows: of all B-cos
     layers. stem: the layer that sees colours and inverted colours; None if it sees half their difference.
     bcos: the B-cos layers. uncentred: norms that subtract no mean. fading: batch norms that subtract a share
-    of the mean. averaged: poolings. unbiased: biases that were taken away. biases: those left that add a
-    constant to the logits.
+    of the mean. averaged: poolings. blurred: layers with a stride that see their map blurred. unbiased:
+    biases that were taken away. biases: those left that add a constant to the logits.
     """
 
     mean: tuple[float, ...]
@@ -32,6 +32,7 @@ class Plan:
     uncentred: tuple[str, ...] = ()
     fading: tuple[str, ...] = ()
     averaged: tuple[str, ...] = ()
+    blurred: tuple[str, ...] = ()
     unbiased: tuple[str, ...] = ()
     biases: tuple[str, ...] = field(default=(), repr=False)
 

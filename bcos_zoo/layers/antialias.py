@@ -94,7 +94,7 @@ def blur_for(layer: nn.Conv2d | nn.AvgPool2d) -> Blur | None:
     down, across = _pair(layer.stride)
     if down == across == 1:
         return None
-    if down != across or down not in TAPS:
+    if not taps_for(layer):
         raise InputError(
             f"antialias='blur' with a stride of {down} x {across}; allowed are equal ones up to 4"
         )
@@ -104,6 +104,12 @@ def blur_for(layer: nn.Conv2d | nn.AvgPool2d) -> Blur | None:
         return Blur(TAPS[down], 1)
     layer.stride = (1, 1)
     return Blur(TAPS[down], down)
+
+
+def taps_for(layer: Any) -> int:
+    """Taps of the blur ahead of a layer, by its stride; 0 without one, or for one that no blur is for."""
+    down, across = _pair(layer.stride)
+    return TAPS.get(down, 0) if down == across else 0
 
 
 def average_pool(
