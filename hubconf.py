@@ -265,7 +265,8 @@ def bcos_efficientnet_lite0(pretrained=False, tag=None, **kwargs):
     Depthwise convolutions stay linear. `pretrained`, `num_classes`, `in_chans` and the like as in timm;
     other arguments are those of timm's network.
 
-    pretrained, tag: there are no weights yet.
+    pretrained: load the weights, without a tag those of "imagenette".
+    tag: which checkpoint, and so which form of the network: "imagenette".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """

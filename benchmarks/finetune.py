@@ -2,18 +2,21 @@
 
 python benchmarks/finetune.py [--data data] [--seeds 3] [--tasks NAME ...] [--ways NAME ...]
                               [-o benchmarks/results/finetune.jsonl] [--set TABLE.KEY=VALUE ...]
+                              [--large CHECKPOINT]
 On each of the tasks of benchmarks/tasks.py: the checkpoint untouched, where it knows the classes; logistic
 regression on its features; its classifier alone; `bcos-zoo finetune` by its defaults; the same network from
 nothing; and the checkpoint's conventional twin, fine-tuned as timm's users do. All see the same training
 images, and the last four take the same number of epochs. Scores are in percent of the test images, which
-choose nothing: top-1, or mean average precision for several labels. What is measured already, with the same
---set, is not measured again; all such rows of the file are printed as a table of means and standard
-deviations over the seeds.
+choose nothing: top-1, or mean average precision for several labels. CHECKPOINT: another one to begin with
+where images have 224 pixels; it needs no twin. What is measured already, with the same --set and checkpoint,
+is not measured again; all such rows of the file are printed as a table of means and standard deviations over
+the seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -53,17 +56,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tasks", nargs="*", default=names, choices=names, metavar="NAME")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--large", default=tasks.LARGE, metavar="CHECKPOINT")
     parser.add_argument("--set", nargs="*", default=[], dest="changes", metavar="TABLE.KEY=VALUE")
     parser.add_argument("-o", dest="file", type=Path, default=HERE / "results" / "finetune.jsonl")
     asked = parser.parse_args()
     changes = sorted(asked.changes)
-    rows = [row for row in tasks.read_rows(asked.file) if row.get("set", []) == changes]
+    begun = {one.name: asked.large if one.model == tasks.LARGE else one.model for one in tasks.TASKS}
+    every = [row for row in tasks.read_rows(asked.file) if row.get("set", []) == changes]
+    usual = {one.name: one.model for one in tasks.TASKS}
+    rows = [row for row in every if row.get("model", usual[row["task"]]) == begun[row["task"]]]
     done = {(row["task"], row["way"], row["seed"]) for row in rows}
     for seed in range(asked.seeds):
         for one in tasks.TASKS:
             missing = [way for way in asked.ways if (one.name, way, seed) not in done]
             if one.name in asked.tasks and missing:
-                for row in measured(one, seed, missing, asked.data, changes):
+                began = dataclasses.replace(one, model=begun[one.name])
+                for row in measured(began, seed, missing, asked.data, changes):
                     rows.append(row)
                     tasks.add_row(asked.file, row)
     print(table(rows))
@@ -85,6 +93,7 @@ def measured(one: tasks.Task, seed: int, ways: Sequence[str], data: Path, change
                 yield (
                     {
                         "task": one.name,
+                        "model": one.model,
                         "way": way,
                         "seed": seed,
                         "set": list(changes),
@@ -157,7 +166,9 @@ def from_scratch(one: tasks.Task, task: Task, place: Path, changes: Sequence[str
     return trained(one, task, place, [*changes, "model.pretrained=false"])
 
 
-def twin(one: tasks.Task, task: Task, place: Path, changes: Sequence[str]) -> Found:
+def twin(one: tasks.Task, task: Task, place: Path, changes: Sequence[str]) -> Found | None:
+    if one.model not in TWINS:
+        return None
     changes = [*changes, *AS_TIMM, *(() if task.multilabel else SOFTMAX)]
     return trained(one, task, place, changes, model=str(TWINS[one.model]))
 

@@ -19,7 +19,7 @@ SIDE = 224  # pixels that the network sees, each one shown
 
 
 def main(path: Path) -> None:
-    classifier = bcos_zoo.load("bcos_resnet18_w32.imagenette")
+    classifier = bcos_zoo.load("bcos_efficientnet_lite0.imagenette")
     photograph = Image.fromarray(load_sample_image("china.jpg"))
     best = classifier.predict(photograph)[0]
     explanation = classifier.explain(photograph, targets=[best.index])

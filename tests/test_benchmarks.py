@@ -33,8 +33,10 @@ SMALLEST = {
     "tools/gallery.py": ["images"],
 }
 WITH_DATA = {
+    "benchmarks/among.py",
     "benchmarks/antialias.py",
     "benchmarks/exponents.py",
+    "benchmarks/from_nothing.py",
     "benchmarks/post_hoc.py",
     "benchmarks/tasks.py",
 }  # images that the tests do not have

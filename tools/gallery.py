@@ -21,7 +21,7 @@ from bcos_zoo.images import load_rgb
 from bcos_zoo.pipeline import explain_image
 
 ROOT = Path(__file__).resolve().parent.parent
-NETWORK = "bcos_resnet18_w32.imagenette"
+NETWORK = "bcos_efficientnet_lite0.imagenette"
 FREE = ("rocket", "coffee", "chelsea")  # of scikit-image; CC0 or in the public domain
 COUNT = 12
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bcos_zoo import list_models, models
+from bcos_zoo import list_models
 from bcos_zoo.layers import BcosConv2d, BcosLinear, ConventionalSpec
 from bcos_zoo.weights import manifest
 
@@ -171,7 +171,12 @@ def network(name: str) -> Network:
     _keep_products(model)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, model.in_chans, side, side, device="meta"))
-    return Network(params, counter.get_total_flops(), side, not isinstance(model.spec, ConventionalSpec))
+    return Network(
+        params,
+        counter.get_total_flops(),
+        side,
+        not isinstance(model.spec, ConventionalSpec),
+    )
 
 
 def _keep_products(model: nn.Module) -> None:
@@ -186,16 +191,16 @@ def _keep_products(model: nn.Module) -> None:
 
 
 def families() -> dict[str, list[str]]:
-    """The architectures of each module of `bcos_zoo.models`; the modules are in the order of the manifest."""
-    modules = [timm.model_entrypoint(c.architecture).__module__ for c in manifest.checkpoints()]
-    order = [module.rpartition(".")[2] for module in modules] + models.__all__
-    return {family: list(getattr(models, family).default_cfgs) for family in dict.fromkeys(order)}
+    """The architectures of each module that has some; first the modules of checkpoints, in their order."""
+    names = [c.architecture for c in manifest.checkpoints()] + list_models()
+    modules = dict.fromkeys(timm.model_entrypoint(name).__module__ for name in names)
+    return {module: list(sys.modules[module].default_cfgs) for module in modules}
 
 
 def models_page() -> str:
     parts = [MODELS_HEAD]
     for family, names in families().items():
-        summary = (getattr(models, family).__doc__ or "").partition("\n")[0]
+        summary = (sys.modules[family].__doc__ or "").partition("\n")[0]
         rows = [_row(COLUMNS), _row(["---"] * len(COLUMNS))]
         for name in names:
             own = () if manifest.default(name) else (None,)  # the architecture's own form, without weights
@@ -239,7 +244,7 @@ def family_table() -> str:
 
 
 def _title(family: str) -> str:
-    return family.removeprefix("bcos_")
+    return family.rpartition(".")[2].removeprefix("bcos_")
 
 
 # The first number of a name, or the word for its size.

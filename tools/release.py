@@ -1,10 +1,11 @@
 """Train a checkpoint of our own, measure it, and write its file and its record.
 
-python tools/release.py NAME DATA [-o runs]        (from the root of the repository; DATA/train, DATA/val)
+python tools/release.py NAME DATA [-o runs] [--original FILE]    (from the root; DATA/train, DATA/val)
 Runs its recipes in folders of the same names, each from the network of the one before; an interrupted run is
-resumed, and no finished epoch is trained again. The file goes into the package if its record in the manifest
-says so, otherwise to release/, to be published. The scores in the record are those of the file, whose weights
-may be stored in half precision. All networks compute in float32. Run `make generate` afterwards.
+resumed, and no finished epoch is trained again. FILE: weights of the original, for a converted network. The
+file goes into the package if its record in the manifest says so, otherwise to release/, to be published. The
+scores in the record are those of the file, whose weights may be stored in half precision. All networks
+compute in float32. Run `make generate` afterwards.
 """
 
 from __future__ import annotations
@@ -36,13 +37,21 @@ class Release(NamedTuple):
     recipes: tuple[str, ...]  # files in configs/
     dataset: str  # the name of its validation images
     dtype: torch.dtype = torch.float16  # type of the weights in the file
+    converted: bool = False  # from a network of timm's, which teaches it
 
 
 IMAGENETTE = "Imagenette val, shorter side 224"
+IMAGENETTE_256 = "Imagenette val, shorter side 256"
 RELEASES = {
     "bcos_resnet20.cifar10": Release(("cifar10_resnet20",), "CIFAR-10 (JPEG) val", torch.float32),
     "bcos_resnet18_w32.imagenette": Release(
         ("imagenette_resnet18_w32", "imagenette_resnet18_w32_192"), IMAGENETTE
+    ),
+    "bcos_efficientnet_lite0.imagenette": Release(
+        ("imagenette_efficientnet_lite0", "imagenette_efficientnet_lite0_192"), IMAGENETTE_256, converted=True
+    ),
+    "bcos_efficientnet_lite0.imagenette_in1k": Release(
+        ("imagenette_efficientnet_lite0_in1k",), IMAGENETTE_256, converted=True
     ),
     "bcos_resnet18.imagenette": Release(("imagenette_resnet18", "imagenette_resnet18_192"), IMAGENETTE),
 }
@@ -53,8 +62,11 @@ def main() -> None:
     parser.add_argument("name", choices=RELEASES)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", dest="runs", type=Path, default=Path("runs"))
+    parser.add_argument("--original", type=Path, metavar="FILE")
     asked = parser.parse_args()
     release = RELEASES[asked.name]
+    if release.converted != (asked.original is not None):
+        parser.error(f"{asked.name} {'needs' if release.converted else 'takes no'} --original FILE")
     manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
     record = manifest["checkpoints"][asked.name]
     (file,) = record["files"]
@@ -62,7 +74,7 @@ def main() -> None:
     target = ROOT / "release" / f"{asked.name}.safetensors"
     if packaged:
         target = ROOT / Packaged(packaged).path.relative_to(PACKAGE.parent)
-    run = trained(release, asked.data, asked.runs)
+    run = trained(release, asked.data, asked.runs, asked.original)
     model = timm.create_model(asked.name, num_classes=record["classes"]["count"]).eval()
     model.load_state_dict(state_dicts.read(run / "model.safetensors"))
     classifier = Classifier(model, record["classes"]["labels"])
@@ -85,15 +97,21 @@ def main() -> None:
     print(f"top-5 {score.top5:.2f} %; the docs follow with `make generate`")
 
 
-def trained(release: Release, data: Path, runs: Path) -> Path:
-    """The folder of the last run."""
+def trained(release: Release, data: Path, runs: Path, original: Path | None = None) -> Path:
+    """The folder of the last run. original: weights of the network that is converted, and teaches."""
     task = open_task(str(data))
-    folder, changes = runs, list[str]()
+    folder, before = runs, original
     for name in release.recipes:
-        wanted = recipe.read(ROOT / "configs" / f"{name}.toml", changes)
+        path = ROOT / "configs" / f"{name}.toml"
+        if before is None:
+            changes = []
+        elif release.converted:
+            changes = [f"model.weights={before}", f"teacher.weights={original}"]
+        else:
+            changes = [f"model.name={folder}"]
         folder = runs / name
-        engine.train(wanted, task, folder, resume=bool(states.list_(folder)))
-        changes = [f"model.name={folder}"]
+        engine.train(recipe.read(path, changes), task, folder, resume=bool(states.list_(folder)))
+        before = folder / "model.safetensors"
     return folder
 
 

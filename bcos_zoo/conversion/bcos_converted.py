@@ -16,7 +16,7 @@ from torch import nn
 from ..errors import InputError
 from ..models._build import RUNTIME, build, cards, register_model
 from .bcosify import NAME as NAME
-from .bcosify import Options, bcosify
+from .bcosify import Options, bcosify, check_name
 from .following import follow
 from .network import Converted
 from .plan import read
@@ -60,6 +60,10 @@ def _create(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
         return model
     options = {key: kwargs.pop(key) for key in OPTIONS & kwargs.keys()}
     own = {key: value for key, value in kwargs.items() if key not in RUNTIME and key != "original"}
+    if not isinstance(kwargs["original"], str):
+        raise InputError(f"original={kwargs['original']!r:.60}: allowed are the names of networks of timm's")
+    if ":" not in kwargs["original"]:
+        check_name(kwargs["original"].partition(".")[0])
     with torch.device("cpu"):  # the trial needs numbers, also where what is asked for has none
         source = timm.create_model(kwargs["original"], pretrained=pretrained, **own)
         made = bcosify(source.eval(), **options)

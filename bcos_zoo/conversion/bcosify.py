@@ -19,8 +19,7 @@ from .._compat import update_model_args
 from ..errors import InputError, UnknownModelError, WeightsError, check_integer, closest, reason
 from ..explanations.inputs import unwrapped
 from ..layers import Encode
-from ..layers.antialias import WAYS
-from .blurring import blur_strides
+from .blurring import blur_strides, strided
 from .layers import BCOS_OF, ROWS, Rows, as_bcos
 from .network import Converted
 from .norms import average, drop_biases, fade, spell_out, uncentre
@@ -46,7 +45,7 @@ class Options:
     biases: Literal["kept", "dropped"] = "kept"
     centring: Literal["kept", "fading", "dropped"] = "kept"
     max_pool: Literal["kept", "average"] = "kept"
-    antialias: Literal["blur"] | None = None
+    antialias: Literal["none", "blur"] = "none"
 
     def __post_init__(self) -> None:
         number = isinstance(self.b, Real) and not isinstance(self.b, bool)
@@ -58,7 +57,7 @@ class Options:
         allowed = dict(
             rows=ROWS, depthwise=("linear", "bcos"), biases=("kept", "dropped"),
             centring=("kept", "fading", "dropped"), max_pool=("kept", "average"),
-            antialias=WAYS,
+            antialias=("none", "blur"),
         )  # fmt: skip
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -78,7 +77,7 @@ def bcosify(
     biases: Literal["kept", "dropped"] = "kept",
     centring: Literal["kept", "fading", "dropped"] = "kept",
     max_pool: Literal["kept", "average"] = "kept",
-    antialias: Literal["blur"] | None = None,
+    antialias: Literal["none", "blur"] = "none",
 ) -> Converted:
     """Turn a conventional network of timm into a B-cos network. The network given is left as it is.
 
@@ -97,8 +96,10 @@ def bcosify(
     squeeze-and-excitation's do. centring: "kept", norms go on subtracting means; "fading", batch norms
     do so too, but training can lower the share of the mean that they subtract; or "dropped", of batch, layer
     and group norms. max_pool: "kept", or "average" pooling in its place. `conversion` says how many norms and
-    poolings these two reached, and how many they left. antialias: "blur" for a blur ahead of each layer with
-    a stride of 2 to 4, against the strides' patterns in explanations; it is linear and has no weights.
+    poolings these two reached, and how many they left. antialias: "blur" for a blur ahead of convolutions
+    and poolings with a stride of 2 to 4, as far as they are modules that the image's linear map runs through:
+    against the strides' patterns in explanations. It is linear and has no weights, but changes the function,
+    and training repairs that. `conversion` says how many it reached, and how many other strides it left.
 
     A trial pass of a copy with random weights shows that the network is exactly linear in linear mode.
     Raises InputError, in one line, for one that is not, for one that gives something else in linear mode than
@@ -154,8 +155,10 @@ def bcosify(
     wanted = [layer for layer in sorted(trial.on_path) if _becomes_bcos(converted, layer, options)]
     for layer in wanted:
         as_bcos(converted.get_submodule(layer), b=options.b, rows=rows)
-    if antialias:
-        changed["blurred"] = _antialiased(converted.network, trial, name)
+    if antialias == "blur":
+        blurred, left = _antialiased(converted.network, trial, name)
+        changed["blurred"] = blurred
+        converted.conversion |= dict(strides_blurred=len(blurred), strides_left=left)
     converted.plan = Plan(
         mean=mean, std=std, b=options.b, rows=rows, stem=stem, bcos=_inside(wanted),
         **{key: tuple(sorted(names)) for key, names in changed.items()},
@@ -178,16 +181,16 @@ def bcosify(
     return converted
 
 
-def _antialiased(network: nn.Module, trial: Trial, name: str) -> list[str]:
-    """Blur ahead of strides, but for convolutions off the path; the names of the layers that have a blur."""
-    path = _inside(trial.on_path)
-    every = network.named_modules(remove_duplicate=False)
-    blurred = blur_strides(network, {one for one, x in every if one in path or not isinstance(x, nn.Conv2d)})
+def _antialiased(network: nn.Module, trial: Trial, name: str) -> tuple[list[str], int]:
+    """Blur ahead of strides on the path; the names of the layers that have a blur, and how many have none."""
+    blurred = blur_strides(network, _inside(trial.on_path | trial.pools))
+    left = len(strided(network)) - len(blurred)
     if not blurred:
         raise InputError(
-            f"{name}: antialias='blur' reaches nothing: it has no strides of 2 to 4; leave it out"
+            f"{name}: antialias='blur' reaches nothing: no convolution or pooling on the way of the image "
+            "has a stride of 2 to 4; take antialias='none'"
         )
-    return blurred
+    return blurred, left
 
 
 def _inside(names: Iterable[str]) -> tuple[str, ...]:
@@ -272,9 +275,9 @@ def _of_timm(name: str, pretrained: bool, num_classes: int | None) -> nn.Module:
 
 def check_name(name: str) -> None:
     """Raise UnknownModelError, with the closest names, unless timm has a network or weights of that name."""
-    known = timm.list_models(include_tags=False)
     architecture, _, tag = name.partition(".")
-    if architecture not in known:
+    if not timm.is_model(architecture):  # which knows timm's older names, too
+        known = timm.list_models(include_tags=False)
         raise UnknownModelError(
             f"timm has no network named {name!r}; closest: {closest(name, known)}. "
             "timm.list_models() shows all"

@@ -23,11 +23,12 @@ class Log:
     """What a trial pass notes: layers, and the products of two paths with the factor held.
 
     reached: the modules whose weights meet something of the image; layers: those through whose output a
-    gradient flows back to it.
+    gradient flows back to it; pools: the modules that pool, of which that is true.
     """
 
     reached: list[nn.Module] = field(default_factory=list)
     layers: list[nn.Module] = field(default_factory=list)
+    pools: list[nn.Module] = field(default_factory=list)
     choices: list[tuple[str, nn.Module | None]] = field(default_factory=list)
 
     def note_reached(self) -> None:
@@ -36,11 +37,11 @@ class Log:
         if module is not None:
             self.reached.append(module)
 
-    def note_layer(self, y: Tensor) -> None:
+    def note_layer(self, y: Tensor, *, pools: bool = False) -> None:
         """Note the calling module once a gradient flows through y, which it gave."""
-        module = calling_module()
+        module, into = calling_module(), self.pools if pools else self.layers
         if module is not None and y.requires_grad:
-            hook_on(y, lambda _: self.layers.append(module))
+            hook_on(y, lambda _: into.append(module))
 
     def note_choice(self, choice: str, y: Tensor) -> None:
         """Note the choice once a gradient flows through y, the product."""
@@ -154,11 +155,11 @@ class Call:
         if log is not None:
             log.note_choice(f"{self.name}: {choice}", y)
 
-    def layer(self, value: Tensor) -> Tensor:
-        """`value`, the linear response of a layer."""
+    def layer(self, value: Tensor, *, pools: bool = False) -> Tensor:
+        """`value`, the linear response of a layer; of one that pools, noted apart."""
         log = _log.get()
         if log is not None:
-            log.note_layer(value)
+            log.note_layer(value, pools=pools)
         y: Tensor = self.path(value)
         return y
 

@@ -26,6 +26,9 @@ from .renewal import renewed
 # What a network of timm says of itself, and its converted form with it.
 OFFERED = frozenset("num_classes num_features head_hidden_size embed_dim global_pool drop_rate".split())
 
+# What timm's `reparameterize_model` calls; plain convolutions would come out of it.
+FUSING = ("fuse", "reparameterize", "switch_to_deploy")
+
 
 @dataclass(frozen=True)
 class Stem:
@@ -70,6 +73,10 @@ class Converted(Network):
             device=like.device, dtype=like.dtype,
         )  # fmt: skip
         self.network: Any = network
+        for module in network.modules():
+            for name in FUSING:
+                if hasattr(module, name):
+                    setattr(module, name, _refuse_fusing)
         self.grad_checkpointing = False
         self.pretrained_from = None
         self._traits = getattr(network, "_traits", {}) | STEM_FITS  # the sizes it takes are the original's
@@ -276,6 +283,13 @@ class Converted(Network):
         """Names of the parameters that weight decay should spare."""
         spared: set[str] = getattr(self.network, "no_weight_decay", set)()
         return {f"network.{name}" for name in spared}
+
+
+def _refuse_fusing(*args: Any, **kwargs: Any) -> None:
+    raise InputError(
+        "a converted network cannot be fused, for B-cos layers and blurs would be lost; fuse the original, "
+        "and convert that"
+    )
 
 
 def _on_the_path(x: Tensor) -> Tensor:

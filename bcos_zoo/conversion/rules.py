@@ -35,6 +35,13 @@ def _held(x: Tensor) -> Tensor:
     return hold(lambda: x.clone()) if on_path(x) else x
 
 
+def pooled(call: Call) -> Any:
+    """As `passes`: the mean, or the maximum, of some positions."""
+    y = passes(call)
+    mark = mark_of(y) if isinstance(y, Tensor) else None
+    return y if mark is None or mark.held else call.layer(y, pools=True)
+
+
 def unknown(call: Call) -> Any:
     """Held as a whole."""
     return call.held()
@@ -63,11 +70,12 @@ SHAPES = """repeat tile repeat_interleave clone roll flip fliplr flipud rot90 pi
     fold gather index_select take_along_dim masked_select take type_as to type float double half bfloat16
     cpu cuda"""
 SUMS = """sum mean nansum cumsum diff trace tril triu neg pos positive
-    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate upsample
+    adaptive_avg_pool1d adaptive_avg_pool2d interpolate upsample
     upsample_nearest upsample_bilinear grid_sample fft fft2 fftn ifft ifft2 rfft rfft2 irfft irfft2 fft_rfft2
     fft_irfft2 fft_rfft fft_irfft fft_fft2 fft_ifft2"""
-EXTREMES_OF_ONE = """amax amin sort topk kthvalue cummax cummin max_pool1d max_pool2d max_pool3d
-    max_pool2d_with_indices adaptive_max_pool1d adaptive_max_pool2d abs"""
+EXTREMES_OF_ONE = """amax amin sort topk kthvalue cummax cummin max_pool2d_with_indices
+    adaptive_max_pool1d adaptive_max_pool2d abs"""
+POOLS = "avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d"
 GATES = """gelu silu mish hardswish elu celu selu relu6 softsign tanhshrink softshrink hardshrink"""
 PIECEWISE = "relu leaky_relu prelu rrelu"
 # Held as a whole: factors that may multiply the path, and what is not a number at all.
@@ -88,6 +96,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys("rsub".split(), A.minus_reversed),
     **dict.fromkeys("mul rmul multiply".split(), A.times),
     **dict.fromkeys("div divide true_divide truediv".split(), A.divided),
+    **dict.fromkeys(POOLS.split(), pooled),
     "square": A.square,
     "pow": A.power,
     **dict.fromkeys("matmul bmm mm mv".split(), A.matrix_product),

@@ -31,14 +31,16 @@ ADVICE = "docs/conversions.md lists what can be converted"
 class Trial:
     """What a trial pass found.
 
-    on_path: names of the layers that the linear map runs through. of_factors: of those that see something of
-    the image but only make factors; share: theirs of all parameters. biases: names of the biases that add a
-    constant to the logits. choices: where one of two factors that both depend on the image was held, by class
-    of the module. gap: what is unexplained, relative to the logit. difference: by how much linear mode gives
-    something else than the plain pass, relative to the largest logit.
+    on_path: names of the layers that the linear map runs through; pools: of the poolings. of_factors: of
+    those that see something of the image but only make factors; share: theirs of all parameters. biases:
+    names of the biases that add a constant to the logits. choices: where one of two factors that both depend
+    on the image was held, by class of the module. gap: what is unexplained, relative to the logit.
+    difference: by how much linear mode gives something else than the plain pass, relative to the largest
+    logit.
     """
 
     on_path: frozenset[str]
+    pools: frozenset[str]
     of_factors: frozenset[str]
     share: float
     biases: frozenset[str]
@@ -118,13 +120,14 @@ def twin_of(model: Converted, seed: int = 0) -> Converted:
 def _trial(twin: Converted, log: Log, biases: frozenset[str], gap: float, difference: float) -> Trial:
     names = {id(module): name for name, module in twin.named_modules()}
     layers = frozenset(names[id(module)] for module in log.layers if id(module) in names)
+    pools = frozenset(names[id(module)] for module in log.pools if id(module) in names)
     reached = frozenset(names[id(module)] for module in log.reached if id(module) in names)
     sizes = {name: _own_size(twin.get_submodule(name)) for name in reached - layers}
     every = sum(parameter.numel() for parameter in twin.parameters())
     choices = {f"{type(module).__name__}: {choice}" for choice, module in log.choices}
     of_factors = frozenset(name for name, size in sizes.items() if size)
     share = sum(sizes.values()) / max(every, 1)
-    return Trial(layers, of_factors, share, biases, tuple(sorted(choices)), gap, difference)
+    return Trial(layers, pools, of_factors, share, biases, tuple(sorted(choices)), gap, difference)
 
 
 def _own_size(module: nn.Module) -> int:

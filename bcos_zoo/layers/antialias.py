@@ -21,30 +21,20 @@ TAPS = {2: 3, 3: 5, 4: 5}  # of the binomial filter for each stride: it should r
 
 
 class Blur(nn.Module):
-    """A binomial filter over each channel, taken at every so many positions. It has no state.
+    """A binomial filter over each channel, taken at every so many positions. It has no state, nor buffers.
 
     (..., K, H, W) -> (..., K, ceil(H / stride), ceil(W / stride)). Beyond the border the map goes on as its
     outermost pixels do, so a map of one pixel can be blurred, too.
     """
 
-    filt: Tensor
-
     def __init__(self, taps: int, stride: int) -> None:
         super().__init__()
         self.filt_size, self.stride = taps, stride
-        self.register_buffer("filt", self._square(), persistent=False)
-
-    def _square(self) -> Tensor:
-        """(1, 1, taps, taps)."""
-        row = torch.tensor(self._row())
-        return torch.outer(row, row)[None, None]
 
     def _row(self) -> list[float]:
         return [comb(self.filt_size - 1, k) / 2 ** (self.filt_size - 1) for k in range(self.filt_size)]
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.filt.is_meta and not x.is_meta:  # built without memory, then given its weights by assignment
-            self.filt = self._square().to(device=x.device, dtype=self.filt.dtype)
         batch = x if x.ndim == 4 else x[None]
         for dim in (2, 3):
             batch = _widened(batch, self.filt_size // 2, dim)
@@ -52,7 +42,8 @@ class Blur(nn.Module):
         return y if x.ndim == 4 else y[0]
 
     def _convolved(self, x: Tensor) -> Tensor:
-        weight = self.filt.expand(x.shape[1], 1, self.filt_size, self.filt_size)
+        row = x.new_tensor(self._row())
+        weight = torch.outer(row, row).expand(x.shape[1], 1, self.filt_size, self.filt_size)
         return F.conv2d(x, weight, stride=self.stride, groups=x.shape[1])
 
     def _summed(self, x: Tensor) -> Tensor:

@@ -81,8 +81,7 @@ class BcosConv2d(nn.Module):
             in_channels, out_channels * max_out, kernel_size, stride, padding, dilation, groups,
             bias=False, padding_mode=padding_mode, device=device, dtype=dtype,
         )  # fmt: skip
-        blur = aa.blur_for(self.linear) if antialias else None
-        self.blur = None if blur is None else blur.to(device=device, dtype=dtype)
+        self.blur = aa.blur_for(self.linear) if antialias else None
 
     @property
     def weight(self) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..conversion.bcos_converted import NAME
 from ..conversion.bcosify import check_name
+from ..conversion.blurring import has_strides
 from ..data import Task
 from ..data.unlabelled import class_folders
 from ..errors import InputError
@@ -46,8 +47,12 @@ def converting(
     wanted = Recipe(
         model=model,
         teacher=Teacher(
-            name=original, weights=weights, labels=float(labels), classes="task" if labels else "teacher"
-        ),
+            name=original,
+            weights=weights,
+            features=1.0,
+            labels=float(labels),
+            classes="task" if labels else "teacher",
+        ),  # fmt: skip
         optimizer=Optimizer(name="adam", lr=RATE, relative=True),
         run=Run(epochs=defaults.EPOCHS),  # the last: earlier networks still have constants
     )
@@ -57,8 +62,9 @@ def converting(
 def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
     """The recipe with what follows from the images and the original. changes: override these.
 
-    Without batch norms there are no means to fade, nor statistics to estimate. Of an original that does not
-    know all classes, each as one of its own, features are learnt in place of answers.
+    Without batch norms there are no means to fade, nor statistics to estimate; without strides, nothing to
+    blur ahead of. Of an original that does not know all classes, each as one of its own, features are learnt
+    alone, without answers; of parameters in shards, no features.
     """
     changes = list(changes)
     full = defaults.for_task(wanted, task, changes)
@@ -67,11 +73,15 @@ def for_task(wanted: Recipe, task: Task, changes: Iterable[str] = ()) -> Recipe:
     if changing.has_statistics(original):
         model = replace(model, args={"centring": "fading"} | model.args)
         course = replace(course, estimate=ESTIMATE)
+    if has_strides(original):
+        model = replace(model, args={"antialias": "blur"} | model.args)
     if recipe.with_changes(replace(full, conversion=course), changes).conversion.constants < 1:
         course = replace(course, constants_epochs=FADING * full.run.epochs)
     names = known_classes.names_of(original)
     if teacher.classes == "task" and (names is None or not known_classes.all_known(task.class_names, names)):
-        teacher = replace(teacher, answers=0.0, features=1.0)
+        teacher = replace(teacher, answers=0.0)
+    elif full.run.shard:  # no features can be compared then
+        teacher = replace(teacher, features=0.0)
     return recipe.with_changes(replace(full, model=model, teacher=teacher, conversion=course), changes)
 
 

@@ -51,7 +51,7 @@ def test_verify_tells_the_good_from_the_bad_and_the_missing(run: Run) -> None:
     bad = cached("bcos_resnet18.v2_in1k", b"damaged")
     code, out, err = run("weights", "verify")
     assert code == 2
-    assert [line.split()[0] for line in out.splitlines()] == ["bad", "ok", "ok"]
+    assert [line.split()[0] for line in out.splitlines()] == ["bad", "ok", "ok", "ok"]
     assert f"{bad}  expected 68b4160fff, got " in out
     assert err.startswith("error: of 3 files 1 are not as they should be (bcos_resnet18.v2_in1k); ")
     assert err.endswith("; move it away, or name another folder: TORCH_HOME moves the cache\n")
@@ -82,6 +82,7 @@ def test_list_gives_the_sizes_of_what_is_here(run: Run) -> None:
         ["1.5", "MB", "bcos_resnet18.v2_in1k"],
         ["1.1", "MB", EMBEDDED],
         ["5.6", "MB", "bcos_resnet18_w32.imagenette"],
+        ["7.0", "MB", "bcos_efficientnet_lite0.imagenette"],
     ]
     rows = {row["name"]: row for row in json.loads(run("weights", "list", "--json")[1])}
     assert rows["bcos_resnet18.v2_in1k"]["bytes"] == 1_500_000

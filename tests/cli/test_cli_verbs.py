@@ -99,8 +99,8 @@ def test_where_none_is_named_the_best_that_comes_along_is_taken(folder, capsys):
     """The one of 224 pixels, not the one of 32; stderr says what it can say at all."""
     assert cli.run(["predict", str(folder / "0.png"), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["model"] == "bcos_resnet18_w32.imagenette" == zoo.best_embedded()
-    assert err.count("\n") == 1 and "bcos_resnet18_w32.imagenette" in err
+    assert json.loads(out)["model"] == "bcos_efficientnet_lite0.imagenette" == zoo.best_embedded()
+    assert err.count("\n") == 1 and "bcos_efficientnet_lite0.imagenette" in err
     assert "10 classes (tench, English springer, " in err and "parachute)" in err
     assert cli.run(["predict", str(folder / "0.png"), "--model", SMALL]) == 0
     assert capsys.readouterr().err == ""
@@ -143,6 +143,7 @@ def test_a_pattern_finds_tags_too(capsys):
     assert said(capsys, "list", "*imagenette*") == [
         "bcos_resnet18.imagenette",
         "bcos_resnet18_w32.imagenette",
+        "bcos_efficientnet_lite0.imagenette",
     ]
     assert said(capsys, "list", "bcos_resnet20*") == ["bcos_resnet20"]  # an architecture, as in timm
 
@@ -178,7 +179,7 @@ def test_info_is_a_page_of_whole_lines(capsys, monkeypatch):
 def test_explain_takes_the_best_one_too_and_says_so(folder, tmp_path, capsys):
     assert cli.run(["explain", str(folder / "0.png"), "-o", str(tmp_path / "out"), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert "bcos_resnet18_w32.imagenette" in out and "10 classes (tench, English springer, " in err
+    assert "bcos_efficientnet_lite0.imagenette" in out and "10 classes (tench, English springer, " in err
 
 
 @pytest.mark.parametrize("verb", ["predict", "explain", "units", "evaluate", "verify"])

@@ -242,3 +242,19 @@ def test_a_network_whose_norms_have_half_faded_is_complete() -> None:
             logits = model(x)
             with bcos_zoo.linear_mode():
                 assert_close(model(x), logits, 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("original", "said"),
+    [("nope", "timm has no network named 'nope'; closest: "), (3, "original=3: allowed are the names")],
+)
+def test_an_original_that_timm_does_not_have_is_refused(original: Any, said: str) -> None:
+    with pytest.raises(bcos_zoo.BcosZooError, match=said):
+        timm.create_model("bcos_converted", original=original)
+
+
+def test_an_older_name_of_timms_is_one() -> None:
+    """timm builds these, though it does not list them."""
+    with pytest.warns(UserWarning, match="deprecated model name"):
+        model = timm.create_model("bcos_converted", original="gluon_resnet18_v1b", num_classes=2)
+    assert model.num_classes == 2

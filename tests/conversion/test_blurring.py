@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from networks import images, normalised, original
+from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
 import bcos_zoo
@@ -92,7 +93,7 @@ def test_the_pattern_of_the_strides_is_gone():
         for weight in plain.parameters():
             weight.abs_()  # no noise of signs, in which the pattern would drown
     x = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
-    maps = [bcos_zoo.explain(bcos_zoo.bcosify(plain, antialias=way), x) for way in (None, "blur")]
+    maps = [bcos_zoo.explain(bcos_zoo.bcosify(plain, antialias=way), x) for way in ("none", "blur")]
     before, after = (float(checkerboard(one.weights[:, 0, 0], 32).mean()) for one in maps)
     assert after < before / 10, (before, after)
 
@@ -104,9 +105,9 @@ def test_it_runs_compiled_and_exported():
     torch.testing.assert_close(torch.compile(model)(x), model(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["flc", True, "none"])
+@pytest.mark.parametrize("way", ["flc", True, None])
 def test_another_way_is_refused(way):
-    with pytest.raises(InputError, match=r"antialias=.*: allowed are None, 'blur'"):
+    with pytest.raises(InputError, match=r"antialias=.*: allowed are 'none', 'blur'"):
         bcos_zoo.bcosify("test_resnet", antialias=way)
 
 
@@ -120,3 +121,29 @@ def test_a_plan_that_blurs_where_there_is_no_stride_is_refused():
     said["plan"] = said["plan"] | {"blurred": ["layer1.0.conv1"]}
     with pytest.raises(InputError, match=r"'layer1\.0\.conv1' has no stride to blur ahead of"):
         timm.create_model("bcos_converted", original="test_resnet", conversion=said)
+
+
+def test_what_only_makes_factors_is_left_alone():
+    """The poolings of VOLO make attention weights; a convolution there is its stem."""
+    model = bcos_zoo.bcosify("volo_d1_224", antialias="blur")
+    assert model.plan.blurred and not [name for name in model.plan.blurred if "attn" in name]
+    said = model.conversion
+    assert said["strides_blurred"] == len(model.plan.blurred) and said["strides_left"] > 0
+
+
+def test_it_is_filled_after_it_was_built_without_memory():
+    model = bcos_zoo.bcosify("test_efficientnet", b=1.5, antialias="blur").eval()
+    with torch.device("meta"):
+        empty = timm.create_model("bcos_converted", original="test_efficientnet", conversion=model.conversion)
+    filled = empty.to_empty(device="cpu").eval()
+    filled.load_state_dict(model.state_dict())
+    assert torch.equal(
+        filled(images("test_efficientnet").float()), model(images("test_efficientnet").float())
+    )
+
+
+@pytest.mark.parametrize("name", ["repvgg_a0", "fastvit_t8"])
+def test_fusing_is_refused_for_the_result_would_be_another_network(name):
+    model = bcos_zoo.bcosify(original(name), b=1, antialias="blur")
+    with pytest.raises(InputError, match="a converted network cannot be fused"):
+        reparameterize_model(model)

@@ -239,19 +239,25 @@ def test_the_recipe_follows_the_original_and_the_images(colours: Path, original:
     task = open_task(colours, log=quiet)
     wanted = converting.for_task(converting.converting(str(original), None), task)
     assert wanted.model.args["centring"] == "fading" and wanted.conversion.estimate
-    assert (wanted.teacher.answers, wanted.teacher.features) == (1, 0)
+    assert wanted.model.args["antialias"] == "blur"
+    assert (wanted.teacher.answers, wanted.teacher.features) == (1, 1)
     other = converting.for_task(
         converting.converting(
             "test_vit", None, b=2.0, changes=["model.pretrained=false", "model.head='random'"]
         ),
         task,
     )
-    assert "centring" not in other.model.args and not other.conversion.estimate  # it has no batch norms
+    assert not {"antialias", "centring"} & other.model.args.keys()  # it has no strides and no batch norms
+    assert not other.conversion.estimate
     assert (other.teacher.answers, other.teacher.features) == (0, 1)  # it does not know these classes
     assert other.model.args["b"] == 2
     mine = converting.for_task(
         converting.converting(str(original), None, changes=["run.epochs=7"]), task, ["run.epochs=7"]
     )
+    plain = converting.for_task(
+        converting.converting(str(original), None), task, ["model.args.antialias=none", "run.shard=true"]
+    )
+    assert plain.model.args["antialias"] == "none" and plain.teacher.features == 0
     assert mine.run.epochs == 7 and mine.conversion.constants_epochs == pytest.approx(4.2)
 
 
