@@ -266,7 +266,7 @@ def bcos_efficientnet_lite0(pretrained=False, tag=None, **kwargs):
     other arguments are those of timm's network.
 
     pretrained: load the weights, without a tag those of "imagenette".
-    tag: which checkpoint, and so which form of the network: "imagenette".
+    tag: which checkpoint, and so which form of the network: "imagenette", "imagenette_in1k".
     kwargs: what timm.create_model takes (num_classes, in_chans, drop_path_rate, ...).
     Takes (N, 3, H, W) RGB in [0, 1], not normalised. Returned in eval mode.
     """

@@ -42,6 +42,7 @@ class Release(NamedTuple):
 
 IMAGENETTE = "Imagenette val, shorter side 224"
 IMAGENETTE_256 = "Imagenette val, shorter side 256"
+AMONG_1000 = "Imagenette val, shorter side 182, among 1,000 classes"
 RELEASES = {
     "bcos_resnet20.cifar10": Release(("cifar10_resnet20",), "CIFAR-10 (JPEG) val", torch.float32),
     "bcos_resnet18_w32.imagenette": Release(
@@ -51,7 +52,7 @@ RELEASES = {
         ("imagenette_efficientnet_lite0", "imagenette_efficientnet_lite0_192"), IMAGENETTE_256, converted=True
     ),
     "bcos_efficientnet_lite0.imagenette_in1k": Release(
-        ("imagenette_efficientnet_lite0_in1k",), IMAGENETTE_256, converted=True
+        ("imagenette_efficientnet_lite0_in1k",), AMONG_1000, converted=True
     ),
     "bcos_resnet18.imagenette": Release(("imagenette_resnet18", "imagenette_resnet18_192"), IMAGENETTE),
 }
