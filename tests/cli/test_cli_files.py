@@ -53,7 +53,7 @@ def test_verify_tells_the_good_from_the_bad_and_the_missing(run: Run) -> None:
     assert code == 2
     assert [line.split()[0] for line in out.splitlines()] == ["bad", "ok", "ok", "ok"]
     assert f"{bad}  expected 68b4160fff, got " in out
-    assert err.startswith("error: of 3 files 1 are not as they should be (bcos_resnet18.v2_in1k); ")
+    assert err.startswith("error: of 4 files 1 are not as they should be (bcos_resnet18.v2_in1k); ")
     assert err.endswith("; move it away, or name another folder: TORCH_HOME moves the cache\n")
     code, out, err = run("weights", "verify", "bcos_resnet50", "--json")
     assert code == 2 and json.loads(out)[0]["state"] == "missing"

@@ -144,6 +144,7 @@ def test_a_pattern_finds_tags_too(capsys):
         "bcos_resnet18.imagenette",
         "bcos_resnet18_w32.imagenette",
         "bcos_efficientnet_lite0.imagenette",
+        "bcos_efficientnet_lite0.imagenette_in1k",
     ]
     assert said(capsys, "list", "bcos_resnet20*") == ["bcos_resnet20"]  # an architecture, as in timm
 
