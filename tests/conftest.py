@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from commands import of_the_small_one
+from small_runs import conventional, paint
 from torch import Tensor, nn
 
 import bcos_zoo
@@ -170,3 +171,15 @@ def run(capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """A data set of two classes that differ in colour."""
+    return paint(tmp_path_factory.mktemp("colours"), {"train": 16, "val": 8})
+
+
+@pytest.fixture(scope="module")
+def original(colours, tmp_path_factory):
+    """The run of a conventional network that tells them apart."""
+    return conventional(tmp_path_factory.mktemp("original") / "run", colours)

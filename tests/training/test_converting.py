@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from small_runs import Stop, conventional, paint, quiet, same, stop_at, weights
+from small_runs import Stop, paint, quiet, same, stop_at, weights
 from small_runs import converted_recipe as recipe_of
 
 import bcos_zoo
@@ -25,16 +25,6 @@ from bcos_zoo.weights import config_json
 
 NAMED = ("blue", "red")
 ALONE = SimpleNamespace(device=torch.device("cpu"), num_processes=1)  # what a run asks accelerate for
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return paint(tmp_path_factory.mktemp("colours"), {"train": 16, "val": 8})
-
-
-@pytest.fixture(scope="module")
-def original(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return conventional(tmp_path_factory.mktemp("original") / "run", colours)
 
 
 def constants_of(model: Any) -> float:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import conventional, make, paint, quiet, same, weights
 from small_runs import converted_recipe as recipe_of
+from small_runs import make, quiet, same, weights
 
 import bcos_zoo
 from bcos_zoo import InputError
@@ -18,16 +18,6 @@ from bcos_zoo.training import engine
 from bcos_zoo.training.network_folder import NetworkFolder
 
 NAMED = ("blue", "red")
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return paint(tmp_path_factory.mktemp("colours"), {"train": 16, "val": 8})
-
-
-@pytest.fixture(scope="module")
-def original(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return conventional(tmp_path_factory.mktemp("original") / "run", colours)
 
 
 def test_no_later_training_brings_constants_back(colours: Path, original: Path, tmp_path: Path) -> None:

@@ -79,11 +79,6 @@ def test_what_a_teacher_says():
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory):
-    return paint(tmp_path_factory.mktemp("colours"), {"train": 16, "val": 8})
-
-
-@pytest.fixture(scope="module")
 def taught(colours, tmp_path_factory):
     """A run that has learnt the colours."""
     folder = tmp_path_factory.mktemp("teacher") / "run"
