@@ -260,10 +260,10 @@ def bcos_densenet250(pretrained=False, tag=None, **kwargs):
 
 
 def bcos_efficientnet_lite0(pretrained=False, tag=None, **kwargs):
-    """timm's tf_efficientnet_lite0, converted: B = 1.5, weights as they are, no biases, uncentred norms.
+    """timm's tf_efficientnet_lite0, converted: B = 1.5, weights as they are, no biases, strides blurred.
 
-    Depthwise convolutions stay linear. `pretrained`, `num_classes`, `in_chans` and the like as in timm;
-    other arguments are those of timm's network.
+    Norms are uncentred, and depthwise convolutions stay linear. `pretrained`, `num_classes`, `in_chans` and
+    the like as in timm; other arguments are those of timm's network.
 
     pretrained: load the weights, without a tag those of "imagenette".
     tag: which checkpoint, and so which form of the network: "imagenette", "imagenette_in1k".

@@ -31,10 +31,10 @@ def _text(name: str) -> str:
 
 @register_model
 def bcos_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's tf_efficientnet_lite0, converted: B = 1.5, weights as they are, no biases, uncentred norms.
+    """timm's tf_efficientnet_lite0, converted: B = 1.5, weights as they are, no biases, strides blurred.
 
-    Depthwise convolutions stay linear. `pretrained`, `num_classes`, `in_chans` and the like as in timm;
-    other arguments are those of timm's network.
+    Norms are uncentred, and depthwise convolutions stay linear. `pretrained`, `num_classes`, `in_chans` and
+    the like as in timm; other arguments are those of timm's network.
     """
     own = dict(original=LITE0.replace("bcos", "tf"), conversion=json.loads(_text(LITE0)))
     model: nn.Module = build(again, LITE0, pretrained, own, kwargs, spec=Place)
